@@ -1,0 +1,77 @@
+"""Circuits are data: kept nodes and edges of one model for one task, as plain JSON, readable without torch.
+
+A node is one channel of one site in one layer; an edge is one nonzero weight between two kept nodes (Gao et al.
+2025, §2.2). Every way of finding circuits returns this record; every check and every picture reads it.
+"""
+
+from pathlib import Path
+
+from sparsity_lab.base import Config, read_json, validate, write_json
+
+
+class Node(Config):
+    """Channel `channel` of `site` in layer `layer` (0-based)."""
+
+    layer: int
+    site: str
+    channel: int
+
+
+class Edge(Config):
+    """The nonzero entry `weight` of the matrix that reads `source` and writes `target`."""
+
+    source: Node
+    target: Node
+    weight: float
+
+
+class Scores(Config):
+    """How well something answers a task, on one set of pairs. Losses in nats, over the two answers only.
+
+    `calibrated_loss` is measured after the two-way logit has been given the circuit's own scale and shift;
+    `loss` and `accuracy` are of the raw logits: calibration can hide that a circuit does not rank the answers.
+    """
+
+    loss: float
+    calibrated_loss: float
+    accuracy: float
+
+
+class Calibration(Config):
+    """Two-way logit difference d → scale · d + shift (App. A.5)."""
+
+    scale: float
+    shift: float
+
+
+class Circuit(Config):
+    """A part of a model that answers a task by itself, every other node frozen at its mean."""
+
+    task: str
+    model: str
+    target: float
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    calibration: Calibration
+    select: Scores
+    test: Scores
+    provenance: dict[str, str | int | float | bool | None]
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Number of nodes and of edges."""
+        return len(self.nodes), len(self.edges)
+
+
+def save_circuit(circuit: Circuit, path: Path) -> None:
+    """Write `circuit` as JSON."""
+    write_json(path, circuit)
+
+
+def load_circuit(path: Path) -> Circuit:
+    """Read a circuit.
+
+    Raises:
+        UserError: the file is missing or is not a circuit.
+    """
+    return validate(Circuit, read_json(path), str(path))
