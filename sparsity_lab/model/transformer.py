@@ -1,0 +1,241 @@
+"""The decoder, dense or weight-sparse: one forward pass, one vocabulary of sites (Gao et al. 2025, §2.1, App. A.1).
+
+    x ← embedding[tokens]
+    for each layer: x ← x + attention(read(x)); x ← x + mlp(read(x))        read = AbsTopK(RMSNorm(x))
+    logits ← unembedding(RMSNorm(x)) + bigram[tokens]
+
+At each site the value is thinned to its k largest magnitudes and handed to the tap, which may look at it and return
+another. Nothing else in the project walks the layers.
+
+Shape suffixes: b batch, t time, d d_model, r read width (d_model plus d_pos), c channels of a site, h heads,
+k d_head, v vocabulary.
+"""
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsity_lab.base import Config
+from sparsity_lab.model.attention import causal_attention
+from sparsity_lab.model.kernels import abs_top_k
+from sparsity_lab.model.sites import NODE_SITES, Site, Tap
+
+
+class ModelConfig(Config):
+    """Shape and switches of a `Transformer`.
+
+    `n_head` and `d_mlp` default to d_model / d_head and 4 · d_model. `activation_fraction` is AbsTopK's k as a share
+    of the width, at `activation_sites`; 1 switches it off.
+    """
+
+    n_layer: PositiveInt
+    d_model: PositiveInt
+    n_ctx: PositiveInt
+    d_head: PositiveInt = 16
+    n_head: PositiveInt | None = None
+    d_mlp: PositiveInt | None = None
+    activation_fraction: float = 1.0
+    activation_sites: tuple[Site, ...] = NODE_SITES
+    attention_sink: bool = True
+    bigram: Literal["none", "fixed", "learned"] = "fixed"
+    positions: Literal["none", "learned", "concatenated"] = "none"
+    d_pos: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if self.n_head is None and self.d_model % self.d_head:
+            raise ValueError(f"d_model {self.d_model} must be a multiple of d_head {self.d_head}, or give n_head")
+        if not 0 < self.activation_fraction <= 1:
+            raise ValueError(f"activation_fraction {self.activation_fraction} must be above 0 and at most 1")
+        if Site.RESID in self.activation_sites:
+            raise ValueError("activation_sites may not hold resid")
+        if (self.positions == "concatenated") != (self.d_pos is not None):
+            raise ValueError("d_pos belongs to positions=concatenated, and is needed there")
+        return self
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.n_head or self.d_model // self.d_head
+
+    @property
+    def d_read(self) -> int:
+        """Channels that a sublayer reads: the residual stream and concatenated positions."""
+        return self.d_model + (self.d_pos or 0)
+
+    def width(self, site: Site) -> int:
+        """Number of channels, so of nodes, of one site in one layer."""
+        if site in (Site.ATTN_IN, Site.MLP_IN):
+            return self.d_read
+        if site in (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V):
+            return self.heads * self.d_head
+        return (self.d_mlp or 4 * self.d_model) if site is Site.MLP_NEURON else self.d_model
+
+
+class RMSNorm(nn.Module):
+    """x / rms(x), times a learned weight."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight, eps=None)
+
+
+class Read(nn.Module):
+    """What a sublayer sees of the residual stream: normalised, with normalised positions beside it if there are any."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.d_model)
+        self.position_norm = RMSNorm(config.d_pos) if config.d_pos else None
+
+    def forward(self, x_btd: Tensor, positions_tp: Tensor | None) -> Tensor:
+        x_btd = self.norm(x_btd)
+        if self.position_norm is None or positions_tp is None:
+            return x_btd
+        positions_btp = self.position_norm(positions_tp).expand(x_btd.shape[0], -1, -1)
+        return torch.cat([x_btd, positions_btp], -1)
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention with an optional sink logit per head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.d_head, channels = config.d_head, config.heads * config.d_head
+        self.read = Read(config)
+        self.q = nn.Linear(config.d_read, channels)
+        self.k = nn.Linear(config.d_read, channels)
+        self.v = nn.Linear(config.d_read, channels)
+        self.out = nn.Linear(channels, config.d_model)
+        self.sink = nn.Parameter(torch.zeros(config.heads)) if config.attention_sink else None
+
+    def forward(self, x_btd: Tensor, positions_tp: Tensor | None, layer: int, at: Tap) -> Tensor:
+        read_btr = at(Site.ATTN_IN, layer, self.read(x_btd, positions_tp))
+        q_bhtk = self._heads(at(Site.ATTN_Q, layer, self.q(read_btr)))
+        k_bhtk = self._heads(at(Site.ATTN_K, layer, self.k(read_btr)))
+        v_bhtk = self._heads(at(Site.ATTN_V, layer, self.v(read_btr)))
+        mixed_bhtk = causal_attention(q_bhtk, k_bhtk, v_bhtk, self.sink)
+        return at(Site.ATTN_OUT, layer, self.out(mixed_bhtk.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x_btc: Tensor) -> Tensor:
+        return x_btc.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a GELU between."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        neurons = config.width(Site.MLP_NEURON)
+        self.read = Read(config)
+        self.up = nn.Linear(config.d_read, neurons)
+        self.down = nn.Linear(neurons, config.d_model)
+
+    def forward(self, x_btd: Tensor, positions_tp: Tensor | None, layer: int, at: Tap) -> Tensor:
+        read_btr = at(Site.MLP_IN, layer, self.read(x_btd, positions_tp))
+        neurons_btc = at(Site.MLP_NEURON, layer, F.gelu(self.up(read_btr)))
+        return at(Site.MLP_OUT, layer, self.down(neurons_btc))
+
+
+class Block(nn.Module):
+    """One layer's two sublayers."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+
+
+class Transformer(nn.Module):
+    """Decoder-only language model over `vocab_size` tokens.
+
+    `bigram_vv`, where `config.bigram` is "fixed", is the table added to the logits (row: current token); see
+    `bigram_log_probabilities`.
+    """
+
+    def __init__(self, config: ModelConfig, vocab_size: int, bigram_vv: Tensor | None = None) -> None:
+        super().__init__()
+        self.config, self.vocab_size = config, vocab_size
+        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.norm = RMSNorm(config.d_model)
+        self.unembedding = nn.Linear(config.d_model, vocab_size)
+        width = config.d_pos or config.d_model
+        self.positions = None if config.positions == "none" else nn.Embedding(config.n_ctx, width)
+        table_vv = torch.zeros(vocab_size, vocab_size) if bigram_vv is None else bigram_vv
+        if config.bigram == "fixed":
+            self.register_buffer("bigram", table_vv)
+        else:
+            self.bigram = nn.Parameter(table_vv) if config.bigram == "learned" else None
+        self._initialise()
+
+    def forward(self, tokens_bt: Tensor, tap: Tap | None = None, positions_b: Tensor | None = None) -> Tensor:
+        """Logits (b, t, v); with `positions_b` only those of one position in each row, (b, v).
+
+        Raises:
+            ValueError: a row is longer than n_ctx where positions are embedded.
+        """
+        x_btd, embedded_tp = self._embed(tokens_bt)
+
+        def at(site: Site, layer: int, x_btc: Tensor) -> Tensor:
+            if site in self.config.activation_sites and site is not Site.RESID:
+                x_btc = abs_top_k(x_btc, max(1, round(self.config.activation_fraction * x_btc.shape[-1])))
+            return x_btc if tap is None else tap(site, layer, x_btc)
+
+        for layer, block in enumerate(self.blocks):
+            x_btd = at(Site.RESID, 2 * layer, x_btd)
+            x_btd = x_btd + block.attention(x_btd, embedded_tp, layer, at)  # type: ignore[operator]
+            x_btd = at(Site.RESID, 2 * layer + 1, x_btd)
+            x_btd = x_btd + block.mlp(x_btd, embedded_tp, layer, at)  # type: ignore[operator]
+        x_btd = at(Site.RESID, 2 * len(self.blocks), x_btd)
+        if positions_b is not None:
+            row_b = torch.arange(len(positions_b), device=x_btd.device)
+            x_btd, tokens_bt = x_btd[row_b, positions_b], tokens_bt[row_b, positions_b]
+        logits = self.unembedding(self.norm(x_btd))
+        return logits if self.bigram is None else logits + F.embedding(tokens_bt, self.bigram)
+
+    def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
+        """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
+
+        Every matrix, bias and embedding; not norms, sinks or the bigram table (§2.1). The axis counts neurons or
+        attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that write.
+        """
+        axes = {"q": 0, "k": 0, "v": 0, "up": 0, "out": 1, "down": 1}
+        found: dict[str, tuple[nn.Parameter, int | None]] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                found[f"{name}.weight"] = module.weight, axes.get(name.rpartition(".")[2])
+            if isinstance(module, nn.Linear):
+                found[f"{name}.bias"] = module.bias, None
+        return found
+
+    def _embed(self, tokens_bt: Tensor) -> tuple[Tensor, Tensor | None]:
+        x_btd = self.embedding(tokens_bt)
+        if self.positions is None:
+            return x_btd, None
+        if tokens_bt.shape[1] > self.config.n_ctx:
+            raise ValueError(f"{tokens_bt.shape[1]} tokens, but the context is {self.config.n_ctx}")
+        embedded_tp = self.positions.weight[: tokens_bt.shape[1]]
+        return (x_btd, embedded_tp) if self.config.d_pos else (x_btd + embedded_tp, None)
+
+    def _initialise(self) -> None:
+        """GPT-2's: 0.02, and less by sqrt(2 · n_layer) for what writes to the residual stream; zero biases."""
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                writes = name.endswith((".out", ".down"))
+                nn.init.normal_(module.weight, std=0.02 / (math.sqrt(2 * self.config.n_layer) if writes else 1))
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+
+def bigram_log_probabilities(counts_vv: Tensor, smoothing: float = 0.1) -> Tensor:
+    """log P(next | current), float32 (v, v), from bigram counts with additive smoothing."""
+    smoothed_vv = counts_vv.double() + smoothing
+    return (smoothed_vv / smoothed_vv.sum(1, keepdim=True)).log().float()
