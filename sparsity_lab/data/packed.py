@@ -1,0 +1,162 @@
+"""Packed tokens: one flat file a split, documents end to end, `<|endoftext|>` after each.
+
+A folder of tokens holds `tokenizer.json`, `train.bin`, `validation.bin` (uint16 while the vocabulary allows,
+else uint32, little-endian) and `meta.json`. Everything here is a pure function of the tokens and its
+arguments: the batch of a step depends on the seed and the step alone, so workers, resumption or history can't
+change it.
+
+Shapes: b batch, w windows, c = n_ctx + 1 tokens (inputs and the targets one later), v vocabulary.
+"""
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sparsity_lab.base import Config, UserError, derive_seed, read_json, validate
+
+META = "meta.json"
+TOKENIZER = "tokenizer.json"
+REMEDY = "delete the folder, and it is made again"
+MAX_BIGRAM_VOCAB = 16_384
+Split = Literal["train", "validation"]
+Tokens = npt.NDArray[Any]
+
+
+class SplitMeta(Config):
+    """What one split's file must be."""
+
+    tokens: int
+    documents: int
+    crc32: int
+
+
+class TokensMeta(Config):
+    """`meta.json` of a folder of tokens."""
+
+    version: Literal[1] = 1
+    vocab_size: int
+    end_of_text: int
+    dtype: Literal["uint16", "uint32"]
+    train: SplitMeta
+    validation: SplitMeta
+
+
+@dataclass(frozen=True)
+class PackedTokens:
+    """One split, mapped into memory: `tokens` is a flat read-only array of uint16 or uint32."""
+
+    tokens: Tokens
+    vocab_size: int
+    end_of_text: int
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
+    """The smallest type that holds every id."""
+    return "uint16" if vocab_size <= 2**16 else "uint32"
+
+
+def write_tokens(path: Path, documents: Iterable[list[int]], dtype: str, end_of_text: int) -> SplitMeta:
+    """Write documents one after the other, each followed by `end_of_text`."""
+    tokens = count = crc = 0
+    with path.open("wb") as file:
+        for ids in documents:
+            data = np.array([*ids, end_of_text], dtype=np.dtype(dtype).newbyteorder("<")).tobytes()
+            file.write(data)
+            crc = zlib.crc32(data, crc)
+            tokens += len(ids) + 1
+            count += 1
+    return SplitMeta(tokens=tokens, documents=count, crc32=crc)
+
+
+def read_meta(folder: Path) -> TokensMeta:
+    """The `meta.json` of a folder of tokens; raises UserError when it is missing or wrong."""
+    return validate(TokensMeta, read_json(folder / META), str(folder / META))
+
+
+def open_tokens(folder: Path, split: Split) -> PackedTokens:
+    """Map one split of a folder of tokens.
+
+    Raises:
+        UserError: the file is missing, has another size than `meta.json` says, or another checksum.
+    """
+    meta = read_meta(folder)
+    expected: SplitMeta = getattr(meta, split)
+    path, dtype = folder / f"{split}.bin", np.dtype(meta.dtype).newbyteorder("<")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    size, expected_size = path.stat().st_size, expected.tokens * dtype.itemsize
+    if size != expected_size:
+        raise UserError(
+            f"{path}: {size} bytes, but {META} says {expected_size}; delete the folder to make it again"
+        )
+    tokens: Tokens = np.memmap(path, dtype=dtype, mode="r") if size else np.empty(0, dtype)
+    if _crc32(tokens) != expected.crc32:
+        raise UserError(
+            f"{path}: corrupt, its checksum is not the one in {META}; delete the folder to make it again"
+        )
+    return PackedTokens(tokens, meta.vocab_size, meta.end_of_text)
+
+
+def windows(tokens: Tokens, n_ctx: int, starts: npt.NDArray[np.int64]) -> torch.Tensor:
+    """The windows of n_ctx + 1 tokens that begin at `starts` (w,): int64, shape (w, n_ctx + 1)."""
+    index_wc = starts[:, None] + np.arange(n_ctx + 1)
+    return torch.from_numpy(tokens[index_wc].astype(np.int64))
+
+
+def random_batch(tokens: Tokens, n_ctx: int, batch_size: int, seed: int, step: int) -> torch.Tensor:
+    """The batch of one step, uniform over all windows: int64, shape (b, n_ctx + 1)."""
+    _require_window(tokens, n_ctx)
+    random = np.random.Generator(np.random.PCG64(derive_seed(seed, "batch", step)))
+    return windows(tokens, n_ctx, random.integers(0, len(tokens) - n_ctx, size=batch_size))
+
+
+def fixed_windows(tokens: Tokens, n_ctx: int, n_windows: int) -> torch.Tensor:
+    """Evenly spaced windows that share no prediction, the same ones always: int64, shape (w, n_ctx + 1).
+
+    There are fewer than `n_windows` when the split is too short to hold as many.
+    """
+    _require_window(tokens, n_ctx)
+    count = min(n_windows, (len(tokens) - 1) // n_ctx)
+    starts = np.arange(count, dtype=np.int64) * (len(tokens) - 1 - n_ctx) // max(count - 1, 1)
+    return windows(tokens, n_ctx, starts)
+
+
+def bigram_counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
+    """How often token j follows token i: int64, shape (v, v); document ends count as any token.
+
+    Raises:
+        UserError: a token is outside the vocabulary, or the table would take more than 2 GiB.
+    """
+    if vocab_size > MAX_BIGRAM_VOCAB:
+        raise UserError(f"bigram table: vocabulary of {vocab_size}: at most {MAX_BIGRAM_VOCAB} entries")
+    counts_vv = np.zeros(vocab_size * vocab_size, dtype=np.int64)
+    chunk = max(1 << 22, vocab_size * vocab_size)  # a chunk's own table is no larger than its tokens
+    for start in range(0, len(tokens) - 1, chunk):
+        part = tokens[start : start + chunk + 1].astype(np.int64)
+        if part.max() >= vocab_size:
+            raise UserError(f"token id {part.max()}: not in the vocabulary of {vocab_size}")
+        counts_vv += np.bincount(part[:-1] * vocab_size + part[1:], minlength=vocab_size * vocab_size)
+    return counts_vv.reshape(vocab_size, vocab_size)
+
+
+def _require_window(tokens: Tokens, n_ctx: int) -> None:
+    if len(tokens) < n_ctx + 1:
+        raise UserError(
+            f"n_ctx: {n_ctx}: the split has {len(tokens)} tokens, too few for one window of n_ctx + 1"
+        )
+
+
+def _crc32(tokens: Tokens) -> int:
+    crc = 0
+    for start in range(0, len(tokens), 1 << 22):
+        crc = zlib.crc32(tokens[start : start + (1 << 22)].tobytes(), crc)
+    return crc

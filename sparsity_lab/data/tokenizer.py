@@ -1,0 +1,280 @@
+"""Byte-pair encodings: trained here on the corpus, named by tiktoken, or read from GPT-2 style files.
+
+All of them end as a `tiktoken.Encoding` behind one small class. Special tokens inside a text are ordinary
+text, so `decode(encode(text)) == text` for every valid Unicode string. A tokenizer is saved as plain JSON beside
+the data it encoded: pattern, special tokens, and each token's rank, its bytes written as Latin-1 characters.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tiktoken
+from pydantic import Field
+
+from sparsity_lab.base import Config, UserError, read_json, validate, write_json
+
+END_OF_TEXT = "<|endoftext|>"
+PATTERN = r"[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+RELEASED_PATTERN = (  # openai/circuit_sparsity's own, for its `vocab.bpe` and `encoder.json`
+    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+LONG_BLANK = 100_000  # characters; in a longer blank the pattern's look-ahead overflows tiktoken's stack
+_LONG_BLANK = re.compile(rf"\s{{{LONG_BLANK}}}")
+
+
+class BpeConfig(Config):
+    """A byte-pair encoding trained on the corpus' training documents."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(2048, ge=257)
+    """Entries, the 256 bytes and `<|endoftext|>` among them."""
+    train_megabytes: float = Field(32.0, gt=0)
+    """At most this much of the training documents is read to learn the merges."""
+
+
+class TiktokenConfig(Config):
+    """An encoding that tiktoken knows by name (fetched by tiktoken at its first use)."""
+
+    kind: Literal["tiktoken"] = "tiktoken"
+    name: str
+
+
+class FilesConfig(Config):
+    """A `vocab.bpe` + `encoder.json` pair, as GPT-2 and openai/circuit_sparsity lay a tokenizer out."""
+
+    kind: Literal["files"] = "files"
+    vocab_bpe: str
+    encoder_json: str
+    pattern: str = RELEASED_PATTERN
+
+
+TokenizerConfig = Annotated[BpeConfig | TiktokenConfig | FilesConfig, Field(discriminator="kind")]
+
+
+class _Saved(Config):
+    version: Literal[1] = 1
+    pattern: str
+    special_tokens: dict[str, int]
+    ranks: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """An encoding and its end-of-text token."""
+
+    encoding: tiktoken.Encoding
+
+    @property
+    def vocab_size(self) -> int:
+        """One more than the largest id (an encoding may leave ids below it unused)."""
+        return int(self.encoding.max_token_value) + 1
+
+    @property
+    def end_of_text(self) -> int:
+        """Id of the token between documents."""
+        return int(self.encoding.encode_single_token(END_OF_TEXT))
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text.
+
+        Raises:
+            UserError: the text holds a lone surrogate, which has no bytes in UTF-8.
+        """
+        _check_unicode(text)
+        if len(text) < LONG_BLANK:
+            return self.encoding.encode_ordinary(text)
+        cuts = [0, *(blank.end() for blank in _LONG_BLANK.finditer(text)), len(text)]
+        return [id for start, end in pairwise(cuts) for id in self.encoding.encode_ordinary(text[start:end])]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of each text, on a thread for every core."""
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # tiktoken releases the interpreter's lock
+            return list(pool.map(self.encode, texts))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; bytes that are no UTF-8 (a sequence cut within a character) become U+FFFD.
+
+        Raises:
+            UserError: an id is not in the vocabulary.
+        """
+        return b"".join(self._bytes(id) for id in ids).decode("utf-8", errors="replace")
+
+    def token(self, id: int) -> str:
+        """One token for display: bytes that are no UTF-8 are shown as `\\xNN`."""
+        return self._bytes(id).decode("utf-8", errors="backslashreplace")
+
+    def save(self, path: Path) -> None:
+        """Write the tokenizer as JSON."""
+        ranks = {token.decode("latin-1"): id for token, id in self.encoding._mergeable_ranks.items()}
+        specials = dict(self.encoding._special_tokens)
+        write_json(path, _Saved(pattern=self.encoding._pat_str, special_tokens=specials, ranks=ranks))
+
+    def _bytes(self, id: int) -> bytes:
+        try:
+            return self.encoding.decode_single_token_bytes(int(id))
+        except (KeyError, OverflowError):
+            raise UserError(f"token id {id}: not in the vocabulary of {self.vocab_size}") from None
+
+
+def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Learn merges until there are `vocab_size` entries; `<|endoftext|>` is the last of them.
+
+    Raises:
+        UserError: the texts are too few to learn as many.
+    """
+    import rustbpe
+
+    trainer = rustbpe.Tokenizer()
+    trainer.train_from_iterator(iter(texts), vocab_size - 1, pattern=PATTERN)
+    ranks = {bytes(token): id for token, id in trainer.get_mergeable_ranks()}
+    if len(ranks) < vocab_size - 1:
+        most = len(ranks) + 1
+        raise UserError(
+            f"tokenizer.vocab_size: {vocab_size}: the corpus is too small, it gives {most} at most"
+        )
+    return _tokenizer(PATTERN, ranks, {END_OF_TEXT: len(ranks)}, "trained tokenizer")
+
+
+def make_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer of a config; `texts` are read by kind `bpe` alone, up to its `train_megabytes`."""
+    if isinstance(config, BpeConfig):
+        return train_bpe(_at_most(texts, config.train_megabytes * 1e6), config.vocab_size)
+    if isinstance(config, TiktokenConfig):
+        return _named(config.name)
+    return _from_files(Path(config.vocab_bpe), Path(config.encoder_json), config.pattern)
+
+
+def identity(config: TokenizerConfig) -> dict[str, Any]:
+    """What a tokenizer's hash depends on: its config, with the content of files in place of their paths."""
+    if not isinstance(config, FilesConfig):
+        return config.model_dump(mode="json")
+    digests = [
+        hashlib.sha256(_read(Path(path))).hexdigest() for path in (config.vocab_bpe, config.encoder_json)
+    ]
+    return {"kind": config.kind, "pattern": config.pattern, "digests": digests}
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read what `Tokenizer.save` wrote.
+
+    Raises:
+        UserError: the file is missing, is not JSON, or is not a whole tokenizer.
+    """
+    saved = validate(_Saved, read_json(path), str(path))
+    try:
+        ranks = {token.encode("latin-1"): id for token, id in saved.ranks.items()}
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: ranks: {error.object!r}: not bytes written as Latin-1 characters") from None
+    return _tokenizer(saved.pattern, ranks, saved.special_tokens, str(path))
+
+
+def _tokenizer(pattern: str, ranks: dict[bytes, int], specials: dict[str, int], where: str) -> Tokenizer:
+    """Check what tiktoken would panic at, then build."""
+    missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
+    ids = [*ranks.values(), *specials.values()]
+    if missing:
+        raise UserError(f"{where}: no token for byte {missing[0]}; a tokenizer needs all 256 bytes")
+    if len(set(ids)) < len(ids) or min(ids) < 0 or max(ids) >= 2**31:
+        raise UserError(f"{where}: token ids must be distinct and between 0 and 2^31 - 1")
+    if END_OF_TEXT not in specials:
+        raise UserError(f"{where}: no special token {END_OF_TEXT}")
+    try:
+        return Tokenizer(
+            tiktoken.Encoding("sparsity_lab", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials)
+        )
+    except ValueError as error:
+        raise UserError(f"{where}: pattern: {pattern!r}: not a regular expression ({error})") from None
+
+
+def _named(name: str) -> Tokenizer:
+    known = tiktoken.list_encoding_names()
+    if name not in known:
+        raise UserError(f"tokenizer.name: {name!r}: allowed: {', '.join(sorted(known))}")
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer.name: {name!r}: tiktoken could not fetch it ({type(error).__name__})"
+        ) from None
+    if END_OF_TEXT not in encoding.special_tokens_set:
+        raise UserError(f"tokenizer.name: {name!r}: this encoding has no {END_OF_TEXT}")
+    return Tokenizer(encoding)
+
+
+def _from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
+    """GPT-2's layout: merges in order of rank, ids by name; bytes are written as printable characters."""
+    byte_of = _gpt2_bytes()
+    encoder = _read_encoder(encoder_json)
+    specials = {name: id for name, id in encoder.items() if name in (END_OF_TEXT, "<|startoftext|>")}
+    try:
+        ranks = {
+            bytes(byte_of[char] for char in name): id for name, id in encoder.items() if name not in specials
+        }
+        merges = [line.split(" ") for line in _read(vocab_bpe).decode("utf-8").splitlines() if line.strip()]
+        merges = merges[1:] if merges and merges[0][0].startswith("#version") else merges
+        merged = [bytes(byte_of[char] for char in first + second) for first, second in merges]
+    except KeyError as error:
+        raise UserError(f"{vocab_bpe}, {encoder_json}: {error}: not a byte in GPT-2's spelling") from None
+    except ValueError as error:
+        raise UserError(
+            f"{vocab_bpe}: each line must be two tokens and a space between them ({error})"
+        ) from None
+    # tiktoken merges in the order of the ids, so the ids must be in the order of the merges
+    if [ranks.get(token, -1) for token in merged] != sorted(
+        id for token, id in ranks.items() if len(token) > 1
+    ):
+        raise UserError(f"{encoder_json}: its ids do not follow the merges of {vocab_bpe}")
+    specials.setdefault(END_OF_TEXT, max(encoder.values(), default=0) + 1)
+    return _tokenizer(pattern, ranks, specials, str(encoder_json))
+
+
+def _read_encoder(path: Path) -> dict[str, int]:
+    try:
+        encoder = json.loads(_read(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(encoder, dict) or not all(type(id) is int for id in encoder.values()):
+        raise UserError(f"{path}: must be one JSON object of token: id")
+    return encoder
+
+
+def _gpt2_bytes() -> dict[str, int]:
+    """GPT-2's spelling of the 256 bytes: printable Latin-1 as it is, the others from U+0100 on."""
+    plain = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+
+
+def _at_most(texts: Iterable[str], size: float) -> Iterable[str]:
+    """Texts until `size` bytes are reached."""
+    read = 0
+    for text in texts:
+        yield text
+        read += len(text.encode("utf-8"))
+        if read >= size:
+            return
+
+
+def _check_unicode(text: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"text has a lone surrogate at position {error.start}, which is not valid Unicode"
+        ) from None
