@@ -1,0 +1,74 @@
+"""The Lightning logger behind `metrics.csv`: one file a run, the project's names, across interruptions."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+from sparsity_lab import metrics as names
+from sparsity_lab.base import write_text
+
+METRICS_FILE = "metrics.csv"
+COLUMNS = tuple(metric.name for metric in names.TRAINING + names.VALIDATION)
+
+
+class MetricsLog(Logger):
+    """Lightning logger: each call is a row in `folder/metrics.csv` and, if on, in W&B.
+
+    A resumed run goes on in the same file: from its first step on, its rows replace the old ones.
+    """
+
+    def __init__(self, folder: Path, run: Any = None) -> None:
+        super().__init__()
+        self.path = folder / METRICS_FILE
+        self._run = run
+        self._opened = False
+
+    @property
+    def name(self) -> str:
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @property
+    def experiment(self) -> Any:
+        """The W&B run, or None."""
+        return self._run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the resolved config is the run's, in `config.yaml` and the record."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append a row.
+
+        Raises:
+            ValueError: a name is not among the training and validation metrics of `sparsity_lab.metrics`.
+        """
+        row = {name: value for name, value in metrics.items() if name != "epoch"}  # Lightning adds the epoch
+        if step is not None:
+            row[names.STEP.name] = step
+        if unknown := sorted(row.keys() - set(COLUMNS)):
+            raise ValueError(f"{unknown} are not in sparsity_lab.metrics; known: {', '.join(COLUMNS)}")
+        if not self._opened:
+            self._open(int(row.get(names.STEP.name, 0)))
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
+        if self._run is not None:
+            self._run.log(row)
+
+    def _open(self, step: int) -> None:
+        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
+        kept = [line for line in lines[1:] if line[:1].isdigit() and int(line.split(",", 1)[0]) < step]
+        write_text(self.path, "\n".join([",".join(COLUMNS), *kept, ""]))
+        self._opened = True

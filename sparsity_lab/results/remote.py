@@ -1,0 +1,41 @@
+"""Reads runs back from a W&B project, as the records their `record.json` files hold. Never imports torch."""
+
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sparsity_lab.base import UserError
+from sparsity_lab.results.record import RECORD, RunRecord, read_record
+
+log = logging.getLogger(__name__)
+
+
+def read_wandb(project: str, api: Any = None) -> list[RunRecord]:
+    """The records of all runs of `project` ("entity/project", or one of the default entity), oldest first.
+
+    Runs without a record (under way, or failed) are passed over; unreadable records are logged.
+    `api` stands in for `wandb.Api()`.
+
+    Raises:
+        UserError: the project cannot be read.
+    """
+    import wandb  # here: the analysis of local runs needs no W&B
+
+    try:
+        runs = list((api or wandb.Api()).runs(project, order="+created_at"))
+        return [record for run in runs if (record := _read(run)) is not None]
+    except (wandb.Error, ValueError, OSError) as error:
+        raise UserError(f"wandb={project}: not readable ({error}); expected wandb=ENTITY/PROJECT") from None
+
+
+def _read(run: Any) -> RunRecord | None:
+    if not (files := list(run.files([RECORD]))):
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        files[0].download(root=folder, replace=True).close()
+        try:
+            return read_record(Path(folder) / RECORD)
+        except UserError as error:
+            log.warning("W&B run %s: %s", run.id, str(error).replace(f"{folder}/", ""))
+            return None

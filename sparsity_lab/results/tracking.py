@@ -1,0 +1,206 @@
+"""Mirrors a run in Weights & Biases, and writes `metrics.csv` whether or not it does.
+
+The run's own files are the truth: W&B offline, unreachable or lost in mid-run costs the mirror, no more.
+Nothing here prompts, waits without limit or writes outside the run's folder.
+"""
+
+import csv
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+
+from sparsity_lab import metrics as names
+from sparsity_lab.base import UserError, write_text
+from sparsity_lab.results.connection import choose_mode
+from sparsity_lab.results.logger import LoggerConfig
+from sparsity_lab.results.metrics_log import COLUMNS, METRICS_FILE, MetricsLog
+from sparsity_lab.results.record import RECORD, RunRecord, to_frame
+
+log = logging.getLogger(__name__)
+
+INIT_TIMEOUT = 30.0  # seconds to reach the server before the run goes on offline
+FINISH_TIMEOUT = 120.0  # seconds to send what is left; the rest stays in the run's folder
+
+
+class Tracker:
+    """A run's loggers, and the mirror of its record. Made by `track`."""
+
+    def __init__(self, folder: Path, run: Any = None) -> None:
+        self.folder = folder
+        self._run = run
+
+    def loggers(self, folder: Path | None = None) -> list[MetricsLog]:
+        """Lightning loggers: `metrics.csv` in `folder` (default: the run's), mirrored in W&B if on."""
+        return [MetricsLog(folder or self.folder, self._run)]
+
+    def replay(self, path: Path) -> None:
+        """Send a finished `metrics.csv` to W&B: the curves of a model that an earlier run trained."""
+        if self._run is None:
+            return
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                self._run.log({name: float(value) for name, value in row.items() if value})
+
+    def log_record(
+        self,
+        record: RunRecord,
+        *,
+        model: Path | None = None,
+        circuits: Iterable[Path] = (),
+        plots: Iterable[Path] = (),
+    ) -> None:
+        """Mirror a finished run: config, summary, a table of its tasks, its files, model, circuits, plots.
+
+        `model` is the checkpoint's folder (or file); `circuits` and `plots` are files. A failure of W&B is
+        logged and goes no further.
+        """
+        if self._run is None:
+            return
+        try:
+            self._mirror(record, model, sorted(circuits), sorted(plots))
+        except (wandb.Error, OSError) as error:
+            log.warning("W&B did not take the results (%s); the run's own record is complete", error)
+
+    def _mirror(self, record: RunRecord, model: Path | None, circuits: list[Path], plots: list[Path]) -> None:
+        run = self._run
+        run.config.update(record.config, allow_val_change=True)
+        run.summary.update({**record.metrics, "name": record.name, "config_hash": record.config_hash})
+        run.log({"tasks": _table(record)})
+        for plot in plots:
+            run.log({f"plots/{plot.stem}": wandb.Image(str(plot))})
+        for name in (RECORD, METRICS_FILE):
+            if (self.folder / name).exists():
+                run.save(str(self.folder / name), base_path=str(self.folder), policy="now")
+        for kind, paths in (("model", [model] if model else []), ("circuits", circuits)):
+            if paths:
+                run.log_artifact(_artifact(f"{kind}-{run.id}", kind, paths))
+
+
+def _table(record: RunRecord) -> wandb.Table:
+    frame = to_frame([record]).astype(object)
+    return wandb.Table(columns=list(frame.columns), data=frame.where(frame.notna(), None).to_numpy())
+
+
+def _artifact(name: str, kind: str, paths: list[Path]) -> wandb.Artifact:
+    artifact = wandb.Artifact(name, type=kind)
+    for path in paths:  # "immutable": refer to the files where they lie instead of copying a checkpoint
+        if path.is_dir():
+            artifact.add_dir(str(path), policy="immutable")
+        else:
+            artifact.add_file(str(path), policy="immutable")
+    return artifact
+
+
+@contextmanager
+def track(
+    config: LoggerConfig,
+    folder: Path,
+    *,
+    name: str,
+    group: str | None = None,
+    job_type: str = "run",
+    settings: Mapping[str, Any] | None = None,
+) -> Iterator[Tracker]:
+    """Track one run in `folder` for the length of a `with` block, at whose end W&B is finished in any case.
+
+    `group` is the sweep's name and `settings` the resolved config (plain containers).
+
+    Raises:
+        UserError: `mode` is "online" and there is no key or no connection.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    mode = choose_mode(config)
+    if mode == "disabled":
+        yield Tracker(folder)
+        return
+    with _own_folders(folder):
+        about = {"name": name, "group": group, "job_type": job_type, "config": dict(settings or {})}
+        run = _start(config, mode, folder, about)
+        exit_code = 1
+        try:
+            yield Tracker(folder, run)
+            exit_code = 0
+        finally:
+            local = Path(run.dir).parent
+            offline = bool(run.offline)
+            run.finish(exit_code=exit_code)
+            if offline:
+                log.info("W&B is offline; to send this run later: wandb sync %s", local)
+
+
+def _start(config: LoggerConfig, mode: str, folder: Path, about: dict[str, Any]) -> Any:
+    def init(mode: Literal["online", "offline"]) -> Any:
+        return wandb.init(
+            project=config.project,
+            entity=config.entity,
+            tags=list(config.tags),
+            dir=str(folder),
+            id=_run_id(folder),
+            resume="allow" if mode == "online" else None,
+            mode=mode,
+            settings=_settings(),
+            **about,
+        )
+
+    try:
+        run = init("online" if mode == "online" else "offline")
+    except wandb.Error as error:
+        if config.mode == "online":
+            raise UserError(
+                f"logger.mode: 'online': W&B cannot be reached ({error}); allowed: auto, offline"
+            ) from None
+        wandb.teardown()
+        log.warning("W&B cannot be reached (%s); this run is tracked offline", error)
+        run = init("offline")
+    if run.url:
+        log.info("W&B: %s", run.url)
+    for (
+        column
+    ) in COLUMNS:  # by exact name; our own step, because W&B's restarts at 0 when an offline run is resumed
+        run.define_metric(column, step_metric=None if column == names.STEP.name else names.STEP.name)
+    return run
+
+
+def _settings() -> wandb.Settings:
+    return wandb.Settings(
+        init_timeout=INIT_TIMEOUT,
+        finish_timeout=FINISH_TIMEOUT,
+        console="off",
+        silent=True,
+        disable_git=True,  # a remote's address may hold a password; the record has the commit
+        save_code=False,
+        x_disable_meta=True,
+        x_save_requirements=False,
+    )
+
+
+def _run_id(folder: Path) -> str:
+    """The same W&B run for a run that is interrupted and goes on, a new one for every folder."""
+    path = folder / "wandb" / "run_id"
+    if not path.exists():
+        write_text(path, secrets.token_hex(4))
+    return path.read_text(encoding="utf-8").strip()
+
+
+@contextmanager
+def _own_folders(folder: Path) -> Iterator[None]:
+    """Keep W&B's staging, cache and downloads inside the run's folder (its default is the user's home)."""
+    own = {
+        f"WANDB_{kind}_DIR": str(folder / "wandb" / kind.lower()) for kind in ("DATA", "CACHE", "ARTIFACT")
+    }
+    before = {key: os.environ.get(key) for key in own}
+    os.environ.update(own)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

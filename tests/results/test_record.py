@@ -1,0 +1,231 @@
+"""S10: a record read back equals the record written; a newer schema reads older records."""
+
+import json
+import logging
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sparsity_lab import metrics
+from sparsity_lab.base import UserError
+from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.results import record as module
+from sparsity_lab.results.record import (
+    CurvePoint,
+    RunRecord,
+    TaskResult,
+    environment,
+    geometric_mean,
+    read_all,
+    read_record,
+    to_frame,
+    write_record,
+)
+
+GOOD = Scores(loss=0.5, calibrated_loss=0.1, accuracy=0.875)
+POOR = Scores(loss=2.5, calibrated_loss=0.69, accuracy=0.5)
+
+
+def make(name: str = "sparse-64", **changes: Any) -> RunRecord:
+    curve = tuple(
+        CurvePoint(target=target, nodes=nodes, edges=edges, select=GOOD, test=POOR)
+        for target, nodes, edges in ((0.05, 20, 90), (0.15, 8, 12))
+    )
+    values: dict[str, Any] = {
+        "name": name,
+        "sweep": "width_l0",
+        "overrides": ("model.d_model=64",),
+        "config": {
+            "model": {"d_model": 64, "n_layer": 2},
+            "sparsity": {"kind": "sparse"},
+            "pruning": {"targets": (0.05, 0.15)},
+        },
+        "config_hash": "0123456789ab",
+        "git_commit": None,
+        "git_dirty": None,
+        "packages": {"torch": "2.13.0"},
+        "python": "3.11.7",
+        "seeds": {"train": 2**62 + 1},
+        "stages": {"model": "model-abc"},
+        "metrics": {
+            "validation/loss": 0.1 + 0.2,
+            "model/weights": 1000,
+            "model/nonzeros": 100,
+            "circuits/geomean_edges": math.pi,
+        },
+        "tasks": (
+            TaskResult(
+                task="with_open",
+                status="circuit",
+                reason="",
+                unpruned=GOOD,
+                curve=curve,
+                circuit="circuits/with_open.json",
+            ),
+            TaskResult(
+                task="var_swap",
+                status="not_learned",
+                reason="Unpruned loss 2.5 is above 0.15.",
+                unpruned=POOR,
+                curve=(),
+                circuit=None,
+            ),
+            TaskResult(
+                task="else_elif",
+                status="not_askable",
+                reason="' elif' is two tokens.",
+                unpruned=None,
+                curve=(),
+                circuit=None,
+            ),
+        ),
+    }
+    return RunRecord(**(values | changes))
+
+
+def test_s10_a_record_read_back_equals_the_record_written(tmp_path: Path) -> None:
+    record = make(**environment())
+    path = write_record(record, tmp_path / "run")
+    assert path == tmp_path / "run" / "record.json"
+    assert read_record(path) == record
+    assert read_record(tmp_path / "run") == record
+
+
+def test_s10_writing_what_was_read_gives_the_same_bytes(tmp_path: Path) -> None:
+    first = write_record(make(), tmp_path / "a").read_bytes()
+    assert write_record(read_record(tmp_path / "a"), tmp_path / "b").read_bytes() == first
+
+
+def test_s10_a_newer_schema_reads_an_older_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As schemas 2 and 3 would: one that renamed `label` to `name`, one that added nothing old records lack."""
+    record = make()
+    monkeypatch.setattr(module, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(
+        module,
+        "UPGRADES",
+        {1: lambda old: {**_without(old, "label"), "name": old["label"]}, 2: lambda old: old},
+    )
+    old = _without(record.model_dump(mode="json"), "name") | {"label": "renamed", "schema_version": 1}
+    (tmp_path / "record.json").write_text(json.dumps(old))
+    assert read_record(tmp_path) == record.model_copy(update={"name": "renamed", "schema_version": 3})
+
+
+def test_every_older_schema_has_an_upgrade() -> None:
+    assert sorted(module.UPGRADES) == list(range(1, module.SCHEMA_VERSION))
+
+
+def _without(values: dict[str, Any], key: str) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if k != key}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable as JSON"),
+        ("[1]", "not a run's record"),
+        ('{"name": "a"}', "no schema_version"),
+        ('{"schema_version": 1, "name": "a"}', "config_hash: missing"),
+        ('{"schema_version": 999}', "schema_version 999 is newer than this program, which reads 1 to"),
+    ],
+)
+def test_a_bad_file_gets_clear_lines_that_name_it(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    with pytest.raises(UserError) as caught:
+        read_record(path)
+    assert message in str(caught.value)
+    assert all(line.startswith(str(path)) for line in str(caught.value).splitlines())
+
+
+@pytest.mark.parametrize("name", ["validation/los", metrics.THROUGHPUT.name])
+def test_only_named_metrics_that_do_not_depend_on_the_clock_are_recorded(name: str) -> None:
+    with pytest.raises(ValueError, match="unknown metrics"):
+        make(metrics={name: 1.0})
+
+
+def test_a_record_holds_no_nan() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        make(metrics={"validation/loss": math.nan})
+
+
+def test_read_all_walks_run_folders(tmp_path: Path) -> None:
+    for name in ("b/1", "a/2", "b/0"):
+        write_record(make(name), tmp_path / name)
+    (tmp_path / "half" / "wandb").mkdir(parents=True)
+    (tmp_path / "half" / "metrics.csv").write_text("step\n")
+    write_record(make("copy"), tmp_path / "b/1/wandb/offline-run-1/files")
+    write_record(make("partial"), tmp_path / ".c.partial")
+    assert [(folder, record.name) for folder, record in read_all(tmp_path)] == [
+        (tmp_path / name, name) for name in ("a/2", "b/0", "b/1")
+    ]
+
+
+def test_read_all_names_every_corrupt_record(tmp_path: Path) -> None:
+    write_record(make("good"), tmp_path / "good")
+    for name in ("bad", "worse"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "record.json").write_text("{")
+    with pytest.raises(UserError) as caught:
+        read_all(tmp_path)
+    assert ["bad" in line or "worse" in line for line in str(caught.value).splitlines()] == [True, True]
+
+    errors: list[UserError] = []
+    assert [record.name for _, record in read_all(tmp_path, errors.append)] == ["good"]
+    assert len(errors) == 2
+
+
+def test_read_all_of_nothing(tmp_path: Path) -> None:
+    assert read_all(tmp_path) == []
+    with pytest.raises(UserError, match="no such folder"):
+        read_all(tmp_path / "missing")
+
+
+def test_the_frame_has_a_row_for_each_task_and_target() -> None:
+    frame = to_frame([make("a"), make("b")])
+    assert len(frame) == 2 * (2 + 1 + 1)
+    first = frame.iloc[1]
+    assert (first["name"], first.kind, first.d_model, first.n_layer) == ("a", "sparse", 64, 2)
+    assert (first.weights, first.nonzeros, first.validation_loss) == (1000, 100, 0.1 + 0.2)
+    assert (first.task, first.status, first.target, first.nodes, first.edges) == (
+        "with_open",
+        "circuit",
+        0.15,
+        8,
+        12,
+    )
+    assert (first.select_loss, first.test_loss, first.test_raw_loss, first.test_accuracy) == (
+        0.1,
+        0.69,
+        2.5,
+        0.5,
+    )
+    assert first.unpruned_loss == 0.5
+    assert frame[frame.task == "var_swap"].edges.isna().all()
+    assert frame[frame.task == "else_elif"].unpruned_loss.isna().all()
+
+
+def test_an_empty_frame_has_the_same_columns() -> None:
+    assert list(to_frame([]).columns) == list(to_frame([make()]).columns)
+
+
+def test_geometric_mean() -> None:
+    assert geometric_mean([2, 8]) == pytest.approx(4)
+    assert geometric_mean([0, 9]) == pytest.approx(3)  # no edge counts as one
+    with pytest.raises(ValueError, match="nothing"):
+        geometric_mean([])
+
+
+def test_the_environment_names_code_and_packages_and_nothing_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """S11. The commit is that of the package, wherever one stands."""
+    monkeypatch.setenv("WANDB_API_KEY", "hush-hush")
+    monkeypatch.chdir(tmp_path)
+    with caplog.at_level(logging.DEBUG):
+        found = environment()
+    assert set(found) == {"git_commit", "git_dirty", "packages", "python"}
+    assert found["packages"]["torch"]
+    assert (found["git_commit"] is None) == (found["git_dirty"] is None)
+    assert "hush-hush" not in json.dumps(found) + caplog.text
