@@ -1,0 +1,54 @@
+"""A trained model as a folder: `model.safetensors` and `model.json` (config and vocabulary size). Strict both ways."""
+
+from pathlib import Path
+
+import torch
+from pydantic import PositiveInt
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from sparsity_lab.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.model.transformer import ModelConfig, Transformer
+
+
+class ModelCard(Config):
+    """What it takes to rebuild the module that the tensors belong to."""
+
+    config: ModelConfig
+    vocab_size: PositiveInt
+
+
+def save_model(model: Transformer, folder: Path) -> None:
+    """Write `model` into `folder`, which is made if it isn't there."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    write_json(folder / "model.json", ModelCard(config=model.config, vocab_size=model.vocab_size))
+
+
+def load_model(folder: Path) -> Transformer:
+    """Read a model, in evaluation mode.
+
+    Raises:
+        UserError: a file is missing or damaged, or the tensors are not those of the config.
+    """
+    card = validate(ModelCard, read_json(folder / "model.json"), str(folder / "model.json"))
+    model = Transformer(card.config, card.vocab_size)
+    path = folder / "model.safetensors"
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path}: not readable as safetensors ({error})") from None
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if expected != found:
+        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        raise UserError(f"{path}: tensors differ from model.json: {', '.join(wrong[:5])}")
+    model.load_state_dict(tensors, strict=True)
+    return model.eval().requires_grad_(False)
+
+
+def count_weights(model: Transformer) -> tuple[int, int]:
+    """Number of weights that sparsity applies to, and of nonzero ones among them."""
+    weights = [weight for weight, _ in model.sparse_weights().values()]
+    return sum(w.numel() for w in weights), sum(int(torch.count_nonzero(w)) for w in weights)

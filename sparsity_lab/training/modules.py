@@ -1,0 +1,194 @@
+"""Lightning modules: a dense language model, and one whose weights are projected after every step.
+
+A step: cross-entropy, gradient brought to unit root mean square, AdamW, and for the sparse module the projection
+(Gao et al. 2025, §2.1, App. A.2). At kept fraction 1 the sparse module trains exactly as the dense one.
+"""
+
+from typing import Any, Literal
+
+import lightning
+import torch
+from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsity_lab import metrics
+from sparsity_lab.base import Config, UserError
+from sparsity_lab.model.checkpoints import count_weights
+from sparsity_lab.model.sites import Site
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.training.projection import fraction_for, project
+from sparsity_lab.training.schedules import kept_fraction, sharkfin
+
+
+class TrainerConfig(Config):
+    """Optimisation. `tokens` sets the number of steps, tokens // (batch_size · n_ctx).
+
+    `gradient`: "normalise" scales every gradient to root mean square 1, "clip" only those above 1.
+    `precision`: "auto" is bfloat16 autocast where the processor computes it natively, float32 elsewhere.
+    `threads`: of torch; null leaves its own choice, one per core.
+    """
+
+    tokens: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    warmup: float = 0.01
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: PositiveFloat = 0.1
+    gradient: Literal["normalise", "clip"] = "normalise"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    validation_windows: PositiveInt = 256
+    validations: PositiveInt = 4
+    checkpoint_every: PositiveInt = 200
+    log_every: PositiveInt = 20
+    threads: PositiveInt | None = None
+
+    def steps(self, n_ctx: int) -> int:
+        """Number of optimizer steps."""
+        return max(1, self.tokens // (self.batch_size * n_ctx))
+
+
+class SparsityConfig(Config):
+    """Which weights may be nonzero: all ("dense"), or a `kept_fraction` or number of `nonzeros` ("sparse")."""
+
+    kind: Literal["dense", "sparse"]
+    kept_fraction: float | None = None
+    nonzeros: PositiveInt | None = None
+    at_least: int = 4
+    anneal_until: float = 0.5
+
+    @model_validator(mode="after")
+    def _check(self) -> "SparsityConfig":
+        given = [self.kept_fraction is not None, self.nonzeros is not None]
+        if self.kind == "dense" and any(given):
+            raise ValueError("kind dense takes neither kept_fraction nor nonzeros")
+        if self.kind == "sparse" and sum(given) != 1:
+            raise ValueError("kind sparse takes either kept_fraction or nonzeros")
+        if self.kept_fraction is not None and not 0 < self.kept_fraction <= 1:
+            raise ValueError(f"kept_fraction {self.kept_fraction} must be above 0 and at most 1")
+        if not 0 <= self.anneal_until <= 1:
+            raise ValueError(f"anneal_until {self.anneal_until} must lie between 0 and 1")
+        return self
+
+
+class DenseModule(lightning.LightningModule):
+    """Trains a `Transformer` on windows of n_ctx + 1 tokens, int64 (batch, n_ctx + 1)."""
+
+    def __init__(self, model: Transformer, config: TrainerConfig, n_steps: int) -> None:
+        super().__init__()
+        self.model, self.config, self.n_steps = model, config, n_steps
+        self._kurtosis: list[Tensor] = []
+
+    def kept_fraction(self, step: int) -> float:
+        """Scheduled share of nonzero weights after `step` optimizer steps."""
+        return 1.0
+
+    def training_step(self, windows: Tensor, index: int) -> Tensor:
+        logged = self.global_step % self.config.log_every == 0
+        silent: list[Tensor] = []
+
+        def tap(site: Site, layer: int, x: Tensor) -> Tensor:
+            if site is Site.MLP_NEURON:
+                silent.append((x == 0).flatten(0, -2).all(0).sum())
+            return x
+
+        loss = cross_entropy(self.model(windows[:, :-1], tap if logged else None), windows[:, 1:])
+        if not torch.isfinite(loss):
+            raise UserError(
+                f"training: loss is {loss.item()} at step {self.global_step}: "
+                "lower trainer.learning_rate; the last checkpoint is kept"
+            )
+        if logged:
+            self.log_dict({metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: sum(silent).float()})
+        return loss
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        rms = gradient_rms(list(self.model.parameters()))
+        scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        torch._foreach_div_(gradients, scale.clamp(min=1e-12))
+        if self.global_step % self.config.log_every == 0:
+            self.log(metrics.GRADIENT_RMS.name, rms)
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        if (self.global_step - 1) % self.config.log_every == 0:
+            kept = self.kept_fraction(self.global_step)
+            self.log(metrics.LEARNING_RATE.name, self.trainer.optimizers[0].param_groups[0]["lr"])
+            self.log(metrics.KEPT_FRACTION.name, kept)
+            self.log(metrics.NONZEROS.name, float(count_weights(self.model)[1]))
+
+    def validation_step(self, windows: Tensor, index: int) -> None:
+        final: list[Tensor] = []
+
+        def tap(site: Site, layer: int, x: Tensor) -> Tensor:
+            if site is Site.RESID and layer == 2 * self.model.config.n_layer:
+                final.append(x)
+            return x
+
+        loss = cross_entropy(self.model(windows[:, :-1], tap), windows[:, 1:])
+        self.log(metrics.VALIDATION_LOSS.name, loss, on_epoch=True, batch_size=len(windows))
+        self.log(metrics.KURTOSIS.name, kurtosis(final[0]).mean(), on_epoch=True, batch_size=len(windows))
+
+    def configure_optimizers(self) -> Any:
+        config = self.config
+        optimizer = torch.optim.AdamW(
+            self.model.parameters(),
+            lr=config.learning_rate,
+            betas=config.betas,
+            eps=config.eps,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+        def factor(step: int) -> float:
+            progress = min(1.0, (step + 1) / (self.n_steps + 1))
+            return sharkfin(progress, config.warmup, self.kept_fraction(step))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class SparseModule(DenseModule):
+    """Projects the weights after every optimizer step; the kept fraction is annealed from 1."""
+
+    def __init__(self, model: Transformer, config: TrainerConfig, n_steps: int, sparsity: SparsityConfig) -> None:
+        super().__init__(model, config, n_steps)
+        self.sparsity = sparsity
+        weights = model.sparse_weights().values()
+        total = sum(weight.numel() for weight, _ in weights)
+        if sparsity.nonzeros is not None and sparsity.nonzeros > total:
+            raise UserError(f"sparsity.nonzeros: {sparsity.nonzeros}: this model has {total} weights")
+        self.target = sparsity.kept_fraction or fraction_for(weights, sparsity.nonzeros or total)
+
+    def kept_fraction(self, step: int) -> float:
+        return kept_fraction(step / self.n_steps, self.target, self.sparsity.anneal_until)
+
+    def configure_optimizers(self) -> Any:
+        configured = super().configure_optimizers()
+
+        def project_weights(*args: Any) -> None:
+            kept = self.kept_fraction(self.global_step + 1)
+            for weight, axis in self.model.sparse_weights().values():
+                project(weight, kept, axis, self.sparsity.at_least)
+
+        configured["optimizer"].register_step_post_hook(project_weights)
+        return configured
+
+
+def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
+    """Mean cross-entropy in nats per token."""
+    return F.cross_entropy(logits_btv.flatten(0, 1).float(), targets_bt.flatten())
+
+
+def gradient_rms(parameters: list[torch.nn.Parameter]) -> Tensor:
+    """Root mean square over all entries of all gradients."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norms = torch.stack(torch._foreach_norm(gradients))
+    return norms.norm() / sum(g.numel() for g in gradients) ** 0.5
+
+
+def kurtosis(x_btd: Tensor) -> Tensor:
+    """Kurtosis of the channels at each position, (b, t): 3 for a Gaussian, more where few channels carry the value."""
+    centred = x_btd.float() - x_btd.float().mean(-1, keepdim=True)
+    return centred.pow(4).mean(-1) / centred.pow(2).mean(-1).pow(2)
