@@ -1,12 +1,13 @@
 """Byte-pair encodings: trained here on the corpus, named by tiktoken, or read from GPT-2 style files.
 
 All of them end as a `tiktoken.Encoding` behind one small class. Special tokens inside a text are ordinary
-text, so `decode(encode(text)) == text` for every valid Unicode string. A tokenizer is saved as plain JSON beside
-the data it encoded: pattern, special tokens, and each token's rank, its bytes written as Latin-1 characters.
+text, so `decode(encode(text)) == text` for every valid Unicode string. A tokenizer is saved as plain JSON
+beside the data it encoded: pattern, special tokens, each token's rank, its bytes as Latin-1 characters.
 """
 
 import hashlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -133,6 +134,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """
     import rustbpe
 
+    logging.getLogger("rustbpe").setLevel(logging.WARNING)  # else a line for every hundredth merge
     trainer = rustbpe.Tokenizer()
     trainer.train_from_iterator(iter(texts), vocab_size - 1, pattern=PATTERN)
     ranks = {bytes(token): id for token, id in trainer.get_mergeable_ranks()}

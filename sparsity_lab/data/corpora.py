@@ -1,0 +1,113 @@
+"""The kinds of corpus; `tinypython`, the default, is defined here: the paper's two components, mixed.
+
+Generated programs and real source (of the interpreter's standard library) come in a stated proportion of bytes,
+one after the other, so that every part of the corpus holds both (the paper, App. A.2).
+"""
+
+import hashlib
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from itertools import chain, count
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sparsity_lab.base import UserError
+from sparsity_lab.data import tinypython
+from sparsity_lab.data.documents import MEGABYTE, Corpus, Document
+from sparsity_lab.data.folder import FolderConfig
+from sparsity_lab.data.huggingface import HuggingFaceConfig
+from sparsity_lab.data.python_source import (
+    STANDARD_LIBRARY,
+    PythonSourceConfig,
+    installed,
+    inventory,
+    source_files,
+)
+
+CHUNK = 512  # documents that a worker writes at a time
+SMALL = 4  # megabytes; below it starting workers costs more than it gives
+FINGERPRINT = 500  # documents whose text stands for the grammar's version
+
+
+class TinyPythonConfig(Corpus):
+    """Programs from the grammar of `tinypython.py`, mixed with real source."""
+
+    kind: Literal["tinypython"] = "tinypython"
+    seed: int = Field(0, ge=0)
+    megabytes: float = Field(24.0, gt=0)
+    real_fraction: float = Field(0.1, ge=0, lt=1)
+    """Share of the bytes that is source of the standard library."""
+
+    def identity(self) -> dict[str, Any]:
+        """The config, a fingerprint of what the grammar writes, and the interpreter whose source is read."""
+        written = "\0".join(tinypython.documents(self.seed, 0, FINGERPRINT))
+        identity = self.model_dump(mode="json") | {
+            "grammar": hashlib.sha256(written.encode("utf-8")).hexdigest()
+        }
+        if self.real_fraction:
+            identity["inventory"] = inventory(installed((STANDARD_LIBRARY,)))
+        return identity
+
+    def documents(self) -> Iterator[Document]:
+        """The mixture, until there are `megabytes` of it."""
+        workers = _cores() if self.megabytes >= SMALL else 1
+        real = source_files(installed((STANDARD_LIBRARY,))) if self.real_fraction else iter(())
+        return mix(synthetic(self.seed, workers), real, self.real_fraction, self.megabytes * MEGABYTE)
+
+
+CorpusConfig = Annotated[
+    TinyPythonConfig | PythonSourceConfig | FolderConfig | HuggingFaceConfig, Field(discriminator="kind")
+]
+
+
+def mix(
+    synthetic: Iterable[Document], real: Iterable[Document], real_fraction: float, size: float
+) -> Iterator[Document]:
+    """Documents of both until there are `size` bytes: a real one whenever less than its share has come.
+
+    Raises:
+        UserError: there isn't enough real source.
+    """
+    synthetic, real = iter(synthetic), iter(real)
+    total = total_real = 0
+    while total < size:
+        due = total_real < real_fraction * total
+        document = next(real, None) if due else next(synthetic)
+        if document is None:
+            raise UserError(
+                f"corpus.real_fraction: {real_fraction}: the standard library has "
+                f"{total_real / MEGABYTE:.1f} MB, {real_fraction * size / MEGABYTE:.1f} MB are asked for"
+            )
+        yield document
+        length = len(document.text.encode("utf-8"))
+        total += length
+        total_real += length if due else 0
+
+
+def synthetic(seed: int, workers: int) -> Iterator[Document]:
+    """The grammar's endless stream, written by `workers` processes; the same for any number of them."""
+    if workers == 1:
+        yield from chain.from_iterable(_chunk(seed, index) for index in count())
+    # fork, as torch's data loader does: nothing to import again, and the main script needs no guard
+    method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(method)) as pool:
+        try:
+            pending = deque(pool.submit(_chunk, seed, index) for index in range(2 * workers))
+            for index in count(2 * workers):
+                yield from pending.popleft().result()
+                pending.append(pool.submit(_chunk, seed, index))
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _chunk(seed: int, index: int) -> list[Document]:
+    start = index * CHUNK
+    return [Document(text, str(start + i)) for i, text in enumerate(tinypython.documents(seed, start, CHUNK))]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,92 @@
+"""`folder`: the user's own text files, named by their content and not by where they lie."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from sparsity_lab.base import UserError
+from sparsity_lab.data.documents import Corpus, Document, file_digest
+
+
+class FolderConfig(Corpus):
+    """Text files below a folder, in the order of their paths; hidden files and folders are left out."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+    patterns: tuple[str, ...] = Field(("**/*",), min_length=1)
+    """Files that match one of these globs, relative to `path`."""
+    document_kilobytes: int = Field(64, ge=1)
+    """A longer file is cut into documents at blank lines or line ends, so that one file can be split too."""
+
+    def identity(self) -> dict[str, Any]:
+        """Name, size and SHA-256 of each file."""
+        root = self._root()
+        files = [
+            [path.relative_to(root).as_posix(), path.stat().st_size, file_digest(path)]
+            for path in self._files()
+        ]
+        return self.model_dump(mode="json", exclude={"path"}) | {"files": files}
+
+    def documents(self) -> Iterator[Document]:
+        """The files, in pieces of at most `document_kilobytes` thousand characters."""
+        root = self._root()
+        for path in self._files():
+            for piece in pieces(read_text(path), self.document_kilobytes * 1000):
+                yield Document(piece, path.relative_to(root).as_posix())
+
+    def _root(self) -> Path:
+        root = Path(self.path).expanduser()
+        if not root.is_dir():
+            raise UserError(f"corpus.path: {self.path}: not a folder")
+        return root
+
+    def _files(self) -> list[Path]:
+        root = self._root()
+        try:
+            found = {path for pattern in self.patterns for path in root.glob(pattern) if path.is_file()}
+        except (ValueError, NotImplementedError) as error:
+            raise UserError(f"corpus.patterns: {', '.join(self.patterns)}: {error}") from None
+        shown = [path for path in found if not any(p.startswith(".") for p in path.relative_to(root).parts)]
+        if not shown:
+            raise UserError(f"corpus.path: {self.path}: no file matches {', '.join(self.patterns)}")
+        return sorted(shown, key=lambda path: path.relative_to(root).as_posix())
+
+
+def read_text(path: Path) -> str:
+    """The text of a UTF-8 file.
+
+    Raises:
+        UserError: it can't be read, holds a NUL byte (binary), or isn't UTF-8.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}") from None
+    if b"\0" in data:
+        raise UserError(
+            f"{path}: a binary file (NUL byte at {data.index(0)}); leave it out with corpus.patterns"
+        )
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}: not UTF-8 (byte {error.start}); leave it out with corpus.patterns"
+        ) from None
+
+
+def pieces(text: str, limit: int) -> Iterator[str]:
+    """Cut a text into pieces of at most `limit` characters, after the last blank line, line end, or anywhere."""
+    start = 0
+    while len(text) - start > limit:
+        end = start + limit
+        for mark in ("\n\n", "\n"):
+            found = text.rfind(mark, start, end)
+            if found > start:
+                end = found + len(mark)
+                break
+        yield text[start:end]
+        start = end
+    if text[start:]:
+        yield text[start:]
