@@ -1,0 +1,155 @@
+"""The words of `tinypython` and the plain lines made of them, shared by the grammar and the tasks' prompts.
+
+The lexicon is small on purpose: each noun is one token in its common forms (`name`, ` name`, `.name`), so
+that a small model spends its capacity on structure. A `Pen` draws from it. The plain statements hold none
+of the features that decide a task (no quote, square bracket, loop, condition, swap, `True` or default),
+so they are fair context for every prompt.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+NAMES = _words(
+    """
+    name size color count total value item index width height price score level owner user title text
+    line word key node point state status speed weight length number group label message order page
+    parent child table field record event task limit offset ready done active target source
+    """
+)
+COLLECTIONS = _words(
+    """
+    items names values lines words users rows keys nodes points records events tasks numbers
+    """
+)
+ACCUMULATORS = _words("result current output found buffer answer")
+FUNCTIONS = _words(
+    """
+    load save read write get find make build run send update check move parse show compute merge split
+    convert process collect handle clean draw create remove apply search insert fetch
+    """
+)
+CLASSES = _words(
+    """
+    Robot Animal Player Account Book Car Shape Person Node Game House Tree Engine Team Garden Bank
+    """
+)
+MODULES = _words("os sys json math random re time logging")
+WORDS = _words(
+    """
+    hello world red green blue black white apple bread milk water fire cold warm small large happy good
+    bad fast slow first last next early late north south east west sun moon star rain snow wind tree
+    stone gold iron
+    """
+)
+INPUT_FILES = _words("input config data settings")
+OUTPUT_FILES = _words("output report backup summary")
+EXTENSIONS = _words(".txt .csv .json .log")
+OPERATORS = _words("+ - *")
+DIGITS = _words("1 2 3 4 5 6 7 8 9")
+COMMENTS = tuple(f"{verb} the" for verb in _words("update check read get keep use compute set"))
+
+INDENT = "    "
+
+
+class Pen:
+    """Draws words and strings from one generator; a pen keeps to one quote, or (1 in 5) mixes both."""
+
+    __slots__ = ("_quotes", "_random")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._random = rng.random
+        self._quotes = self.pick(("'", '"', "'", '"', "'\""))
+
+    def pick(self, options: Sequence[T]) -> T:
+        """One of the options, all equally likely."""
+        return options[int(self._random() * len(options))]
+
+    def chance(self, probability: float) -> bool:
+        """True with this probability."""
+        return self._random() < probability
+
+    def count(self, low: int, high: int) -> int:
+        """An integer from low to high, both included."""
+        return low + int(self._random() * (high - low + 1))
+
+    def name(self) -> str:
+        """A variable's name."""
+        return self.pick(NAMES)
+
+    def names(self, count: int) -> list[str]:
+        """Different variable names."""
+        found: list[str] = []
+        while len(found) < count:
+            name = self.pick(NAMES)
+            if name not in found:
+                found.append(name)
+        return found
+
+    def quote(self) -> str:
+        """The quote to open the next string with."""
+        return self.pick(self._quotes)
+
+    def phrase(self, low: int, high: int) -> str:
+        """From low to high words for the inside of a string."""
+        return " ".join([self.pick(WORDS) for _ in range(self.count(low, high))])
+
+    def string(self) -> str:
+        """A quoted string of one to three words."""
+        quote = self.quote()
+        return f"{quote}{self.phrase(1, 3)}{quote}"
+
+    def file(self, words: Sequence[str]) -> str:
+        """A file's name, without quotes."""
+        return self.pick(words) + self.pick(EXTENSIONS)
+
+
+Statement = Callable[[Pen, str], str]
+"""Writes whole lines at an indentation."""
+
+
+def assign_number(pen: Pen, pad: str) -> str:
+    return f"{pad}{pen.name()} = {pen.pick(DIGITS)}\n"
+
+
+def assign_sum(pen: Pen, pad: str) -> str:
+    return f"{pad}{pen.name()} = {pen.name()} {pen.pick(OPERATORS)} {pen.name()}\n"
+
+
+def assign_call(pen: Pen, pad: str) -> str:
+    return f"{pad}{pen.name()} = {pen.pick(FUNCTIONS)}({pen.name()})\n"
+
+
+def call(pen: Pen, pad: str) -> str:
+    return f"{pad}{pen.pick(FUNCTIONS)}({pen.name()}, {pen.name()})\n"
+
+
+def comment(pen: Pen, pad: str) -> str:
+    # a block needs more than a comment
+    return f"{pad}# {pen.pick(COMMENTS)} {pen.name()}\n{assign_call(pen, pad)}"
+
+
+PLAIN: tuple[Statement, ...] = (assign_number, assign_number, assign_sum, assign_call, call, comment)
+
+
+def plain(pen: Pen, pad: str) -> str:
+    """One line that decides nothing."""
+    return pen.pick(PLAIN)(pen, pad)
+
+
+def plain_lines(pen: Pen, pad: str, low: int, high: int) -> str:
+    """From low to high lines that decide nothing."""
+    return "".join([plain(pen, pad) for _ in range(pen.count(low, high))])
+
+
+def function_header(pen: Pen, pad: str, first: str = "") -> str:
+    """`def load(name, size):` without defaults; a method's begins with `first="self"`."""
+    arguments = ", ".join(([first] if first else []) + pen.names(pen.count(1, 3)))
+    return f"{pad}def {pen.pick(FUNCTIONS)}({arguments}):\n"
