@@ -1,0 +1,213 @@
+"""From records to the points of the frontier: capability against circuit size. Pure functions.
+
+Steps, for one target loss (Gao et al. 2025, §3 and Fig. 2):
+1. a model's size on a task is the number of edges of its circuit at the target;
+2. a model's point is (geometric mean of edges over the tasks all models share, pretraining loss);
+3. a sparse model is compared with a dense one of the same pretraining loss: log edges are interpolated, task
+   by task, linearly in loss between the two dense models around it. Nothing is extrapolated;
+4. the interval of the ratio is a bootstrap over tasks.
+
+A task that the model has not learned, or that the circuit without nodes solves, has no size. A circuit of
+nodes without edges counts as one edge, so that its logarithm exists.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sparsity_lab import metrics
+from sparsity_lab.base import UserError
+from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean
+
+DRAWS = 10_000
+INTERVAL = (2.5, 97.5)  # percent
+
+
+@dataclass(frozen=True)
+class Model:
+    """One run as the frontier sees it. `edges`: learned task → edges of its circuit at the target, if any.
+
+    `id` is the hash of the run's config; `loss` the pretraining loss on validation text, in nats per token.
+    """
+
+    id: str
+    name: str
+    kind: str
+    d_model: int
+    weights: int
+    nonzeros: int
+    loss: float
+    learned: frozenset[str]
+    solved_by_nothing: frozenset[str]
+    edges: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times more edges a dense model of the same pretraining loss needs, over `tasks`.
+
+    `ratio`, `low` and `high` (the 95 % interval) are None when there is no such model, and `note` says why.
+    """
+
+    sparse: str
+    d_model: int
+    nonzeros: int
+    loss: float
+    dense: tuple[str, ...]
+    tasks: tuple[str, ...]
+    ratio: float | None
+    low: float | None
+    high: float | None
+    note: str
+
+
+def targets(records: Iterable[RunRecord]) -> list[float]:
+    """Every target loss at which some circuit was found, ascending."""
+    return sorted({point.target for record in records for task in record.tasks for point in task.curve})
+
+
+def models(records: Iterable[RunRecord], target: float) -> list[Model]:
+    """One model per config, the last of those with the same hash, by kind, width and nonzeros.
+
+    Raises:
+        UserError: a record lacks what the frontier is made of; the line names record and key.
+    """
+    latest = {record.config_hash: record for record in records}
+    found = [_model(record, target) for record in latest.values()]
+    return sorted(found, key=lambda model: (model.kind, model.d_model, model.nonzeros, model.name))
+
+
+def _model(record: RunRecord, target: float) -> Model:
+    try:
+        kind = str(record.config["sparsity"]["kind"])
+        d_model = int(record.config["model"]["d_model"])
+        weights, nonzeros, loss = (
+            record.metrics[metric.name]
+            for metric in (metrics.WEIGHTS, metrics.MODEL_NONZEROS, metrics.VALIDATION_LOSS)
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"record of {record.name}: lacks {error}") from None
+    learned = [task for task in record.tasks if task.status in ("circuit", "no_circuit")]
+    sizes = {task.task: _edges(task, target) for task in learned}
+    return Model(
+        id=record.config_hash,
+        name=record.name,
+        kind=kind,
+        d_model=d_model,
+        weights=int(weights),
+        nonzeros=int(nonzeros),
+        loss=loss,
+        learned=frozenset(sizes),
+        solved_by_nothing=frozenset(task.task for task in record.tasks if task.status == "empty_solves"),
+        edges={task: edges for task, edges in sizes.items() if edges is not None},
+    )
+
+
+def _edges(task: TaskResult, target: float) -> int | None:
+    at_target = (point.edges for point in task.curve if math.isclose(point.target, target, rel_tol=1e-9))
+    return next(at_target, None)
+
+
+def shared(compared: Sequence[Model]) -> list[str]:
+    """The tasks that all of `compared` have learned and have a circuit for, by name."""
+    return sorted(frozenset.intersection(*(frozenset(model.edges) for model in compared))) if compared else []
+
+
+def size(model: Model, tasks: Iterable[str]) -> float:
+    """Geometric mean of the model's edges over `tasks`."""
+    return geometric_mean(model.edges[task] for task in tasks)
+
+
+def ratio(sparse: Model, dense: Sequence[Model], among: Iterable[str] | None = None, seed: int = 0) -> Ratio:
+    """Compare `sparse` with the dense models at its own pretraining loss, on tasks `among` some (or all)."""
+    around = _neighbours(sparse.loss, dense)
+    tasks = [] if around is None else shared([sparse, *around[:2]])
+    if among is not None:
+        tasks = sorted(set(tasks) & set(among))
+    point, low, high, note = None, None, None, ""
+    if not dense:
+        note = "no dense model"
+    elif around is None:
+        losses = [model.loss for model in dense]
+        note = f"outside the dense models' range ({min(losses):.3f} to {max(losses):.3f} nats)"
+    elif not tasks:
+        note = "no task with a circuit in all three"
+    else:
+        logs = np.array([_log_ratio(task, sparse, *around) for task in tasks])
+        point = float(np.exp(logs.mean()))
+        low, high = bootstrap(logs, seed)
+        note = "a single task has no interval" if len(tasks) == 1 else ""
+    return Ratio(
+        sparse=sparse.name,
+        d_model=sparse.d_model,
+        nonzeros=sparse.nonzeros,
+        loss=sparse.loss,
+        dense=() if around is None else tuple(dict.fromkeys(model.name for model in around[:2])),
+        tasks=tuple(tasks),
+        ratio=point,
+        low=None if len(tasks) < 2 else low,
+        high=None if len(tasks) < 2 else high,
+        note=note,
+    )
+
+
+def _neighbours(loss: float, dense: Sequence[Model]) -> tuple[Model, Model, float] | None:
+    """The dense models just below and above `loss`, and how far `loss` lies between them (0 to 1)."""
+    below = max((model for model in dense if model.loss <= loss), key=lambda model: model.loss, default=None)
+    above = min((model for model in dense if model.loss >= loss), key=lambda model: model.loss, default=None)
+    if below is None or above is None:
+        return None
+    gap = above.loss - below.loss
+    return below, above, (loss - below.loss) / gap if gap else 0.0
+
+
+def _log_ratio(task: str, sparse: Model, below: Model, above: Model, share: float) -> float:
+    log_below, log_above, log_sparse = (
+        math.log(max(model.edges[task], 1)) for model in (below, above, sparse)
+    )
+    return (1 - share) * log_below + share * log_above - log_sparse
+
+
+def bootstrap(logs: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
+    """The 95 % interval of exp(mean(logs)); the entries of `logs`, one a task, are drawn with replacement."""
+    picks = np.random.default_rng(seed).integers(len(logs), size=(draws, len(logs)))
+    low, high = np.percentile(np.exp(logs[picks].mean(axis=1)), INTERVAL)
+    return float(low), float(high)
+
+
+def matched_pair(compared: Iterable[Model]) -> tuple[Model, Model] | None:
+    """The dense and the sparse model closest in pretraining loss, among the pairs that share a task."""
+    compared = list(compared)
+    pairs = [
+        (dense, sparse)
+        for dense in compared
+        if dense.kind == "dense"
+        for sparse in compared
+        if sparse.kind == "sparse" and shared([dense, sparse])
+    ]
+    return min(
+        pairs, key=lambda pair: (abs(pair[0].loss - pair[1].loss), pair[0].name, pair[1].name), default=None
+    )
+
+
+@dataclass(frozen=True)
+class CurveRow:
+    """Geometric-mean edges of two models at one target loss (nats), over `tasks` with a circuit in both."""
+
+    target: float
+    tasks: int
+    dense_edges: float
+    sparse_edges: float
+
+
+def target_curve(records: Sequence[RunRecord], dense: Model, sparse: Model) -> list[CurveRow]:
+    """Circuit size against target loss for two models; a target without a shared task is left out."""
+    rows = []
+    for target in targets(records):
+        by_id = {model.id: model for model in models(records, target)}
+        pair = by_id[dense.id], by_id[sparse.id]
+        if tasks := shared(pair):
+            rows.append(CurveRow(target, len(tasks), size(pair[0], tasks), size(pair[1], tasks)))
+    return rows

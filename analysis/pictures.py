@@ -1,0 +1,218 @@
+"""The frontier's figures. Text from records is drawn as it is: no mathtext, no unprintable characters (S12)."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from analysis.frontier import CurveRow, Model, shared, size
+
+DENSE, SPARSE = "#555555", "#D55E00"  # grey, and the vermilion of Okabe and Ito
+STYLE: Any = {
+    "text.parse_math": False,
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#E6E6E6",
+    "legend.frameon": False,
+    "svg.hashsalt": "sparsity_lab",
+    "svg.fonttype": "none",
+    "figure.constrained_layout.use": True,
+}
+OFFSETS = ((6, 5), (6, -12), (-6, 5), (-6, -12), (0, 9), (0, -17), (14, 0), (-14, 0), (10, 16), (-10, -24))
+
+
+def plain(text: str) -> str:
+    """`text` with every character that is not printable replaced."""
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def short(count: float) -> str:
+    """1234567 → "1.2M", 61234 → "61k", 950 → "950"."""
+    for unit, name in ((1e6, "M"), (1e3, "k")):
+        if count >= unit:
+            scaled = count / unit
+            return f"{scaled:.1f}".removesuffix(".0") + name if scaled < 10 else f"{scaled:.0f}{name}"
+    return f"{count:.3g}"
+
+
+def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+    """Write the figure as PNG (200 dpi) and SVG, the same bytes for the same figure; returns the files."""
+    files = [folder / f"{name}.png", folder / f"{name}.svg"]
+    with mpl.rc_context(STYLE):
+        figure.savefig(files[0], dpi=200, metadata={"Software": None})
+        figure.savefig(files[1], metadata={"Date": None})
+    plt.close(figure)
+    return files
+
+
+def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float) -> Figure:
+    """(a) Pretraining loss against geometric-mean edges over `tasks`, one point a model."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(7.2, 5.0))
+        point = {model.id: (size(model, tasks), model.loss) for model in compared}
+        widths = sorted({model.d_model for model in compared})
+        colours = {width: _colour(i, len(widths)) for i, width in enumerate(widths)}
+        dense = [model for model in compared if model.kind == "dense"]
+        sparse = [model for model in compared if model.kind != "dense"]
+
+        for group in _groups(sparse, lambda model: model.d_model):
+            _line(axes, point, group, color=colours[group[0].d_model], linewidth=1.6)
+        for group in _groups(sparse, lambda model: float(f"{model.nonzeros:.1e}")):
+            _line(axes, point, group, color="#B0B0B0", linewidth=1.0, linestyle=":")
+        _line(axes, point, dense, color=DENSE, linewidth=1.2, linestyle="--")
+        for model in compared:
+            marker = "s" if model.kind == "dense" else "o"
+            axes.plot(
+                *point[model.id], marker, color=colours[model.d_model], markersize=7, markeredgecolor="white"
+            )
+
+        _log_axis(axes, "x")
+        axes.margins(0.12)
+        axes.set_xlabel(f"Edges in the circuit (geometric mean of {_count(tasks)}, target {target:g} nats)")
+        axes.set_ylabel("Pretraining loss on validation text (nats per token)")
+        axes.set_title("Capability against circuit size; labels: nonzero weights", loc="left")
+        axes.annotate(
+            "better",
+            (0.02, 0.02),
+            (0.09, 0.09),
+            "axes fraction",
+            arrowprops={"arrowstyle": "->", "color": "#808080"},
+            color="#808080",
+        )
+        handles = [
+            Line2D([], [], color=colours[width], marker="o", label=f"d_model {width}") for width in widths
+        ]
+        if dense:
+            handles.append(Line2D([], [], color=DENSE, marker="s", linestyle="--", label="dense"))
+        if sparse:
+            handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="same nonzeros"))
+        figure.legend(handles=handles, loc="outside right upper")
+        _label(figure, axes, [(*point[model.id], short(model.nonzeros)) for model in compared])
+        return figure
+
+
+def draw_target_curve(rows: Sequence[CurveRow], dense: Model, sparse: Model) -> Figure:
+    """(b) Geometric-mean edges against target loss for two models of matched pretraining loss."""
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 4.4))
+        x = [row.target for row in rows]
+        for model, sizes, colour, marker in (
+            (dense, [row.dense_edges for row in rows], DENSE, "s"),
+            (sparse, [row.sparse_edges for row in rows], SPARSE, "o"),
+        ):
+            axes.plot(x, sizes, marker=marker, color=colour, linewidth=1.8, label=describe(model))
+        _log_axis(axes, "x")
+        _log_axis(axes, "y")
+        axes.margins(y=0.15)
+        axes.set_xlabel("Target task loss (nats)")
+        axes.set_ylabel("Edges in the circuit (geometric mean)")
+        counts = sorted({row.tasks for row in rows})
+        over = f"{counts[0]} tasks" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} tasks, as shared"
+        axes.set_title(f"Circuit size against target loss ({over})", loc="left")
+        if len(counts) > 1:
+            for row in rows:
+                axes.annotate(
+                    str(row.tasks), (row.target, max(row.dense_edges, row.sparse_edges)), (0, 8), ha="center",
+                    textcoords="offset points", fontsize=8, color="#606060",
+                )  # fmt: skip
+        figure.legend(loc="outside lower center", ncols=1)
+        return figure
+
+
+def draw_tasks(dense: Model, sparse: Model, target: float) -> Figure:
+    """(c) Edges of each task's circuit in the two models of matched pretraining loss, by their ratio."""
+    tasks = shared([dense, sparse])
+    tasks.sort(key=lambda task: math.log(max(dense.edges[task], 1) / max(sparse.edges[task], 1)))
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(figsize=(6.4, 1.7 + 0.27 * len(tasks)))
+        for y, task in enumerate(tasks):
+            ends = [max(model.edges[task], 1) for model in (sparse, dense)]
+            axes.plot(ends, [y, y], color="#C8C8C8", linewidth=2, zorder=1)
+        for model, colour, marker in ((dense, DENSE, "s"), (sparse, SPARSE, "o")):
+            sizes = [max(model.edges[task], 1) for task in tasks]
+            axes.plot(sizes, range(len(tasks)), marker, color=colour, label=describe(model), zorder=2)
+        _log_axis(axes, "x")
+        axes.set_yticks(range(len(tasks)), [plain(task) for task in tasks])
+        axes.set_ylim(-0.7, len(tasks) - 0.3)
+        axes.set_xlabel(f"Edges in the circuit (target {target:g} nats)")
+        axes.set_title(f"Circuit size, task by task ({_count(tasks)})", loc="left")
+        figure.legend(loc="outside lower center", ncols=1)
+        return figure
+
+
+def describe(model: Model) -> str:
+    """What a legend says of a model."""
+    return plain(
+        f"{model.kind}, d_model {model.d_model}, {short(model.nonzeros)} nonzeros, loss {model.loss:.3f}"
+    )
+
+
+def _count(tasks: Sequence[str]) -> str:
+    return f"{len(tasks)} task{'s' if len(tasks) != 1 else ''}"
+
+
+def _colour(index: int, count: int) -> tuple[float, float, float, float]:
+    return mpl.colormaps["viridis"](0.85 * index / max(count - 1, 1))
+
+
+def _groups(compared: Iterable[Model], key: Callable[[Model], float]) -> list[list[Model]]:
+    groups: dict[float, list[Model]] = {}
+    for model in compared:
+        groups.setdefault(key(model), []).append(model)
+    return list(groups.values())
+
+
+def _line(axes: Axes, point: dict[str, tuple[float, float]], group: Sequence[Model], **style: Any) -> None:
+    ordered = [point[m.id] for m in sorted(group, key=lambda model: (model.nonzeros, model.d_model))]
+    axes.plot([x for x, _ in ordered], [y for _, y in ordered], zorder=1, **style)
+
+
+def _log_axis(axes: Axes, which: str) -> None:
+    """Ticks at 1, 2, 5 × powers of ten, written out ("20", "5k"); never fewer than can be read."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _label(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:
+    """Write each label beside its point, at the first offset where it meets no point and no earlier label."""
+    figure.canvas.draw()
+    taken = []
+    for x, y, _ in labels:
+        px, py = axes.transData.transform((x, y))
+        taken.append(mpl.transforms.Bbox.from_extents(px - 6, py - 6, px + 6, py + 6))
+    for x, y, text in labels:
+        placed = [_annotate(axes, x, y, text, offset) for offset in OFFSETS]
+        boxes = [annotation.get_window_extent() for annotation in placed]
+        hits = [sum(box.overlaps(other) for other in taken) for box in boxes]
+        best = hits.index(min(hits))
+        taken.append(boxes[best])
+        for i, annotation in enumerate(placed):
+            if i != best:
+                annotation.remove()
+
+
+def _annotate(axes: Axes, x: float, y: float, text: str, offset: tuple[int, int]) -> Annotation:
+    side = "left" if offset[0] > 0 else "right" if offset[0] < 0 else "center"
+    return axes.annotate(
+        plain(text), (x, y), offset, ha=side, textcoords="offset points", fontsize=8, color="#404040"
+    )

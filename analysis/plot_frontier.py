@@ -1,0 +1,196 @@
+"""Draw capability against circuit size from finished runs; compare dense and sparse models at matched loss.
+
+    python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME] [--target NATS] [--out DIR]
+
+Writes the three figures of `pictures` (PNG and SVG), points.csv, ratios.csv, tasks.csv and curve.csv.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
+
+from analysis import frontier, pictures
+from analysis.frontier import Model, Ratio
+from sparsity_lab.base import UserError
+from sparsity_lab.results.record import RunRecord, read_all, to_frame
+from sparsity_lab.results.remote import read_wandb
+
+WANDB = "wandb="
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("source", nargs="?", default="runs", help="folder of runs, or wandb=ENTITY/PROJECT")
+    parser.add_argument("--sweep", help="only the runs of this sweep")
+    parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
+    parser.add_argument("--out", type=Path, help="folder of the results; default: SOURCE/frontier")
+    options = parser.parse_args(arguments)
+    remote = options.source.startswith(WANDB)
+    try:
+        records = choose_sweep(load(options.source), options.sweep, options.source)
+        report(records, options.target, options.out or Path("." if remote else options.source) / "frontier")
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def load(source: str) -> list[RunRecord]:
+    """The records of a folder or of a W&B project; those that cannot be read are named and left out.
+
+    Raises:
+        UserError: there are none.
+    """
+    if source.startswith(WANDB):
+        records = read_wandb(source.removeprefix(WANDB))
+    else:
+        records = [record for _, record in read_all(Path(source), lambda error: say(f"left out: {error}"))]
+    if not records:
+        raise UserError(
+            f"{source}: no finished runs here; make some: python -m sparsity_lab.run +sweep=width_l0 -m"
+        )
+    return records
+
+
+def choose_sweep(records: list[RunRecord], sweep: str | None, source: str) -> list[RunRecord]:
+    """The runs of `sweep`; without one, those of the only sweep there is, or all when there is none.
+
+    Raises:
+        UserError: `sweep` does not occur, or there are several to choose from.
+    """
+    names = sorted({record.sweep for record in records if record.sweep})
+    if sweep is not None and sweep not in names:
+        raise UserError(f"--sweep {sweep}: no such sweep in {source}; there: {', '.join(names) or 'none'}")
+    if sweep is None and len(names) > 1:
+        raise UserError(f"{source} holds several sweeps; choose one by --sweep: {', '.join(names)}")
+    wanted = sweep or (names[0] if names else None)
+    chosen = [record for record in records if record.sweep == wanted]
+    if len(chosen) < len(records):
+        say(f"{len(chosen)} of {len(records)} runs, those of the sweep {wanted}")
+    return chosen
+
+
+def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
+    """Print the comparison and write tables and figures to `out`; what cannot be drawn is said, not fatal.
+
+    Raises:
+        UserError: no circuit was found at `target`.
+    """
+    compared = frontier.models(records, target)
+    if not any(model.edges for model in compared):
+        known = ", ".join(f"{value:g}" for value in frontier.targets(records)) or "none"
+        raise UserError(
+            f"--target {target:g}: no circuit at this target in any of {len(compared)} runs; there: {known}"
+        )
+    for model in compared:
+        if not model.edges:
+            say(f"left out: {model.name} has no circuit at {target:g} nats")
+    compared = [model for model in compared if model.edges]
+    tasks = frontier.shared(compared)
+    dense = [model for model in compared if model.kind == "dense"]
+    sparse = [model for model in compared if model.kind == "sparse"]
+    _say_tasks(compared, tasks)
+
+    out.mkdir(parents=True, exist_ok=True)
+    ratios = [frontier.ratio(model, dense) for model in sparse]
+    on_shared = [frontier.ratio(model, dense, among=tasks) for model in sparse]
+    _say_ratios(ratios, on_shared, target)
+    written = [
+        _table(out / "points.csv", [_point(model, tasks) for model in compared]),
+        _table(out / "ratios.csv", [_ratio_row(a, b) for a, b in zip(ratios, on_shared, strict=True)]),
+        _table(out / "tasks.csv", to_frame(records)),
+    ]
+    if tasks:
+        written += pictures.save(pictures.draw_frontier(compared, tasks, target), out, "frontier")
+    if pair := frontier.matched_pair(compared):
+        rows = frontier.target_curve(records, *pair)
+        written.append(_table(out / "curve.csv", [asdict(row) for row in rows]))
+        written += pictures.save(pictures.draw_target_curve(rows, *pair), out, "circuit_size_vs_target")
+        written += pictures.save(pictures.draw_tasks(*pair, target), out, "edges_per_task")
+        say("matched pair: " + "; ".join(f"{model.name} (loss {model.loss:.4f})" for model in pair))
+    else:
+        lacking = "no dense model" if not dense else "no sparse model" if not sparse else "no shared task"
+        say(f"no matched pair of a dense and a sparse model: {lacking}")
+    say("wrote " + "\n      ".join(str(path) for path in written))
+
+
+def _say_tasks(compared: Sequence[Model], tasks: Sequence[str]) -> None:
+    learned = sorted(frozenset.intersection(*(model.learned for model in compared)))
+    say(f"{len(compared)} models; {len(learned)} tasks learned by all, {len(tasks)} with a circuit in all:")
+    say(f"  {', '.join(tasks) or 'none, so there is no picture of the frontier'}")
+    if without := sorted(set(learned) - set(tasks)):
+        say(f"  learned, but without a circuit in some model: {', '.join(without)}")
+    if solved := sorted(frozenset().union(*(model.solved_by_nothing for model in compared))):
+        say(f"  out, since the circuit without nodes solves them in some model: {', '.join(solved)}")
+    if empty := sorted({task for model in compared for task in tasks if model.edges[task] == 0}):
+        say(f"  counted as 1 edge where the circuit has nodes only: {', '.join(empty)}")
+    say("")
+    say(f"{'model':<8}{'d_model':>8}{'nonzeros':>11}{'loss':>9}{'learned':>9}{'circuits':>10}{'edges':>9}")
+    for model in compared:
+        edges = f"{frontier.size(model, tasks):,.1f}" if tasks else "-"
+        say(
+            f"{model.kind:<8}{model.d_model:>8}{model.nonzeros:>11,}{model.loss:>9.4f}"
+            f"{len(model.learned):>9}{len(model.edges):>10}{edges:>9}"
+        )
+    say("")
+
+
+def _say_ratios(ratios: Sequence[Ratio], on_shared: Sequence[Ratio], target: float) -> None:
+    if not ratios:
+        return
+    say(f"edges dense / sparse at matched pretraining loss (geometric means, target {target:g} nats, 95 %)")
+    say(
+        f"{'d_model':>8}{'nonzeros':>11}{'loss':>9}  {'on the tasks of the three models':<36}on the tasks of all"
+    )
+    for own, common in zip(ratios, on_shared, strict=True):
+        say(f"{own.d_model:>8}{own.nonzeros:>11,}{own.loss:>9.4f}  {_words(own):<36}{_words(common)}")
+    say("")
+
+
+def _words(ratio: Ratio) -> str:
+    if ratio.ratio is None:
+        return ratio.note
+    interval = "" if ratio.low is None else f" [{ratio.low:.1f}, {ratio.high:.1f}]"
+    return f"{ratio.ratio:.1f}{interval} on {len(ratio.tasks)}"
+
+
+def _point(model: Model, tasks: Sequence[str]) -> dict[str, Any]:
+    row = asdict(model)
+    for name in ("learned", "solved_by_nothing", "edges"):
+        row[name] = len(row[name])
+    row["tasks_with_circuit"] = row.pop("edges")
+    return row | {
+        "tasks_compared": len(tasks),
+        "geomean_edges": frontier.size(model, tasks) if tasks else None,
+    }
+
+
+def _ratio_row(own: Ratio, common: Ratio) -> dict[str, Any]:
+    row = asdict(own) | {f"shared_{name}": getattr(common, name) for name in ("ratio", "low", "high")}
+    row |= {"shared_tasks": common.tasks, "n_tasks": len(own.tasks), "n_shared_tasks": len(common.tasks)}
+    return {key: " ".join(value) if isinstance(value, tuple) else value for key, value in row.items()}
+
+
+def _table(path: Path, rows: "pd.DataFrame | Iterable[dict[str, Any]]") -> Path:
+    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
+    frame.to_csv(path, index=False, lineterminator="\n")
+    return path
+
+
+def say(line: str) -> None:
+    """Write a line, without whatever in it could steer a terminal."""
+    sys.stdout.write("\n".join(pictures.plain(part) for part in line.split("\n")) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
