@@ -1,9 +1,9 @@
 """A task: a binary choice of the next token, asked by pairs of prompts that differ only in what decides it.
 
-(Gao et al. 2025, Table 1.) Whether a pair belongs to training, selection or test of masks is read off the
-pair itself, so the three never overlap, whatever the seed. Tokenisation decides what can be asked (§A.7):
-`encode_pairs` checks every datapoint, and refuses the task rather than ask something that the model has
-never seen.
+(Gao et al. 2025, Table 1.) Whether a prompt belongs to training, selection or test of masks is read off
+the prompt itself, and a pair is asked where both belong, so the three never overlap, whatever the seed.
+Tokenisation decides what can be asked (§A.7): `encode_pairs` checks every datapoint, and refuses the task
+rather than ask something that the model has never seen.
 
 Shape suffixes: b rows (2 x pairs), t tokens.
 """
@@ -21,8 +21,8 @@ from sparsity_lab.base import Config, UserError, derive_seed
 from sparsity_lab.data.tokenizer import Tokenizer
 
 Split = Literal["train", "select", "test"]
-_SHARES: tuple[Split, ...] = ("train",) * 6 + ("select", "test")
-_ATTEMPTS = 64  # draws per pair asked for; one in eight falls into the smaller splits
+_SHARES: tuple[Split, ...] = ("train", "train", "select", "test")
+_ATTEMPTS = 64  # draws for each pair asked for; one in sixteen is a pair of a smaller split
 
 
 @dataclass(frozen=True)
@@ -103,9 +103,10 @@ def make_pairs(task: Task, split: Split, n: int, seed: int) -> list[Pair]:
     for pair in _draw(task, rng, _ATTEMPTS * n):
         if len(pairs) == n:
             break
-        if _split_of(pair) == split and not seen & {pair.positive, pair.negative}:
+        prompts = {pair.positive, pair.negative}
+        if all(_split_of(prompt) == split for prompt in prompts) and not seen & prompts:
             pairs.append(pair)
-            seen |= {pair.positive, pair.negative}
+            seen |= prompts
     if len(pairs) < n:
         raise UserError(f"task {task.name}: only {len(pairs)} different pairs for {split}, {n} wanted")
     return pairs
@@ -116,8 +117,8 @@ def _draw(task: Task, rng: random.Random, attempts: int) -> Iterator[Pair]:
         yield task.make(rng)
 
 
-def _split_of(pair: Pair) -> Split:
-    return _SHARES[derive_seed(0, *sorted((pair.positive, pair.negative))) % len(_SHARES)]
+def _split_of(prompt: str) -> Split:
+    return _SHARES[derive_seed(0, prompt) % len(_SHARES)]
 
 
 def encode_pairs(task: Task, pairs: Sequence[Pair], tokenizer: Tokenizer) -> TaskBatch:

@@ -24,29 +24,20 @@ NAMES = _words(
     parent child table field record event task limit offset ready done active target source
     """
 )
-COLLECTIONS = _words(
-    """
-    items names values lines words users rows keys nodes points records events tasks numbers
-    """
-)
+COLLECTIONS = _words("items names values lines words users rows keys nodes points")
 ACCUMULATORS = _words("result current output found buffer answer")
 FUNCTIONS = _words(
     """
     load save read write get find make build run send update check move parse show compute merge split
-    convert process collect handle clean draw create remove apply search insert fetch
+    collect create
     """
 )
-CLASSES = _words(
-    """
-    Robot Animal Player Account Book Car Shape Person Node Game House Tree Engine Team Garden Bank
-    """
-)
-MODULES = _words("os sys json math random re time logging")
+CLASSES = _words("Robot Animal Player Account Book Car Shape Person Node Game House Tree")
+MODULES = _words("os sys json math random re")
 WORDS = _words(
     """
     hello world red green blue black white apple bread milk water fire cold warm small large happy good
-    bad fast slow first last next early late north south east west sun moon star rain snow wind tree
-    stone gold iron
+    fast slow sun moon rain snow
     """
 )
 INPUT_FILES = _words("input config data settings")
@@ -60,13 +51,18 @@ INDENT = "    "
 
 
 class Pen:
-    """Draws words and strings from one generator; a pen keeps to one quote, or (1 in 5) mixes both."""
+    """Draws words and strings from one generator.
 
-    __slots__ = ("_quotes", "_random")
+    A pen keeps to one quote, or (1 in 5) mixes both. Names are those in scope, a function's arguments
+    among them, four times in five: code speaks of the same few things, and a model can learn to copy.
+    """
+
+    __slots__ = ("_quotes", "_random", "_scope")
 
     def __init__(self, rng: random.Random) -> None:
         self._random = rng.random
         self._quotes = self.pick(("'", '"', "'", '"', "'\""))
+        self._scope = self.new_names(4)
 
     def pick(self, options: Sequence[T]) -> T:
         """One of the options, all equally likely."""
@@ -81,17 +77,30 @@ class Pen:
         return low + int(self._random() * (high - low + 1))
 
     def name(self) -> str:
-        """A variable's name."""
-        return self.pick(NAMES)
+        """A variable's name, mostly one in scope."""
+        return self.pick(self._scope if self._random() < 0.8 else NAMES)
 
     def names(self, count: int) -> list[str]:
-        """Different variable names."""
+        """Different variable names, mostly in scope."""
+        found: list[str] = []
+        while len(found) < count:
+            name = self.name()
+            if name not in found:
+                found.append(name)
+        return found
+
+    def new_names(self, count: int) -> list[str]:
+        """Different names, all of the lexicon equally likely."""
         found: list[str] = []
         while len(found) < count:
             name = self.pick(NAMES)
             if name not in found:
                 found.append(name)
         return found
+
+    def enter(self, arguments: list[str]) -> None:
+        """Begin a function: its arguments and two other names are in scope."""
+        self._scope = arguments + self.new_names(2)
 
     def quote(self) -> str:
         """The quote to open the next string with."""
@@ -150,6 +159,7 @@ def plain_lines(pen: Pen, pad: str, low: int, high: int) -> str:
 
 
 def function_header(pen: Pen, pad: str, first: str = "") -> str:
-    """`def load(name, size):` without defaults; a method's begins with `first="self"`."""
-    arguments = ", ".join(([first] if first else []) + pen.names(pen.count(1, 3)))
-    return f"{pad}def {pen.pick(FUNCTIONS)}({arguments}):\n"
+    """`def load(name, size):` without defaults; a method's begins with `first="self"`. Enters the scope."""
+    arguments = pen.new_names(pen.count(1, 3))
+    pen.enter(arguments)
+    return f"{pad}def {pen.pick(FUNCTIONS)}({', '.join([first, *arguments] if first else arguments)}):\n"

@@ -26,12 +26,12 @@ DEEPEST = 12
 
 def print_string(pen: Pen, pad: str) -> str:
     quote = pen.quote()
-    return f"{pad}print({quote}{pen.phrase(1, 4)}{quote})\n"
+    return f"{pad}print({quote}{pen.phrase(1, 3)}{quote})\n"
 
 
 def print_fstring(pen: Pen, pad: str) -> str:
     quote = pen.quote()
-    return f"{pad}print(f{quote}{pen.phrase(1, 4)} {{{pen.name()}}}{quote})\n"
+    return f"{pad}print(f{quote}{pen.phrase(1, 3)} {{{pen.name()}}}{quote})\n"
 
 
 def print_names(pen: Pen, pad: str) -> str:
@@ -44,7 +44,7 @@ def assign_string(pen: Pen, pad: str) -> str:
 
 def assign_fstring(pen: Pen, pad: str) -> str:
     quote = pen.quote()
-    return f"{pad}{pen.name()} = f{quote}{pen.phrase(1, 4)} {{{pen.name()}}}{quote}\n"
+    return f"{pad}{pen.name()} = f{quote}{pen.phrase(1, 3)} {{{pen.name()}}}{quote}\n"
 
 
 def assign_flag(pen: Pen, pad: str) -> str:
@@ -59,6 +59,11 @@ def assign_ternary(pen: Pen, pad: str) -> str:
 def swap(pen: Pen, pad: str) -> str:
     first, second = pen.names(2)
     return f"{pad}{first}, {second} = {second}, {first}\n"
+
+
+def set_attribute(pen: Pen, pad: str) -> str:
+    name = pen.name()
+    return f"{pad}{pen.name()}.{name} = {name}\n"
 
 
 def flat_list(pen: Pen, pad: str) -> str:
@@ -192,13 +197,15 @@ def accumulate(pen: Pen, pad: str) -> str:
 LINES: tuple[Statement, ...] = (
     *(plain,) * 4,
     *(print_string, print_string, print_fstring, print_fstring, print_names),
-    *(assign_string, assign_fstring, assign_flag, assign_flag),
-    *(assign_ternary, assign_ternary, swap, swap, swap, swap),
+    *(assign_string, assign_fstring, assign_flag, assign_flag, assign_ternary, assign_ternary),
+    *(swap,) * 5,
+    *(set_attribute,) * 5,
     *(flat_list, nested_list, list_of_strings, dict_by_number, dict_by_number, dict_by_string),
-    *(comprehension, key_function, key_function, open_if, commented_for, commented_for),
+    *(comprehension, key_function, key_function, open_if, commented_for, commented_for, commented_for),
 )
 BLOCKS: tuple[Statement, ...] = (
-    *(open_with, open_with, for_each, for_each, for_range, for_range, for_enumerate, for_enumerate),
+    *(open_with, open_with, open_with, for_each, for_each, for_range, for_range, for_range),
+    *(for_enumerate, for_enumerate, for_enumerate),
     *(
         while_name,
         while_name,

@@ -70,13 +70,15 @@ def _function_with_defaults(pen: Pen) -> str:
 
 def _defaults(pen: Pen) -> str:
     """Once one argument has a default, so have all after it; here all have, and the same."""
-    return ", ".join([f"{name}=None" for name in pen.names(pen.count(1, 4))])
+    arguments = pen.new_names(pen.count(1, 4))
+    pen.enter(arguments)
+    return ", ".join([f"{name}=None" for name in arguments])
 
 
 def _small_functions(pen: Pen) -> str:
     """Two or three named by a noun, without arguments."""
     texts = []
-    for name in pen.names(pen.count(2, 3)):
+    for name in pen.new_names(pen.count(2, 3)):
         value = pen.pick((pen.pick(DIGITS), pen.name(), pen.string(), "True", f"{pen.name()} + {pen.name()}"))
         texts.append(f"def {name}():\n{INDENT}return {value}\n")
     return "\n\n".join(texts)
@@ -106,10 +108,11 @@ def _return(pen: Pen, pad: str) -> str:
 
 def _class(pen: Pen) -> str:
     """A class whose `__init__` copies its arguments, in any order; its methods use them."""
-    fields = pen.names(pen.pick((1, 2, 2, 3, 3)))
+    fields = pen.new_names(pen.pick((1, 2, 2, 3, 3)))
     text = f"class {pen.pick(CLASSES)}:\n"
     if pen.chance(0.15):
         text += f'{INDENT}"""{_sentence(pen)}"""\n\n'
+    pen.enter(fields)
     text += f"{INDENT}def __init__(self, {', '.join(fields)}):\n"
     start = pen.count(0, len(fields) - 1)
     order = fields[start:] + fields[:start]
@@ -144,5 +147,5 @@ def _main(pen: Pen) -> str:
 
 SECTIONS = (
     *(_module_level, _module_level, _module_level, _function, _function, _function, _function),
-    *(_function_with_defaults, _function_with_defaults, _small_functions, _class, _class, _class),
+    *(_function_with_defaults, _function_with_defaults, _small_functions, _class, _class, _class, _class),
 )

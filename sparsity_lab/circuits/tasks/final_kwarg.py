@@ -11,7 +11,7 @@ def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, _ = opening(pen, 0, 0)
     header = f"{start}\n\ndef {pen.pick(FUNCTIONS)}("
-    *earlier, last = pen.names(pen.count(2, 4))
+    *earlier, last = pen.new_names(pen.count(2, 4))
     positive = "".join([f"{name}=None, " for name in earlier])
     negative = "".join([f"{name}, " for name in earlier])
     return Pair(f"{header}{positive}{last}", f"{header}{negative}{last}", ("=None", "):\n"))

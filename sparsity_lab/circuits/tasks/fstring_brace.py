@@ -10,7 +10,7 @@ from sparsity_lab.data.lexicon import Pen
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = opening(pen)
-    quote, words = pen.quote(), pen.phrase(2, 4)
+    quote, words = pen.quote(), pen.phrase(2, 3)
     return Pair(
         f"{start}{pad}print(f{quote}{words}", f"{start}{pad}print({quote}{words}", (" {", f"{quote})\n")
     )

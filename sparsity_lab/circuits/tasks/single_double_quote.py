@@ -10,7 +10,7 @@ from sparsity_lab.data.lexicon import Pen
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = opening(pen)
-    words = pen.phrase(1, 4)
+    words = pen.phrase(1, 3)
     return Pair(f"{start}{pad}print('{words}", f'{start}{pad}print("{words}', ("')\n", '")\n'))
 
 
