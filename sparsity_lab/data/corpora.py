@@ -1,7 +1,7 @@
 """The kinds of corpus; `tinypython`, the default, is defined here: the paper's two components, mixed.
 
-Generated programs and real source (of the interpreter's standard library) come in a stated proportion of bytes,
-one after the other, so that every part of the corpus holds both (the paper, App. A.2).
+Generated programs and real source (of the interpreter's standard library) come in a stated proportion of
+bytes, one after the other, so that every part of the corpus holds both (the paper, App. A.2).
 """
 
 import hashlib
@@ -37,9 +37,9 @@ class TinyPythonConfig(Corpus):
     """Programs from the grammar of `tinypython.py`, mixed with real source."""
 
     kind: Literal["tinypython"] = "tinypython"
-    seed: int = Field(0, ge=0)
-    megabytes: float = Field(24.0, gt=0)
-    real_fraction: float = Field(0.1, ge=0, lt=1)
+    seed: int = Field(default=0, ge=0)
+    megabytes: float = Field(default=24.0, gt=0)
+    real_fraction: float = Field(default=0.1, ge=0, lt=1)
     """Share of the bytes that is source of the standard library."""
 
     def identity(self) -> dict[str, Any]:

@@ -81,7 +81,8 @@ class TokenDataModule(LightningDataModule):
         num_workers: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("batch_size", batch_size), ("validation_windows", validation_windows)):
+        sizes = {"n_ctx": n_ctx, "batch_size": batch_size, "n_steps": n_steps}
+        for name, value in (sizes | {"validation_windows": validation_windows}).items():
             if value < 1:
                 raise UserError(f"{name}: {value}: must be at least 1")
         self.n_ctx, self.batch_size, self.n_steps, self.seed = n_ctx, batch_size, n_steps, seed

@@ -20,9 +20,9 @@ class Document(NamedTuple):
 
 
 class Corpus(Config):
-    """Base of the corpus configs. To add a kind: subclass it in a file of its own, and name it in `corpora.py`."""
+    """Base of the corpus configs. A new kind is a subclass in its own file, named in `corpora.py`."""
 
-    validation_share: float = Field(0.02, gt=0, lt=1)
+    validation_share: float = Field(default=0.02, gt=0, lt=1)
     """Share of the documents that go to validation, by hash; raised where that gives too few."""
 
     def identity(self) -> dict[str, Any]:
@@ -30,7 +30,7 @@ class Corpus(Config):
         raise NotImplementedError
 
     def documents(self) -> Iterator[Document]:
-        """Every document, in the same order on every machine that has the same identity."""
+        """Every document, in an order that the identity decides."""
         raise NotImplementedError
 
 

@@ -15,9 +15,9 @@ class FolderConfig(Corpus):
 
     kind: Literal["folder"] = "folder"
     path: str
-    patterns: tuple[str, ...] = Field(("**/*",), min_length=1)
+    patterns: tuple[str, ...] = Field(default=("**/*",), min_length=1)
     """Files that match one of these globs, relative to `path`."""
-    document_kilobytes: int = Field(64, ge=1)
+    document_kilobytes: int = Field(default=64, ge=1)
     """A longer file is cut into documents at blank lines or line ends, so that one file can be split too."""
 
     def identity(self) -> dict[str, Any]:
@@ -65,9 +65,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}") from None
     if b"\0" in data:
-        raise UserError(
-            f"{path}: a binary file (NUL byte at {data.index(0)}); leave it out with corpus.patterns"
-        )
+        raise UserError(f"{path}: a binary file (NUL at {data.index(0)}); leave it out with corpus.patterns")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -77,7 +75,7 @@ def read_text(path: Path) -> str:
 
 
 def pieces(text: str, limit: int) -> Iterator[str]:
-    """Cut a text into pieces of at most `limit` characters, after the last blank line, line end, or anywhere."""
+    """Cut a text into pieces of at most `limit` characters, at a blank line, a line end, or anywhere."""
     start = 0
     while len(text) - start > limit:
         end = start + limit

@@ -24,8 +24,8 @@ class HuggingFaceConfig(Corpus):
     revision: str | None = None
     """A commit of the hub's dataset; without it the newest at the time of reading."""
     text_column: str = "text"
-    max_documents: int | None = Field(None, ge=1)
-    max_megabytes: float = Field(200.0, gt=0)
+    max_documents: int | None = Field(default=None, ge=1)
+    max_megabytes: float = Field(default=200.0, gt=0)
 
     def identity(self) -> dict[str, Any]:
         """The config; for a local path the content of its files in place of the path."""

@@ -24,6 +24,7 @@ META = "meta.json"
 TOKENIZER = "tokenizer.json"
 REMEDY = "delete the folder, and it is made again"
 MAX_BIGRAM_VOCAB = 16_384
+BIGRAM_CHUNK = 1 << 22
 Split = Literal["train", "validation"]
 Tokens = npt.NDArray[Any]
 
@@ -139,7 +140,7 @@ def bigram_counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
     if vocab_size > MAX_BIGRAM_VOCAB:
         raise UserError(f"bigram table: vocabulary of {vocab_size}: at most {MAX_BIGRAM_VOCAB} entries")
     counts_vv = np.zeros(vocab_size * vocab_size, dtype=np.int64)
-    chunk = max(1 << 22, vocab_size * vocab_size)  # a chunk's own table is no larger than its tokens
+    chunk = max(BIGRAM_CHUNK, vocab_size * vocab_size)  # a chunk's own table is no larger than the chunk
     for start in range(0, len(tokens) - 1, chunk):
         part = tokens[start : start + chunk + 1].astype(np.int64)
         if part.max() >= vocab_size:
@@ -150,9 +151,7 @@ def bigram_counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
 
 def _require_window(tokens: Tokens, n_ctx: int) -> None:
     if len(tokens) < n_ctx + 1:
-        raise UserError(
-            f"n_ctx: {n_ctx}: the split has {len(tokens)} tokens, too few for one window of n_ctx + 1"
-        )
+        raise UserError(f"n_ctx: {n_ctx}: too long, the split has {len(tokens)} tokens")
 
 
 def _crc32(tokens: Tokens) -> int:

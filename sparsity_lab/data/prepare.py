@@ -83,11 +83,13 @@ class Progress:
 def validation_threshold(places: list[float], size: int, share: float) -> float:
     """Documents whose place is at most this go to validation.
 
-    `places` are the documents' hashes as numbers in [0, 1), `size` is the corpus' in bytes. The share is raised
-    where it would give less than VALIDATION_FLOOR bytes (up to MAX_FLOOR_SHARE), and one document always goes.
+    `places` are the hashes of two documents or more, as numbers in [0, 1); `size` is the corpus' in bytes.
+    The share is raised (up to MAX_FLOOR_SHARE) where it would give less than VALIDATION_FLOOR bytes, and each
+    split gets a document.
     """
     floor = min(VALIDATION_FLOOR / size, MAX_FLOOR_SHARE)
-    return max(share, floor, min(places))
+    ordered = sorted(places)
+    return min(max(share, floor, ordered[0]), ordered[-2])
 
 
 def _write_corpus(corpus: CorpusConfig, folder: Path) -> None:
@@ -109,8 +111,6 @@ def _write_corpus(corpus: CorpusConfig, folder: Path) -> None:
             f"corpus: {len(places)} documents; at least 2 are needed, to train and to validate on"
         )
     threshold = validation_threshold(places, progress.bytes, corpus.validation_share)
-    if max(places) <= threshold:  # few documents, all on one side: the last trains
-        threshold = sorted(places)[-2]
     with (
         everything.open(encoding="utf-8") as file,
         (folder / "train.jsonl").open("w", encoding="utf-8") as train,

@@ -36,9 +36,9 @@ class BpeConfig(Config):
     """A byte-pair encoding trained on the corpus' training documents."""
 
     kind: Literal["bpe"] = "bpe"
-    vocab_size: int = Field(2048, ge=257)
+    vocab_size: int = Field(default=2048, ge=257)
     """Entries, the 256 bytes and `<|endoftext|>` among them."""
-    train_megabytes: float = Field(32.0, gt=0)
+    train_megabytes: float = Field(default=32.0, gt=0)
     """At most this much of the training documents is read to learn the merges."""
 
 
