@@ -1,4 +1,4 @@
-"""The frontier's figures. Text from records is drawn as it is: no mathtext, no unprintable characters (S12)."""
+"""The frontier's figures. Text from records is drawn as it is: no mathtext, nothing unprintable (S12)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 from analysis.frontier import CurveRow, Model, shared, size
 
@@ -65,7 +66,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float) -> Figure:
     """(a) Pretraining loss against geometric-mean edges over `tasks`, one point a model."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.2, 5.0))
+        figure, axes = plt.subplots(figsize=(8.0, 5.0))
         point = {model.id: (size(model, tasks), model.loss) for model in compared}
         widths = sorted({model.d_model for model in compared})
         colours = {width: _colour(i, len(widths)) for i, width in enumerate(widths)}
@@ -87,22 +88,17 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
         axes.margins(0.12)
         axes.set_xlabel(f"Edges in the circuit (geometric mean of {_count(tasks)}, target {target:g} nats)")
         axes.set_ylabel("Pretraining loss on validation text (nats per token)")
-        axes.set_title("Capability against circuit size; labels: nonzero weights", loc="left")
-        axes.annotate(
-            "better",
-            (0.02, 0.02),
-            (0.09, 0.09),
-            "axes fraction",
-            arrowprops={"arrowstyle": "->", "color": "#808080"},
-            color="#808080",
-        )
+        axes.set_title("Capability against circuit size (lower left is better)", loc="left")
         handles = [
-            Line2D([], [], color=colours[width], marker="o", label=f"d_model {width}") for width in widths
+            Line2D([], [], color=colours[width], marker="o", linestyle="", label=f"d_model {width}")
+            for width in widths
         ]
+        if sparse:
+            handles.append(Line2D([], [], color=DENSE, marker="o", label="sparse, same width"))
+            handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="sparse, same nonzeros"))
         if dense:
             handles.append(Line2D([], [], color=DENSE, marker="s", linestyle="--", label="dense"))
-        if sparse:
-            handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="same nonzeros"))
+        handles.append(Line2D([], [], linestyle="", label="labels: nonzero weights"))
         figure.legend(handles=handles, loc="outside right upper")
         _label(figure, axes, [(*point[model.id], short(model.nonzeros)) for model in compared])
         return figure
@@ -119,6 +115,8 @@ def draw_target_curve(rows: Sequence[CurveRow], dense: Model, sparse: Model) -> 
         ):
             axes.plot(x, sizes, marker=marker, color=colour, linewidth=1.8, label=describe(model))
         _log_axis(axes, "x")
+        if len(x) <= 8:
+            axes.set_xticks(x)
         _log_axis(axes, "y")
         axes.margins(y=0.15)
         axes.set_xlabel("Target task loss (nats)")
@@ -194,21 +192,28 @@ def _log_axis(axes: Axes, which: str) -> None:
 
 
 def _label(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:
-    """Write each label beside its point, at the first offset where it meets no point and no earlier label."""
+    """Write each label beside its point, where it best keeps clear of points, earlier labels and lines."""
     figure.canvas.draw()
-    taken = []
-    for x, y, _ in labels:
-        px, py = axes.transData.transform((x, y))
-        taken.append(mpl.transforms.Bbox.from_extents(px - 6, py - 6, px + 6, py + 6))
+    taken = [_box(axes.transData.transform((x, y)), 6) for x, y, _ in labels]
+    lines = [
+        _box(corner, 1)
+        for line in axes.lines
+        for corner in axes.transData.transform(line.get_path().interpolated(24).vertices)
+    ]
     for x, y, text in labels:
         placed = [_annotate(axes, x, y, text, offset) for offset in OFFSETS]
         boxes = [annotation.get_window_extent() for annotation in placed]
-        hits = [sum(box.overlaps(other) for other in taken) for box in boxes]
-        best = hits.index(min(hits))
+        cost = [100 * box.count_overlaps(taken) + box.count_overlaps(lines) for box in boxes]
+        best = cost.index(min(cost))
         taken.append(boxes[best])
         for i, annotation in enumerate(placed):
             if i != best:
                 annotation.remove()
+
+
+def _box(centre: Sequence[float], half: float) -> Bbox:
+    x, y = centre
+    return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
 
 def _annotate(axes: Axes, x: float, y: float, text: str, offset: tuple[int, int]) -> Annotation:

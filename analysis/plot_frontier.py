@@ -149,9 +149,7 @@ def _say_ratios(ratios: Sequence[Ratio], on_shared: Sequence[Ratio], target: flo
     if not ratios:
         return
     say(f"edges dense / sparse at matched pretraining loss (geometric means, target {target:g} nats, 95 %)")
-    say(
-        f"{'d_model':>8}{'nonzeros':>11}{'loss':>9}  {'on the tasks of the three models':<36}on the tasks of all"
-    )
+    say(f"{'d_model':>8}{'nonzeros':>11}{'loss':>9}  {'on the tasks of the three':<36}on the tasks of all")
     for own, common in zip(ratios, on_shared, strict=True):
         say(f"{own.d_model:>8}{own.nonzeros:>11,}{own.loss:>9.4f}  {_words(own):<36}{_words(common)}")
     say("")

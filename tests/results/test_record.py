@@ -99,7 +99,7 @@ def test_s10_writing_what_was_read_gives_the_same_bytes(tmp_path: Path) -> None:
 
 
 def test_s10_a_newer_schema_reads_an_older_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As schemas 2 and 3 would: one that renamed `label` to `name`, one that added nothing old records lack."""
+    """As schemas 2 and 3 would: one that renamed `label` to `name`, one with nothing to add to old ones."""
     record = make()
     monkeypatch.setattr(module, "SCHEMA_VERSION", 3)
     monkeypatch.setattr(

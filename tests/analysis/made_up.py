@@ -1,0 +1,66 @@
+"""Records of models that were never trained, for tests of the analysis: sizes follow a rule one can state."""
+
+from collections.abc import Mapping
+
+from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult
+
+SCORES = Scores(loss=0.1, calibrated_loss=0.05, accuracy=1.0)
+POOR = Scores(loss=3.0, calibrated_loss=0.69, accuracy=0.5)
+
+
+def record(
+    kind: str,
+    d_model: int,
+    nonzeros: int,
+    loss: float,
+    edges: Mapping[str, int],
+    *,
+    sweep: str | None = "width_l0",
+    targets: Mapping[float, float] | None = None,
+    others: tuple[TaskResult, ...] = (),
+) -> RunRecord:
+    """A model whose circuit for a task has `edges[task]` edges at 0.15 nats, times `targets[t]` at others."""
+    factors = {0.15: 1.0} | dict(targets or {})
+    tasks = tuple(
+        TaskResult(
+            task=task,
+            status="circuit",
+            reason="",
+            unpruned=SCORES,
+            curve=tuple(
+                CurvePoint(target=t, nodes=3, edges=round(count * factor), select=SCORES, test=SCORES)
+                for t, factor in sorted(factors.items())
+            ),
+            circuit=f"circuits/{task}.json",
+        )
+        for task, count in edges.items()
+    )
+    name = f"{kind}-{d_model}-{nonzeros}"
+    return RunRecord(
+        name=name,
+        sweep=sweep,
+        overrides=(),
+        config={"model": {"d_model": d_model, "n_layer": 2}, "sparsity": {"kind": kind}},
+        config_hash=name,
+        git_commit=None,
+        git_dirty=None,
+        packages={},
+        python="3.11",
+        seeds={},
+        stages={},
+        metrics={"validation/loss": loss, "model/weights": 4 * nonzeros, "model/nonzeros": nonzeros},
+        tasks=tasks + others,
+    )
+
+
+def without_circuit(task: str, status: str) -> TaskResult:
+    """A task that came to nothing, for the reason `status`."""
+    return TaskResult(
+        task=task,
+        status=status,  # type: ignore[arg-type]
+        reason="Made up.",
+        unpruned=POOR,
+        curve=(),
+        circuit=None,
+    )

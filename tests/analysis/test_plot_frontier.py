@@ -1,0 +1,217 @@
+"""The program from a folder of records to figures and tables, and what it says when it cannot."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_up import record, without_circuit
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from analysis import pictures
+from analysis.plot_frontier import main
+from sparsity_lab.results.record import RunRecord, write_record
+
+ROOT = Path(__file__).parents[2]
+EVIL = "a$\\frac{x}$<script>&\x1b[31m"  # a task name that would break mathtext, SVG and the terminal
+TARGETS = {0.05: 2.0, 0.5: 0.3}
+
+
+def _records() -> list[RunRecord]:
+    dense = [
+        record("dense", d, n, loss, {EVIL: e, "b": 2 * e, "c": 9}, targets=TARGETS)
+        for d, n, loss, e in ((32, 9000, 2.0, 200), (64, 36000, 1.7, 400), (128, 140000, 1.6, 900))
+    ]
+    sparse = [
+        record("sparse", d, n, loss, {EVIL: e, "b": e + 3, "c": 0}, targets=TARGETS)
+        for d, n, loss, e in ((128, 3000, 1.9, 10), (128, 6000, 1.8, 20), (256, 3000, 1.85, 8))
+    ]
+    return dense + sparse
+
+
+def _write(folder: Path, *records: RunRecord) -> Path:
+    for found in records:
+        write_record(found, folder / found.name)
+    return folder
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+TABLES = {"points.csv", "ratios.csv", "tasks.csv"}
+PAIR = {
+    "curve.csv",
+    *(f"{name}.{kind}" for name in ("circuit_size_vs_target", "edges_per_task") for kind in ("png", "svg")),
+}
+FRONTIER = {"frontier.png", "frontier.svg"}
+
+
+@pytest.fixture
+def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures are made, and their files are there, but empty: rendering is most of the time."""
+
+    def save(figure: Figure, folder: Path, name: str) -> list[Path]:
+        plt.close(figure)
+        files = [folder / f"{name}.png", folder / f"{name}.svg"]
+        for file in files:
+            file.touch()
+        return files
+
+    monkeypatch.setattr(pictures, "save", save)
+
+
+def test_a_clone_draws_everything_from_any_directory(tmp_path: Path) -> None:
+    runs = _write(tmp_path / "runs", *_records())
+    script = [sys.executable, str(ROOT / "analysis" / "plot_frontier.py")]
+    done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    out = runs / "frontier"
+    assert _names(out) == TABLES | PAIR | FRONTIER
+    assert all(str(Path("runs/frontier") / name) in done.stdout for name in _names(out))
+    assert "6 models; 3 tasks learned by all, 3 with a circuit in all" in done.stdout
+    assert "counted as 1 edge where the circuit has nodes only: c" in done.stdout
+    assert "\x1b" not in done.stdout
+    assert all(path.stat().st_size > 10_000 for path in out.glob("*.png"))
+
+
+def test_tables_and_figures_are_the_same_every_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = _write(tmp_path / "runs", *_records())
+    for name in ("a", "b"):
+        assert main([str(runs), "--out", str(tmp_path / name)]) == 0
+    assert "[" in capsys.readouterr().out  # an interval
+    for name in _names(tmp_path / "a"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+    ratios = pd.read_csv(tmp_path / "a" / "ratios.csv")
+    assert list(ratios.nonzeros) == [3000, 6000, 3000]
+    assert (ratios.low <= ratios.ratio).all()
+    assert (ratios.n_tasks == 3).all()
+    points = pd.read_csv(tmp_path / "a" / "points.csv")
+    assert points.geomean_edges[0] == pytest.approx((200 * 400 * 9) ** (1 / 3))
+    assert len(pd.read_csv(tmp_path / "a" / "tasks.csv")) == 6 * 3 * 3
+
+
+def test_s12_names_are_drawn_as_they_are(tmp_path: Path) -> None:
+    _write(tmp_path, *_records())
+    assert main([str(tmp_path)]) == 0
+    svg = (tmp_path / "frontier" / "edges_per_task.svg").read_text()
+    assert "a$\\frac{x}$&lt;script&gt;&amp;\N{REPLACEMENT CHARACTER}[31m" in svg
+    assert "<script>" not in svg
+
+
+@pytest.mark.parametrize(("kind", "lacking"), [("dense", "no sparse model"), ("sparse", "no dense model")])
+def test_one_kind_alone_still_gives_the_frontier(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, lacking: str
+) -> None:
+    _write(tmp_path, *(found for found in _records() if found.name.startswith(kind)))
+    assert main([str(tmp_path)]) == 0
+    assert _names(tmp_path / "frontier") == TABLES | FRONTIER
+    assert f"no matched pair of a dense and a sparse model: {lacking}" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_model_without_circuits_is_named_and_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failed = record("sparse", 16, 100, 3.0, {}, others=(without_circuit("b", "not_learned"),))
+    _write(tmp_path, *_records(), failed)
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "left out: sparse-16-100 has no circuit at 0.15 nats" in out
+    assert "6 models; 3 tasks learned by all" in out
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_without_a_task_shared_by_all_the_rest_is_still_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path, *_records(), record("sparse", 16, 100, 1.95, {"other": 7}))
+    assert main([str(tmp_path)]) == 0
+    assert _names(tmp_path / "frontier") == TABLES | PAIR
+    assert "none, so there is no picture of the frontier" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_sweep_is_chosen_by_name_or_because_it_is_the_only_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write(tmp_path, *_records(), record("sparse", 8, 10, 1.95, {"b": 7}, sweep=None))
+    assert main([str(tmp_path)]) == 0
+    assert "6 of 7 runs, those of the sweep width_l0" in capsys.readouterr().out
+    _write(tmp_path, record("dense", 8, 10, 1.95, {"b": 7}, sweep="other"))
+    assert main([str(tmp_path)]) == 1
+    assert "choose one by --sweep: other, width_l0" in capsys.readouterr().err
+    assert main([str(tmp_path), "--sweep", "other"]) == 0
+    assert main([str(tmp_path), "--sweep", "wrong"]) == 1
+    assert "no such sweep" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_corrupt_record_is_named_and_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _write(tmp_path, *_records())
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "record.json").write_text("{")
+    assert main([str(tmp_path)]) == 0
+    assert f"left out: {tmp_path}/broken/record.json: not readable as JSON" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing"], "error: missing: no such folder of runs"),
+        (["empty"], "error: empty: no finished runs here"),
+        (
+            ["runs", "--target", "0.2"],
+            "error: --target 0.2: no circuit at this target in any of 6 runs; there: ",
+        ),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _write(tmp_path / "runs", *_records())
+    (tmp_path / "empty").mkdir()
+    assert main(arguments) == 1
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("unrendered")
+def test_a_wandb_project_is_a_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        "analysis.plot_frontier.read_wandb", lambda project: _records() if project == "e/p" else []
+    )
+    assert main(["wandb=e/p"]) == 0
+    assert _names(tmp_path / "frontier") == TABLES | PAIR | FRONTIER
+    assert main(["wandb=e/other"]) == 1
+    assert "wandb=e/other: no finished runs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0.02, "0.02"),
+        (7, "7"),
+        (950, "950"),
+        (1000, "1k"),
+        (1500, "1.5k"),
+        (30063, "30k"),
+        (2_600_000, "2.6M"),
+    ],
+)
+def test_short_counts(count: float, text: str) -> None:
+    assert pictures.short(count) == text
