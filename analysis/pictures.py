@@ -211,7 +211,7 @@ def _label(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]
                 annotation.remove()
 
 
-def _box(centre: Sequence[float], half: float) -> Bbox:
+def _box(centre: Iterable[float], half: float) -> Bbox:
     x, y = centre
     return Bbox.from_extents(x - half, y - half, x + half, y + half)
 
