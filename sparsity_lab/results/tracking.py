@@ -158,7 +158,7 @@ def _start(config: LoggerConfig, mode: str, folder: Path, about: dict[str, Any])
         wandb.teardown()
         log.warning("W&B cannot be reached (%s); this run is tracked offline", error)
         run = init("offline")
-    if run.url:
+    if not run.offline:
         log.info("W&B: %s", run.url)
     for (
         column
