@@ -12,6 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# numba's OpenMP layer and torch's set each other's number of threads, and then wait for cores that are busy: ten times
+# slower. Its own layer keeps to itself; it must not be entered from two Python threads at once, and nothing here does.
+numba.config.THREADING_LAYER = "workqueue"
+
 _INTEGER = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,

@@ -14,7 +14,19 @@ def native_bf16() -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
-def keep_freed_memory() -> None:
+def prepare_processor(threads: int | None = None) -> None:
+    """Settle what every later computation in this process relies on; call it before the first tensor is made.
+
+    `threads`: how many cores torch may use; None leaves one thread a core. Denormal numbers count as zero: gradients of
+    unused weights and their squared moments decay into them, and a processor handles them a hundred times slower.
+    """
+    torch.set_flush_denormal(True)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
     """Make glibc keep freed blocks instead of returning each to the kernel.
 
     An activation tensor is tens of megabytes; fetching its pages anew each step costs more than computing on them

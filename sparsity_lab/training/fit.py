@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from sparsity_lab import metrics
-from sparsity_lab.model.machine import keep_freed_memory, native_bf16
+from sparsity_lab.model.machine import native_bf16
 from sparsity_lab.training.modules import DenseModule
 
 log = logging.getLogger(__name__)
@@ -29,9 +28,6 @@ def fit(
 ) -> dict[str, float]:
     """Train to the end, from the last checkpoint in `folder` if there is one; returns the validation metrics."""
     config = module.config
-    keep_freed_memory()
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
     checkpoints = ModelCheckpoint(
         dirpath=folder / "checkpoints",
         every_n_train_steps=config.checkpoint_every,

@@ -26,7 +26,6 @@ class TrainerConfig(Config):
 
     `gradient`: "normalise" scales every gradient to root mean square 1, "clip" only those above 1.
     `precision`: "auto" is bfloat16 autocast where the processor computes it natively, float32 elsewhere.
-    `threads`: of torch; null leaves its own choice, one per core.
     """
 
     tokens: PositiveInt
@@ -42,7 +41,6 @@ class TrainerConfig(Config):
     validations: PositiveInt = 4
     checkpoint_every: PositiveInt = 200
     log_every: PositiveInt = 20
-    threads: PositiveInt | None = None
 
     def steps(self, n_ctx: int) -> int:
         """Number of optimizer steps."""

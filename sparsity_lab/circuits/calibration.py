@@ -1,0 +1,48 @@
+"""How well two-way logits answer a task, raw and after a scale and a shift (Gao et al. 2025, App. A.5)."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from sparsity_lab.circuits.circuit import Calibration, Scores
+
+
+def two_way_loss(difference_b: Tensor, label_b: Tensor) -> Tensor:
+    """Mean cross-entropy in nats between a pair's two answers.
+
+    `difference_b` is the logit of the positive prompt's answer minus that of the other; `label_b` is 0 for rows where
+    the former is right, 1 for the others.
+    """
+    return softplus(torch.where(label_b == 0, -difference_b, difference_b)).mean()
+
+
+def calibrate(difference_b: Tensor, label_b: Tensor) -> Calibration:
+    """Scale and shift of the two-way logit that minimise the loss: 16 LBFGS steps, from the logits' own spread."""
+    difference_b = difference_b.double()
+    spread, middle = difference_b.std(correction=0).clamp(min=1e-6), difference_b.mean()
+    parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    standard_b = (difference_b - middle) / spread
+    optimizer = torch.optim.LBFGS([parameters], max_iter=16, line_search_fn="strong_wolfe")
+
+    def closure() -> Tensor:
+        optimizer.zero_grad()
+        loss = two_way_loss(parameters[0] * standard_b + parameters[1], label_b)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    with torch.enable_grad():
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+    scale, shift = parameters.detach().tolist()
+    return Calibration(scale=scale / spread.item(), shift=shift - scale * middle.item() / spread.item())
+
+
+def score(difference_b: Tensor, label_b: Tensor, calibration: Calibration) -> Scores:
+    """Raw loss and accuracy, and the loss under `calibration`."""
+    difference_b = difference_b.double()
+    right_b = (difference_b > 0) == (label_b == 0)
+    calibrated_b = calibration.scale * difference_b + calibration.shift
+    return Scores(
+        loss=two_way_loss(difference_b, label_b).item(),
+        calibrated_loss=two_way_loss(calibrated_b, label_b).item(),
+        accuracy=right_b.double().mean().item(),
+    )

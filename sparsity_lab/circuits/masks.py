@@ -1,0 +1,120 @@
+"""Which nodes a task needs, learned as one gate per node (Gao et al. 2025, §2.2, App. A.5).
+
+1. every node has a parameter tau in [-1, 1]; its gate is open where tau > 0, a shut node is frozen at its mean;
+2. minimise two-way cross-entropy + coefficient · (number of open gates), by AdamW with clipped gradients;
+3. the paper fixes the coefficient and searches it per model and task. Here it is, by default, a multiplier that rises
+   while the loss is below the target and falls while above, so that each task finds its own and nothing collapses;
+4. gates that have shut firmly are dropped for good, and the model computes without them.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import PositiveFloat, PositiveInt
+from torch import Tensor
+
+from sparsity_lab.base import Config, derive_seed
+from sparsity_lab.circuits.ablation import NodeLayout
+from sparsity_lab.circuits.calibration import two_way_loss
+from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.gates import gate_nodes, heaviside_slope
+from sparsity_lab.circuits.task import TaskBatch
+from sparsity_lab.model.sites import Tap
+from sparsity_lab.model.transformer import Transformer
+
+
+class MaskConfig(Config):
+    """Mask learning. `penalty` "fixed" is the paper's; "target" adapts `k_coef` to hold the loss at `target`.
+
+    `rate`: by how much log k_coef may move in a step. `drop_below`: tau at which a node is gone for good (-1: never).
+    """
+
+    steps: PositiveInt = 300
+    pairs: PositiveInt = 32
+    learning_rate: PositiveFloat = 0.03
+    warmup: float = 0.05
+    weight_decay: float = 1e-3
+    beta2: float = 0.95
+    temperature: PositiveFloat = 1.0
+    noise_scale: float = 0.01
+    noise_bias: float = 0.1
+    k_coef: PositiveFloat = 1e-4
+    penalty: Literal["target", "fixed"] = "target"
+    target: PositiveFloat = 0.1
+    rate: float = 0.1
+    drop_below: float = -0.5
+    drop_every: PositiveInt = 25
+
+
+@dataclass(frozen=True)
+class LearnedMasks:
+    """tau of every node, flat; the loss and number of open gates at each step, and the last coefficient."""
+
+    tau_n: Tensor
+    losses: tuple[float, ...]
+    sizes: tuple[int, ...]
+    k_coef: float
+
+
+def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = None) -> Tensor:
+    """Logit of the pair's first answer minus that of the second at each prompt's end, (b)."""
+    tokens_bt = batch.tokens_bt[:, : int(batch.last_b.max()) + 1]
+    logits_bv = model(tokens_bt, tap, positions_b=batch.last_b)
+    logits_b2 = logits_bv.gather(1, batch.answers_b2)
+    return logits_b2[:, 0] - logits_b2[:, 1]  # type: ignore[no-any-return]
+
+
+def learn_masks(model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskConfig, seed: int) -> LearnedMasks:
+    """Learn the gates of one task on the training pairs in `batch`; `model`'s weights must not require gradients."""
+    layout = NodeLayout(model.config)
+    generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
+    noise_n = torch.randn(layout.size, generator=generator)
+    tau_n = (config.noise_bias + config.noise_scale * noise_n).requires_grad_()
+    live_n = torch.ones(layout.size, dtype=torch.bool)
+    optimizer = torch.optim.AdamW(
+        [tau_n], lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
+    )
+    small, k_coef, smoothed = model, config.k_coef, None
+    losses, sizes = [], []
+    for step in range(config.steps):
+        rising = (step + 1) / max(1.0, config.warmup * config.steps)
+        optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, rising) * (1 - step / config.steps)
+        rows = draw_pairs(batch, config.pairs, generator)
+        tap = gate_nodes(layout, tau_n, means_n, config.temperature)
+        loss = two_way_loss(answer_difference(small, rows, tap), rows.label_b)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert tau_n.grad is not None
+        with torch.no_grad():
+            tau_n.grad += k_coef * heaviside_slope(tau_n, config.temperature)
+            tau_n.grad *= live_n
+            tau_n.grad /= tau_n.grad.norm().clamp(min=1.0)
+        optimizer.step()
+        with torch.no_grad():
+            tau_n.clamp_(-1, 1)
+            tau_n[~live_n] = -1
+        losses.append(loss.item())
+        sizes.append(int((tau_n > 0).sum()))
+        smoothed = losses[-1] if smoothed is None else 0.9 * smoothed + 0.1 * losses[-1]
+        if config.penalty == "target":
+            error = (config.target - smoothed) / config.target
+            k_coef *= 2.718281828 ** (config.rate * max(-1.0, min(1.0, error)))
+        if (step + 1) % config.drop_every == 0:
+            live_n = live_n & (tau_n.detach() > config.drop_below)
+            small = compact(model, live_n, means_n)
+    return LearnedMasks(tau_n.detach(), tuple(losses), tuple(sizes), k_coef)
+
+
+def draw_pairs(batch: TaskBatch, pairs: int, generator: torch.Generator) -> TaskBatch:
+    """A random subset of whole pairs."""
+    total = len(batch.label_b) // 2
+    first_p = torch.randperm(total, generator=generator)[:pairs]
+    return rows_of(batch, torch.cat([first_p, first_p + total]))
+
+
+def rows_of(batch: TaskBatch, rows_b: Tensor) -> TaskBatch:
+    """Some rows of a batch."""
+    return TaskBatch(
+        batch.tokens_bt[rows_b], batch.last_b[rows_b], batch.answers_b2[rows_b], batch.label_b[rows_b]
+    )

@@ -1,0 +1,218 @@
+"""From learned gates to circuits (Gao et al. 2025, §2.2, App. A.5).
+
+1. order the nodes by tau and bisect for the smallest number whose calibrated loss on the selection pairs meets the
+   target; the calibration, a scale and a shift of the two-way logits, is fitted at each size;
+2. polish: the paper's pruning leaves nodes that can go, so try to drop kept ones, those with the smallest estimated
+   effect first, as long as the target is met;
+3. report both splits: the selection pairs, which chose the circuit, and the test pairs, which nothing has seen.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveFloat, field_validator
+from torch import Tensor
+
+from sparsity_lab.base import Config
+from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
+from sparsity_lab.circuits.circuit import Calibration, Circuit, Scores
+from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.gates import gate_nodes
+from sparsity_lab.circuits.graph import list_edges
+from sparsity_lab.circuits.masks import LearnedMasks, MaskConfig, answer_difference, learn_masks
+from sparsity_lab.circuits.task import TaskBatch
+from sparsity_lab.model.transformer import Transformer
+
+
+class PruningConfig(Config):
+    """How circuits are found. `target` (nats) is the one that models are compared at; `targets` give the curve."""
+
+    masks: MaskConfig
+    target: PositiveFloat = 0.15
+    targets: tuple[PositiveFloat, ...] = (0.15,)
+    polish: bool = True
+    retries: int = 2
+    seed: int = 0
+
+    @field_validator("targets")
+    @classmethod
+    def _sorted(cls, targets: tuple[float, ...]) -> tuple[float, ...]:
+        if not targets or list(targets) != sorted(set(targets)):
+            raise ValueError("must be one or more losses in nats, ascending, each once")
+        return targets
+
+    @property
+    def all_targets(self) -> tuple[float, ...]:
+        """Every target, the main one included, ascending."""
+        return tuple(sorted({*self.targets, self.target}))
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The three splits of one task, encoded."""
+
+    train: TaskBatch
+    select: TaskBatch
+    test: TaskBatch
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """A model, the nodes' frozen values and the task: evaluates sets of kept nodes."""
+
+    model: Transformer
+    means_n: Tensor
+    data: TaskData
+
+    @torch.no_grad()
+    def difference(self, kept_n: Tensor, batch: TaskBatch, model: Transformer | None = None) -> Tensor:
+        """Two-way logits of the model with all but `kept_n` frozen; `model`: one already narrowed to them."""
+        narrow = compact(self.model, kept_n, self.means_n) if model is None else model
+        return answer_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
+
+    def select_loss(self, kept_n: Tensor, model: Transformer | None = None) -> float:
+        """Calibrated loss on the selection pairs."""
+        difference_b, label_b = self.difference(kept_n, self.data.select, model), self.data.select.label_b
+        return score(difference_b, label_b, calibrate(difference_b, label_b)).calibrated_loss
+
+    def scores(self, kept_n: Tensor) -> tuple[Calibration, Scores, Scores]:
+        """The calibration fitted on the selection pairs, and the scores on both splits under it."""
+        select_b = self.difference(kept_n, self.data.select)
+        calibration = calibrate(select_b, self.data.select.label_b)
+        test_b = self.difference(kept_n, self.data.test)
+        return (
+            calibration,
+            score(select_b, self.data.select.label_b, calibration),
+            score(test_b, self.data.test.label_b, calibration),
+        )
+
+    def unpruned(self) -> tuple[Scores, Scores]:
+        """Scores of the whole model on the selection and test pairs."""
+        _, select, test = self.scores(torch.ones_like(self.means_n, dtype=torch.bool))
+        return select, test
+
+    def smallest_prefix(self, order_n: Tensor, target: float) -> Tensor | None:
+        """The first nodes of `order_n`, as few as bisection finds, that meet `target`; None if even all do not."""
+
+        def kept(size: int) -> Tensor:
+            return torch.zeros(len(order_n), dtype=torch.bool).index_fill(0, order_n[:size], True)
+
+        size = bisect(0, len(order_n), lambda size: self.select_loss(kept(size)) <= target)
+        return None if size is None else kept(size)
+
+    def polish(self, kept_n: Tensor, target: float, rounds: int = 8) -> Tensor:
+        """Drop kept nodes, those of least estimated effect first, as many as still meet `target`."""
+        for _ in range(rounds):
+            nodes_k = kept_n.nonzero().flatten()
+            if len(nodes_k) == 0:
+                break
+            order_k = nodes_k[self.effects(kept_n)[nodes_k].argsort(stable=True)]
+            narrow = compact(self.model, kept_n, self.means_n)
+            dropped = drop_greedily(order_k, kept_n, lambda kept: self.select_loss(kept, narrow) <= target)
+            if torch.equal(dropped, kept_n):
+                break
+            kept_n = dropped
+        return kept_n
+
+    def effects(self, kept_n: Tensor) -> Tensor:
+        """First-order estimate of how much the calibrated selection loss rises when a kept node is frozen (n)."""
+        select, layout = self.data.select, NodeLayout(self.model.config)
+        calibration, _, _ = self.scores(kept_n)
+        tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
+        narrow = compact(self.model, kept_n, self.means_n)
+        difference_b = answer_difference(narrow, select, gate_nodes(layout, tau_n, self.means_n, 1.0))
+        loss = two_way_loss(calibration.scale * difference_b + calibration.shift, select.label_b)
+        (slope_n,) = torch.autograd.grad(loss, tau_n)
+        return -slope_n  # opening a gate lowers the loss by this much per unit
+
+
+def bisect(low: int, high: int, meets: Callable[[int], bool]) -> int | None:
+    """Smallest size in [low, high] that `meets`, if larger sizes do too; None if `high` does not.
+
+    Sizes are tried from the small end by doubling, since circuits are small.
+    """
+    size = max(low, 1)
+    while size < high and not meets(size):
+        low, size = size + 1, size * 2
+    high = min(size, high)
+    if high == size or meets(high):
+        while low < high:
+            middle = (low + high) // 2
+            if meets(middle):
+                high = middle
+            else:
+                low = middle + 1
+        return high
+    return None
+
+
+def drop_greedily(order_k: Tensor, kept_n: Tensor, meets: Callable[[Tensor], bool]) -> Tensor:
+    """Drop nodes in the given order, in runs that double while all goes well and halve when the target is missed."""
+    position, run = 0, max(1, len(order_k) // 4)
+    while position < len(order_k):
+        trial_n = kept_n.index_fill(0, order_k[position : position + run], False)
+        if meets(trial_n):
+            kept_n, position, run = trial_n, position + run, run * 2
+        elif run > 1:
+            run = run // 2
+        else:
+            position += 1
+    return kept_n
+
+
+def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningConfig) -> list[Circuit]:
+    """One circuit for each target that some set of nodes meets, from one training of the masks.
+
+    Training that went astray (a circuit of more than half the nodes, or none) is repeated with another seed, at a
+    tighter loss to aim at; the smallest circuit of all tries is taken.
+    """
+    best: dict[float, tuple[Tensor, LearnedMasks, int]] = {}
+    for attempt in range(config.retries + 1):
+        aim = config.masks.target / 2**attempt
+        masks_config = config.masks.model_copy(update={"target": aim})
+        masks = learn_masks(
+            pruner.model, pruner.means_n, pruner.data.train, masks_config, config.seed + attempt
+        )
+        order_n = masks.tau_n.argsort(descending=True, stable=True)
+        for target in config.all_targets:
+            kept_n = pruner.smallest_prefix(order_n, target)
+            if kept_n is not None and (target not in best or kept_n.sum() < best[target][0].sum()):
+                best[target] = kept_n, masks, attempt
+        if config.target in best and best[config.target][0].float().mean() < 0.5:
+            break
+    return [
+        make_circuit(pruner, pruner.polish(kept_n, target) if config.polish else kept_n, task, model_name, target, {
+            "method": "masks",
+            "penalty": config.masks.penalty,
+            "k_coef": masks.k_coef,
+            "steps": config.masks.steps,
+            "attempt": attempt,
+            "nodes_before_polish": int(kept_n.sum()),
+        })
+        for target, (kept_n, masks, attempt) in sorted(best.items())
+    ]  # fmt: skip
+
+
+def make_circuit(
+    pruner: Pruner,
+    kept_n: Tensor,
+    task: str,
+    model_name: str,
+    target: float,
+    provenance: dict[str, str | int | float | bool | None],
+) -> Circuit:
+    """The record of the circuit that keeps `kept_n`."""
+    calibration, select, test = pruner.scores(kept_n)
+    return Circuit(
+        task=task,
+        model=model_name,
+        target=target,
+        nodes=NodeLayout(pruner.model.config).nodes(kept_n),
+        edges=list_edges(pruner.model, kept_n),
+        calibration=calibration,
+        select=select,
+        test=test,
+        provenance=provenance,
+    )
