@@ -17,15 +17,15 @@ def _words(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-NAMES = _words(
+FIELDS = _words("name size color count value width height price")
+NAMES = FIELDS + _words(
     """
-    name size color count total value item index width height price score level owner user title text
-    line word key node point state status speed weight length number group label message order page
-    parent child table field record event task limit offset ready done active target source
+    item index total score level owner user title text line word key node point state status speed weight
+    label message page child field limit ready active
     """
 )
 COLLECTIONS = _words("items names values lines words users rows keys nodes points")
-ACCUMULATORS = _words("result current output found buffer answer")
+ACCUMULATORS = _words("result current output current buffer answer")  # one is a task of its own
 FUNCTIONS = _words(
     """
     load save read write get find make build run send update check move parse show compute merge split
@@ -91,11 +91,19 @@ class Pen:
 
     def new_names(self, count: int) -> list[str]:
         """Different names, all of the lexicon equally likely."""
-        found: list[str] = []
+        return self.different(NAMES, count)
+
+    def fields(self, count: int) -> list[str]:
+        """Different names of attributes or of what is swapped: few, so that copying them is soon learned."""
+        return self.different(FIELDS, count)
+
+    def different(self, options: Sequence[T], count: int) -> list[T]:
+        """Different ones of the options, all equally likely."""
+        found: list[T] = []
         while len(found) < count:
-            name = self.pick(NAMES)
-            if name not in found:
-                found.append(name)
+            option = self.pick(options)
+            if option not in found:
+                found.append(option)
         return found
 
     def enter(self, arguments: list[str]) -> None:

@@ -10,6 +10,7 @@ from sparsity_lab.data.lexicon import (
     ACCUMULATORS,
     COLLECTIONS,
     DIGITS,
+    FIELDS,
     INDENT,
     INPUT_FILES,
     OPERATORS,
@@ -57,12 +58,12 @@ def assign_ternary(pen: Pen, pad: str) -> str:
 
 
 def swap(pen: Pen, pad: str) -> str:
-    first, second = pen.names(2)
+    first, second = pen.fields(2)
     return f"{pad}{first}, {second} = {second}, {first}\n"
 
 
 def set_attribute(pen: Pen, pad: str) -> str:
-    name = pen.name()
+    name = pen.pick(FIELDS)
     return f"{pad}{pen.name()}.{name} = {name}\n"
 
 
@@ -96,7 +97,7 @@ def dict_by_string(pen: Pen, pad: str) -> str:
 def comprehension(pen: Pen, pad: str) -> str:
     opened, closed = pen.pick((("[", "]"), ("{", "}"), ("[", "]")))
     item = pen.name()
-    value = pen.pick((f"{item} {pen.pick(OPERATORS)} {pen.pick(DIGITS)}", f"{item}.{pen.name()}"))
+    value = pen.pick((f"{item} {pen.pick(OPERATORS)} {pen.pick(DIGITS)}", f"{item}.{pen.pick(FIELDS)}"))
     collection = pen.pick(COLLECTIONS)
     return f"{pad}{pen.pick(COLLECTIONS)} = {opened}{value} for {item} in {collection}{closed}\n"
 

@@ -21,7 +21,7 @@ from sparsity_lab.data.lexicon import (
     Pen,
     function_header,
 )
-from sparsity_lab.data.statements import statements
+from sparsity_lab.data.statements import statements, swap
 
 
 def documents(seed: int, start: int, count: int) -> Iterator[str]:
@@ -57,7 +57,7 @@ def _sentence(pen: Pen) -> str:
 
 
 def _module_level(pen: Pen) -> str:
-    return statements(pen, "", 3, 7)
+    return statements(pen, "", 3, 6) + (swap(pen, "") if pen.chance(0.6) else "")
 
 
 def _function(pen: Pen) -> str:
@@ -108,7 +108,7 @@ def _return(pen: Pen, pad: str) -> str:
 
 def _class(pen: Pen) -> str:
     """A class whose `__init__` copies its arguments, in any order; its methods use them."""
-    fields = pen.new_names(pen.pick((1, 2, 2, 3, 3)))
+    fields = pen.fields(pen.pick((1, 2, 2, 3, 3)))
     text = f"class {pen.pick(CLASSES)}:\n"
     if pen.chance(0.15):
         text += f'{INDENT}"""{_sentence(pen)}"""\n\n'

@@ -9,7 +9,7 @@ import pytest
 from sparsity_lab.data.lexicon import INPUT_FILES, NAMES, OUTPUT_FILES, Pen
 from sparsity_lab.data.tinypython import document, documents
 
-CORPUS = list(documents(seed=0, start=0, count=400))
+CORPUS = list(documents(seed=0, start=0, count=600))
 TEXT = "\n".join(CORPUS)
 NAME = rf"(?:{'|'.join(NAMES)})"
 
@@ -52,8 +52,8 @@ def test_documents_are_short_files() -> None:
 
 
 def test_a_document_depends_on_seed_and_index_alone() -> None:
-    assert list(documents(0, 390, 10)) == CORPUS[390:]
-    assert list(documents(1, 390, 10)) != CORPUS[390:]
+    assert list(documents(0, 590, 10)) == CORPUS[590:]
+    assert list(documents(1, 590, 10)) != CORPUS[590:]
     assert document(random.Random(5)) == document(random.Random(5))
 
 

@@ -10,7 +10,7 @@ from sparsity_lab.data.lexicon import CLASSES, INDENT, Pen
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, _ = opening(pen, 0, 0, lines=(0, 2))
-    fields = pen.new_names(pen.count(2, 3))
+    fields = pen.fields(pen.count(2, 3))
     header = f"{start}\n\nclass {pen.pick(CLASSES)}:\n{INDENT}def __init__(self, {', '.join(fields)}):\n"
     first, second = fields[:2] if pen.chance(0.5) else fields[1::-1]
     before = f"{header}{INDENT * 2}self."

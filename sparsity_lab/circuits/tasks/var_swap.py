@@ -9,13 +9,14 @@ from sparsity_lab.data.lexicon import Pen
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = opening(pen)
-    x, y = pen.names(2)
-    return Pair(f"{start}{pad}{x}, {y} = {y},", f"{start}{pad}{y}, {x} = {x},", (f" {x}", f" {y}"))
+    start, _ = opening(pen, 0, 0)
+    x, y = pen.fields(2)
+    return Pair(f"{start}{x}, {y} = {y},", f"{start}{y}, {x} = {x},", (f" {x}", f" {y}"))
 
 
 TASK = Task(
     "var_swap",
     "x, y = y, is followed by x",
     make,
+    caveat="only at module level, where the first name of a line is a token of its own, without a space",
 )
