@@ -30,6 +30,7 @@ from sparsity_lab.data.python_source import (
 
 CHUNK = 512  # documents that a worker writes at a time
 SMALL = 4  # megabytes; below it starting workers costs more than it gives
+REAL_LIMIT = 16_000  # characters; with shorter files both splits have about the same share of real source
 FINGERPRINT = 500  # documents whose text stands for the grammar's version
 
 
@@ -39,8 +40,8 @@ class TinyPythonConfig(Corpus):
     kind: Literal["tinypython"] = "tinypython"
     seed: int = Field(default=0, ge=0)
     megabytes: float = Field(default=24.0, gt=0)
-    real_fraction: float = Field(default=0.1, ge=0, lt=1)
-    """Share of the bytes that is source of the standard library."""
+    real_fraction: float = Field(default=0.05, ge=0, lt=1)
+    """Share of the bytes that is source of the standard library, of its files of up to `REAL_LIMIT`."""
 
     def identity(self) -> dict[str, Any]:
         """The config, a fingerprint of what the grammar writes, and the interpreter whose source is read."""
@@ -49,6 +50,7 @@ class TinyPythonConfig(Corpus):
             "grammar": hashlib.sha256(written.encode("utf-8")).hexdigest()
         }
         if self.real_fraction:
+            identity["real_limit"] = REAL_LIMIT
             identity["inventory"] = inventory(installed((STANDARD_LIBRARY,)))
         return identity
 
@@ -56,6 +58,7 @@ class TinyPythonConfig(Corpus):
         """The mixture, until there are `megabytes` of it."""
         workers = _cores() if self.megabytes >= SMALL else 1
         real = source_files(installed((STANDARD_LIBRARY,))) if self.real_fraction else iter(())
+        real = (document for document in real if len(document.text) <= REAL_LIMIT)
         return mix(synthetic(self.seed, workers), real, self.real_fraction, self.megabytes * MEGABYTE)
 
 
