@@ -1,0 +1,68 @@
+"""A model's folder: what is read is what was written, to the bit; anything else is told."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from micro import micro_model, random_tokens, small_model
+from safetensors.torch import load_file, save_file
+
+from sparsity_lab.base import UserError, read_json, write_json
+from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
+
+
+@pytest.mark.parametrize("bigram", ["none", "fixed", "learned"])
+def test_round_trip_to_the_bit(tmp_path: Path, bigram: str) -> None:
+    model = small_model(bigram=bigram, positions="concatenated", d_pos=4)
+    save_model(model, tmp_path / "deep" / "model")
+    loaded = load_model(tmp_path / "deep" / "model")
+    assert loaded.config == model.config
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+    assert all(torch.equal(loaded.state_dict()[name], tensor) for name, tensor in model.state_dict().items())
+    assert torch.equal(loaded(random_tokens(2, 8)), model(random_tokens(2, 8)))
+    assert not loaded.training
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_damaged_and_missing_files_are_told(tmp_path: Path) -> None:
+    save_model(small_model(), tmp_path)
+    path = tmp_path / "model.safetensors"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-100])
+    with pytest.raises(UserError, match="model.safetensors: not readable as safetensors"):
+        load_model(tmp_path)
+    path.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="model.safetensors: not readable as safetensors"):
+        load_model(tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match="model.safetensors: not readable as safetensors"):
+        load_model(tmp_path)
+    path.write_bytes(whole)
+    load_model(tmp_path)
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(UserError, match="model.json: no such file"):
+        load_model(tmp_path)
+
+
+def test_tensors_of_another_model_are_told(tmp_path: Path) -> None:
+    save_model(small_model(), tmp_path)
+    card = read_json(tmp_path / "model.json")
+    write_json(tmp_path / "model.json", card | {"config": card["config"] | {"d_mlp": 20}})
+    with pytest.raises(
+        UserError, match=r"tensors differ from model.json: blocks.0.mlp.down.weight, blocks.0.mlp.up"
+    ):
+        load_model(tmp_path)
+    write_json(tmp_path / "model.json", card | {"config": card["config"] | {"depth": 20}})
+    with pytest.raises(UserError, match=r"model.json.config.depth: unknown key; allowed: n_layer"):
+        load_model(tmp_path)
+    write_json(tmp_path / "model.json", card)
+    tensors = load_file(tmp_path / "model.safetensors")
+    for wrong in ({"extra": torch.zeros(1)}, {"norm.weight": torch.zeros(3)}):
+        save_file(tensors | wrong, tmp_path / "model.safetensors")
+        with pytest.raises(UserError, match=f"tensors differ from model.json: {next(iter(wrong))}"):
+            load_model(tmp_path)
+
+
+def test_count_weights_by_hand() -> None:
+    # embedding 6, q k v 3·(2 + 1), out 2 + 2, up 4 + 2, down 4 + 2, unembedding 6 + 3; five edges, 6 + 2 embedded
+    assert count_weights(micro_model()) == (40, 13)
