@@ -92,22 +92,26 @@ class DenseModule(lightning.LightningModule):
             return x
 
         loss = cross_entropy(self.model(windows[:, :-1], tap if logged else None), windows[:, 1:])
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"training: loss is {loss.item()} at step {self.global_step}: "
-                "lower trainer.learning_rate; the last checkpoint is kept"
-            )
+        self._require_finite("loss", loss)
         if logged:
             self.log_dict({metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: sum(silent).float()})
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         rms = gradient_rms(list(self.model.parameters()))
+        self._require_finite("gradient", rms)  # before it reaches the weights, which the next checkpoint holds
         scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, scale.clamp(min=1e-12))
         if self.global_step % self.config.log_every == 0:
             self.log(metrics.GRADIENT_RMS.name, rms)
+
+    def _require_finite(self, what: str, value: Tensor) -> None:
+        if not torch.isfinite(value):
+            raise UserError(
+                f"training: {what} is {value.item()} at step {self.global_step}: "
+                "lower trainer.learning_rate; the last checkpoint is kept"
+            )
 
     def on_train_batch_end(self, *args: Any) -> None:
         if (self.global_step - 1) % self.config.log_every == 0:

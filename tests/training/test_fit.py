@@ -1,0 +1,197 @@
+"""Real short trainings: S1 after every step, S3, resumption to the bit, and what stops a run."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+from micro import SMALL, VOCABULARY, write_tokens_folder
+from torch import Tensor
+
+from sparsity_lab import metrics
+from sparsity_lab.base import UserError
+from sparsity_lab.data.datamodule import TokenDataModule
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.results.metrics_log import MetricsLog
+from sparsity_lab.training.fit import fit, precision
+from sparsity_lab.training.modules import DenseModule, SparseModule, SparsityConfig, TrainerConfig
+
+STEPS = 12
+CONFIG = TrainerConfig(
+    tokens=STEPS * 8 * SMALL.n_ctx,
+    batch_size=8,
+    learning_rate=0.05,
+    precision="float32",
+    validation_windows=16,
+    validations=2,
+    checkpoint_every=5,
+    log_every=1,
+)
+SPARSE = SparsityConfig(kind="sparse", kept_fraction=0.2, at_least=3)
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens_folder(tmp_path_factory.mktemp("tokens"))
+
+
+def new_model(seed: int = 0) -> Transformer:
+    torch.manual_seed(seed)
+    return Transformer(SMALL, VOCABULARY)
+
+
+def train(module: DenseModule, tokens: Path, folder: Path, loggers: list[Logger] | None = None) -> dict[str, float]:
+    config = module.config
+    data = TokenDataModule(tokens, SMALL.n_ctx, config.batch_size, module.n_steps, 7, config.validation_windows)
+    return fit(module, data, folder, loggers or [], "test")
+
+
+def weights(module: DenseModule) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Counted(SparseModule):
+    """Counts nonzeros after every optimizer step."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        super().on_train_batch_end(*args)
+        self.counts: list[tuple[int, dict[str, int]]] = getattr(self, "counts", [])
+        found = self.model.sparse_weights()
+        self.counts.append((self.global_step, {name: int(w.count_nonzero()) for name, (w, _) in found.items()}))
+
+
+@pytest.mark.parametrize("kept_fraction", [0.2, 0.02])
+def test_s1_every_tensor_has_exactly_its_nonzeros_after_every_step(
+    tokens: Path, tmp_path: Path, kept_fraction: float
+) -> None:
+    sparsity = SPARSE.model_copy(update={"kept_fraction": kept_fraction})
+    module = Counted(new_model(), CONFIG, STEPS, sparsity)
+    final = train(module, tokens, tmp_path, [MetricsLog(tmp_path)])
+    assert [step for step, _ in module.counts] == list(range(1, STEPS + 1))
+    for step, counts in module.counts:
+        kept = 1 - (1 - kept_fraction) * min(1, step / (STEPS / 2))
+        for name, (weight, axis) in module.model.sparse_weights().items():
+            guarded = 0 if axis is None else weight.shape[axis] * min(3, weight.shape[1 - axis])
+            assert counts[name] == max(round(kept * weight.numel()), guarded), (step, name)
+    assert final.keys() == {metrics.VALIDATION_LOSS.name, metrics.KURTOSIS.name}
+    table = (tmp_path / "metrics.csv").read_text()
+    for metric in metrics.TRAINING + metrics.VALIDATION:
+        assert metric.name in table
+    assert str(sum(module.counts[-1][1].values())) in table
+
+
+def test_s3_at_kept_fraction_1_the_sparse_module_trains_as_the_dense_one(tokens: Path, tmp_path: Path) -> None:
+    dense = DenseModule(new_model(), CONFIG, STEPS)
+    sparse = SparseModule(new_model(), CONFIG, STEPS, SparsityConfig(kind="sparse", kept_fraction=1.0))
+    before = weights(dense)
+    results = [train(dense, tokens, tmp_path / "dense"), train(sparse, tokens, tmp_path / "sparse")]
+    assert same(weights(dense), weights(sparse))
+    assert results[0] == results[1]
+    assert not same(weights(dense), before)
+
+
+def test_training_lowers_the_loss_and_is_the_same_each_time(tokens: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"checkpoint_every": 100})
+    modules = [SparseModule(new_model(), config, 40, SPARSE) for _ in range(2)]
+    finals = [train(module, tokens, tmp_path / str(index)) for index, module in enumerate(modules)]
+    assert same(weights(modules[0]), weights(modules[1]))
+    assert finals[0] == finals[1]
+    assert finals[0][metrics.VALIDATION_LOSS.name] < 2.0  # ln 10 = 2.3 is chance, ln 3 = 1.1 the best
+
+
+class Interrupted(Exception):
+    """A power cut."""
+
+
+class StopsAt(SparseModule):
+    """Stops before step `stop`; notes the steps that it began."""
+
+    stop = -1
+
+    def on_train_start(self) -> None:
+        self.begun: list[int] = []
+
+    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+        self.begun.append(self.global_step)
+        if self.global_step == self.stop:
+            raise Interrupted
+
+
+@pytest.mark.parametrize("stop", [3, 5, 8])
+def test_an_interrupted_training_that_goes_on_ends_with_the_same_weights(
+    tokens: Path, tmp_path: Path, stop: int
+) -> None:
+    whole = SparseModule(new_model(), CONFIG, STEPS, SPARSE)
+    expected = train(whole, tokens, tmp_path / "whole")
+    broken = StopsAt(new_model(), CONFIG, STEPS, SPARSE)
+    broken.stop = stop
+    with pytest.raises(Interrupted):
+        train(broken, tokens, tmp_path / "broken")
+    assert (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists() == (stop >= 5)
+    resumed = StopsAt(new_model(0 if stop < 5 else 99), CONFIG, STEPS, SPARSE)  # 99: the checkpoint decides
+    assert train(resumed, tokens, tmp_path / "broken") == expected
+    assert resumed.begun == list(range(0 if stop < 5 else 5, STEPS))
+    assert same(weights(resumed), weights(whole))
+
+
+class Poisoned(SparseModule):
+    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+        if self.global_step == 7:
+            with torch.no_grad():
+                self.model.unembedding.weight[0, 0] = float("nan")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tokens: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"loss is nan at step 7: lower trainer.learning_rate; the last checkpoint is"):
+        train(Poisoned(new_model(), CONFIG, STEPS, SPARSE), tokens, tmp_path)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+    assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())
+
+
+class Steep(SparseModule):
+    """A finite loss whose gradient is infinite, in the step that would be saved."""
+
+    def training_step(self, windows: Tensor, index: int) -> Tensor:
+        loss = super().training_step(windows, index)
+        if self.global_step == 9:
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        return loss
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(tokens: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gradient is (nan|inf) at step 9: lower trainer.learning_rate"):
+        train(Steep(new_model(), CONFIG, STEPS, SPARSE), tokens, tmp_path)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+
+
+def test_a_diverging_learning_rate_is_told(tokens: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"learning_rate": 1e38})
+    with pytest.raises(UserError, match=r"at step \d+: lower trainer.learning_rate"):
+        train(DenseModule(new_model(), config, STEPS), tokens, tmp_path)
+
+
+def test_precision_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert precision("float32") == "32-true"
+    assert precision("bfloat16") == "bf16-mixed"
+    for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
+        monkeypatch.setattr("sparsity_lab.training.fit.native_bf16", lambda native=native: native)
+        assert precision("auto") == expected
+
+
+def test_bfloat16_autocast_keeps_weights_and_counts_exact(tokens: Path, tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"precision": "bfloat16"})
+    modules = [SparseModule(new_model(), config, STEPS, SPARSE) for _ in range(2)]
+    for index, module in enumerate(modules):
+        train(module, tokens, tmp_path / str(index))
+    assert same(weights(modules[0]), weights(modules[1]))
+    for weight, axis in modules[0].model.sparse_weights().values():
+        assert weight.dtype == torch.float32
+        guarded = 0 if axis is None else weight.shape[axis] * 3
+        assert weight.count_nonzero() == max(round(0.2 * weight.numel()), guarded)
