@@ -1,13 +1,16 @@
-"""The built wheel: what travels in it, and that the program runs from it in any working directory."""
+"""The built wheel: what travels in it, and that it runs in any working directory; the pins."""
 
 import os
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 
@@ -81,3 +84,18 @@ def test_help_names_the_choices_from_the_wheel(installed: Path, tmp_path: Path) 
     assert "sweep: width_l0" in told
     for group in sorted(folder.name for folder in (ROOT / "conf").iterdir() if folder.is_dir()):
         assert f"{group}: " in told
+
+
+def test_every_direct_dependency_is_pinned_inside_its_range() -> None:
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    pinned = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    assert len(pinned) == len(pins)
+    assert all(str(pin.specifier).startswith("==") and "*" not in str(pin.specifier) for pin in pins)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    ranges = [
+        *project["dependencies"],
+        *(line for extra in project["optional-dependencies"].values() for line in extra),
+    ]
+    for wanted in map(Requirement, ranges):
+        assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)]), wanted
