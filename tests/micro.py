@@ -91,3 +91,25 @@ def write_tokens_folder(folder: Path, vocab_size: int = VOCABULARY) -> Path:
     )
     write_json(folder / "meta.json", meta)
     return folder
+
+
+@torch.no_grad()
+def planted_model(seed: int = 0) -> Transformer:
+    """A small model that answers `question` by three nodes: attn_in 0 → v 0 → attn_out 1 of layer 0, amid weak noise."""
+    model = small_model(seed, activation_fraction=1.0, attention_sink=False, bigram="none")
+    for weight, _ in model.sparse_weights().values():
+        weight.mul_(0.03)
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+    model.embedding.weight.add_(1.0)
+    model.embedding.weight[:, 0] = 0.0
+    model.embedding.weight[1, 0], model.embedding.weight[2, 0] = 4.0, -4.0
+    block: Any = model.blocks[0]
+    block.attention.v.weight[0, 0] = 4.0
+    block.attention.out.weight[1, 0] = 4.0
+    model.unembedding.weight[3, 1], model.unembedding.weight[4, 1] = 3.0, -3.0
+    return model
+
+
+PLANTED = ((0, "attn_in", 0), (0, "attn_v", 0), (0, "attn_out", 1))

@@ -1,0 +1,85 @@
+"""Calibration against closed forms: what knows nothing costs ln 2, scale and shift of the logits don't matter."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
+from sparsity_lab.circuits.circuit import Calibration
+
+
+def both(difference: list[float], label: list[int]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(difference), torch.tensor(label)
+
+
+def calibrated(difference_b: Tensor, label_b: Tensor) -> float:
+    return score(difference_b, label_b, calibrate(difference_b, label_b)).calibrated_loss
+
+
+def test_two_way_loss_by_hand() -> None:
+    loss = two_way_loss(*both([2.0, 2.0], [0, 1]))
+    assert loss.item() == pytest.approx((math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2)
+    logits_b2 = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
+    label_b = torch.arange(9) % 2
+    expected = torch.nn.functional.cross_entropy(logits_b2, label_b)
+    torch.testing.assert_close(two_way_loss(logits_b2[:, 0] - logits_b2[:, 1], label_b), expected)
+
+
+@pytest.mark.parametrize("difference", [0.0, 5.0, -3e4])
+def test_constant_logits_cost_ln_2(difference: float) -> None:
+    assert calibrated(*both([difference] * 8, [0, 1] * 4)) == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_logits_that_say_nothing_cost_ln_2() -> None:
+    assert calibrated(*both([1.0, 2.0, 7.0, 1.0, 2.0, 7.0], [0, 0, 0, 1, 1, 1])) == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_separable_logits_cost_next_to_nothing_even_reversed_and_shifted() -> None:
+    right = [100.2, 100.3, 100.25, 100.1, 100.05, 100.12]
+    assert calibrated(*both(right, [0, 0, 0, 1, 1, 1])) < 0.02
+    assert calibrated(*both(right, [1, 1, 1, 0, 0, 0])) < 0.02
+
+
+def test_the_optimum_has_a_closed_form_for_two_values() -> None:
+    # of 4 rows at +1, three are right; of 4 at -1, three: the best loss is the entropy of 1/4
+    difference_b, label_b = both([1.0] * 4 + [-1.0] * 4, [0, 0, 0, 1, 1, 1, 1, 0])
+    calibration = calibrate(difference_b, label_b)
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    assert calibrated(difference_b, label_b) == pytest.approx(entropy, abs=1e-6)
+    assert calibration.scale == pytest.approx(math.log(3), abs=1e-3)
+    assert calibration.shift == pytest.approx(0, abs=1e-3)
+
+
+@given(
+    seed=st.integers(0, 100),
+    scale=st.floats(1e-3, 1e3) | st.floats(-1e3, -1e-3),
+    shift=st.floats(-50, 50),
+    useful=st.floats(0, 2),
+)
+def test_calibrated_loss_does_not_depend_on_the_logits_scale_and_shift(
+    seed: int, scale: float, shift: float, useful: float
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    label_b = torch.arange(60) % 2
+    difference_b = torch.randn(60, generator=generator, dtype=torch.float64) + useful * (1 - 2 * label_b)
+    expected = calibrated(difference_b, label_b)
+    assert calibrated(difference_b * scale + shift, label_b) == pytest.approx(expected, abs=1e-4)
+    assert expected <= math.log(2) + 1e-6
+    assert expected <= two_way_loss(difference_b, label_b).item() + 1e-6
+
+
+def test_scores_by_hand() -> None:
+    scores = score(*both([3.0, -1.0, 2.0, -4.0], [0, 0, 1, 1]), Calibration(scale=0.0, shift=1.0))
+    assert scores.accuracy == 0.5
+    wrong = [math.log(1 + math.exp(-x)) for x in (3.0, -1.0, -2.0, 4.0)]
+    assert scores.loss == pytest.approx(sum(wrong) / 4)
+    assert scores.calibrated_loss == pytest.approx((math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1))) / 2)
+
+
+def test_calibration_works_where_gradients_are_off() -> None:
+    with torch.no_grad():
+        assert calibrate(*both([1.0, 2.0, -1.0, -2.0], [0, 0, 1, 1])).scale > 0

@@ -1,0 +1,51 @@
+"""The narrowed model computes what the whole one does under the same ablation."""
+
+from typing import Any
+
+import pytest
+import torch
+from micro import random_tokens, small_model
+
+from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
+from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.model.sites import Site
+from sparsity_lab.model.transformer import Transformer
+
+VARIANTS = [
+    {"activation_fraction": 1.0},
+    {"activation_fraction": 0.25},
+    {"activation_fraction": 1.0, "attention_sink": False, "bigram": "none"},
+    {"positions": "concatenated", "d_pos": 4},
+]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("changes", VARIANTS)
+def test_compacted_logits_equal_the_whole_models_under_the_same_ablation(
+    changes: dict[str, Any], share: float
+) -> None:
+    model, tokens_bt = small_model(**changes), random_tokens(4, 9)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    layout, means_n = NodeLayout(model.config), mean_activations(model, [random_tokens(9, 9, seed=1)])
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        live_n = torch.rand(layout.size, generator=generator) < share
+        kept_n = live_n & (torch.rand(layout.size, generator=generator) < 0.8)  # may be narrower than what is live
+        for mask_n in (live_n, kept_n):
+            tap = ablate(layout, mask_n, means_n)
+            expected = model(tokens_bt, tap)
+            torch.testing.assert_close(compact(model, live_n, means_n)(tokens_bt, tap), expected, rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+def test_the_model_does_become_narrower_and_the_original_does_not() -> None:
+    model: Any = small_model()
+    layout = NodeLayout(model.config)
+    live_n = torch.ones(layout.size, dtype=torch.bool)
+    live_n[layout.slices[Site.MLP_NEURON, 1]] = torch.arange(24) < 5
+    narrow: Any = compact(model, live_n, torch.zeros(layout.size))
+    assert isinstance(narrow, Transformer)
+    assert narrow.blocks[1].mlp.down.weight_oi.shape == (16, 5)
+    assert narrow.blocks[1].mlp.up is model.blocks[1].mlp.up
+    assert model.blocks[1].mlp.down.weight.shape == (16, 24)
+    assert narrow.blocks[0].mlp.down is model.blocks[0].mlp.down
