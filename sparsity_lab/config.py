@@ -62,8 +62,11 @@ def from_hydra(config: DictConfig) -> RunConfig:
     Raises:
         UserError: one line for each value that is missing, unknown, of the wrong type, or that doesn't fit the others.
     """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError("\n".join(f"{key}: missing" for key in missing))
     try:
-        plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+        plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(str(error).splitlines()[0]) from None
     return validate(RunConfig, plain)

@@ -5,9 +5,11 @@ would need a second sweep. Here `hydra.sweeper.grids` is a list, and the command
 override, those of every grid.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -18,6 +20,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+PLUGIN_MODULE = "hydra_plugins.sparsity_lab"  # Hydra takes plugins from this namespace alone
 
 
 def grid_points(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> list[list[str]]:
@@ -55,12 +59,16 @@ class GridsSweeper(Sweeper):
 class GridsSweeperConfig:
     """`hydra/sweeper: grids`."""
 
-    _target_: str = "sparsity_lab.sweeper.GridsSweeper"
+    _target_: str = "hydra_plugins.sparsity_lab.GridsSweeper"
     grids: list[dict[str, Any]] = field(default_factory=list)
 
 
 def register_sweeper() -> None:
     """Tell Hydra of the sweeper."""
+    module = ModuleType(PLUGIN_MODULE)
+    module.GridsSweeper = GridsSweeper  # type: ignore[attr-defined]
+    sys.modules[PLUGIN_MODULE] = module
+    GridsSweeper.__module__ = PLUGIN_MODULE
     Plugins.instance().register(GridsSweeper)
     store = ConfigStore.instance()
     store.store(group="hydra/sweeper", name="grids", node=GridsSweeperConfig, provider="sparsity_lab")

@@ -108,7 +108,7 @@ def planted_model(seed: int = 0) -> Transformer:
     block: Any = model.blocks[0]
     block.attention.v.weight[0, 0] = 4.0
     block.attention.out.weight[1, 0] = 4.0
-    model.unembedding.weight[3, 1], model.unembedding.weight[4, 1] = 3.0, -3.0
+    model.unembedding.weight[3, 1], model.unembedding.weight[4, 1] = 0.5, -0.5
     return model
 
 

@@ -57,12 +57,19 @@ class LearnedMasks:
     k_coef: float
 
 
-def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = None) -> Tensor:
-    """Logit of the pair's first answer minus that of the second at each prompt's end, (b)."""
-    tokens_bt = batch.tokens_bt[:, : int(batch.last_b.max()) + 1]
-    logits_bv = model(tokens_bt, tap, positions_b=batch.last_b)
-    logits_b2 = logits_bv.gather(1, batch.answers_b2)
-    return logits_b2[:, 0] - logits_b2[:, 1]  # type: ignore[no-any-return]
+def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = None, rows: int = 64) -> Tensor:
+    """Logit of the pair's first answer minus that of the second at each prompt's end, (b).
+
+    Rows of similar length are computed together, `rows` at a time, so that little is spent on padding.
+    """
+    order_b = batch.last_b.argsort(stable=True)
+    parts = []
+    for chunk in order_b.split(rows):
+        part = rows_of(batch, chunk)
+        tokens_bt = part.tokens_bt[:, : int(part.last_b.max()) + 1]
+        logits_b2 = model(tokens_bt, tap, positions_b=part.last_b).gather(1, part.answers_b2)
+        parts.append(logits_b2[:, 0] - logits_b2[:, 1])
+    return torch.cat(parts)[order_b.argsort()]
 
 
 def learn_masks(model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskConfig, seed: int) -> LearnedMasks:
@@ -76,11 +83,12 @@ def learn_masks(model: Transformer, means_n: Tensor, batch: TaskBatch, config: M
         [tau_n], lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
     )
     small, k_coef, smoothed = model, config.k_coef, None
+    sampler = PairSampler(batch, config.pairs, generator)
     losses, sizes = [], []
     for step in range(config.steps):
         rising = (step + 1) / max(1.0, config.warmup * config.steps)
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, rising) * (1 - step / config.steps)
-        rows = draw_pairs(batch, config.pairs, generator)
+        rows = sampler.draw()
         tap = gate_nodes(layout, tau_n, means_n, config.temperature)
         loss = two_way_loss(answer_difference(small, rows, tap), rows.label_b)
         optimizer.zero_grad()
@@ -106,11 +114,26 @@ def learn_masks(model: Transformer, means_n: Tensor, batch: TaskBatch, config: M
     return LearnedMasks(tau_n.detach(), tuple(losses), tuple(sizes), k_coef)
 
 
-def draw_pairs(batch: TaskBatch, pairs: int, generator: torch.Generator) -> TaskBatch:
-    """A random subset of whole pairs."""
-    total = len(batch.label_b) // 2
-    first_p = torch.randperm(total, generator=generator)[:pairs]
-    return rows_of(batch, torch.cat([first_p, first_p + total]))
+class PairSampler:
+    """Draws whole pairs at random, those of a draw of similar length: a shuffled order of buckets, again and again."""
+
+    def __init__(self, batch: TaskBatch, pairs: int, generator: torch.Generator) -> None:
+        self.batch, self.generator = batch, generator
+        length_p = torch.stack(batch.last_b.chunk(2)).amax(0)
+        self.buckets = length_p.argsort(stable=True).split(pairs * 8)
+        self.pairs = pairs
+        self.queue: list[Tensor] = []
+
+    def draw(self) -> TaskBatch:
+        """The next pairs, as 2 · pairs rows."""
+        if not self.queue:
+            for bucket_p in self.buckets:
+                shuffled_p = bucket_p[torch.randperm(len(bucket_p), generator=self.generator)]
+                self.queue += list(shuffled_p.split(self.pairs))
+            order = torch.randperm(len(self.queue), generator=self.generator).tolist()
+            self.queue = [self.queue[index] for index in order]
+        first_p = self.queue.pop()
+        return rows_of(self.batch, torch.cat([first_p, first_p + len(self.batch.label_b) // 2]))
 
 
 def rows_of(batch: TaskBatch, rows_b: Tensor) -> TaskBatch:

@@ -106,14 +106,17 @@ class Pruner:
         """Drop kept nodes, those of least estimated effect first, as many as still meet `target`."""
         for _ in range(rounds):
             nodes_k = kept_n.nonzero().flatten()
-            if len(nodes_k) == 0:
-                break
             order_k = nodes_k[self.effects(kept_n)[nodes_k].argsort(stable=True)]
             narrow = compact(self.model, kept_n, self.means_n)
-            dropped = drop_greedily(order_k, kept_n, lambda kept: self.select_loss(kept, narrow) <= target)
-            if torch.equal(dropped, kept_n):
+
+            def without(size: int, kept_n: Tensor = kept_n, order_k: Tensor = order_k) -> Tensor:
+                return kept_n.index_fill(0, order_k[:size], False)
+
+            size = bisect(0, len(order_k), lambda size: self.select_loss(without(size), narrow) > target)
+            dropped = (len(order_k) if size is None else size) - 1
+            if dropped < 1:
                 break
-            kept_n = dropped
+            kept_n = without(dropped)
         return kept_n
 
     def effects(self, kept_n: Tensor) -> Tensor:
@@ -136,8 +139,8 @@ def bisect(low: int, high: int, meets: Callable[[int], bool]) -> int | None:
     size = max(low, 1)
     while size < high and not meets(size):
         low, size = size + 1, size * 2
-    high = min(size, high)
-    if high == size or meets(high):
+    if size < high or meets(high):
+        high = min(size, high)
         while low < high:
             middle = (low + high) // 2
             if meets(middle):
@@ -146,20 +149,6 @@ def bisect(low: int, high: int, meets: Callable[[int], bool]) -> int | None:
                 low = middle + 1
         return high
     return None
-
-
-def drop_greedily(order_k: Tensor, kept_n: Tensor, meets: Callable[[Tensor], bool]) -> Tensor:
-    """Drop nodes in the given order, in runs that double while all goes well and halve when the target is missed."""
-    position, run = 0, max(1, len(order_k) // 4)
-    while position < len(order_k):
-        trial_n = kept_n.index_fill(0, order_k[position : position + run], False)
-        if meets(trial_n):
-            kept_n, position, run = trial_n, position + run, run * 2
-        elif run > 1:
-            run = run // 2
-        else:
-            position += 1
-    return kept_n
 
 
 def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningConfig) -> list[Circuit]:

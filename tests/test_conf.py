@@ -1,0 +1,154 @@
+"""Every file under conf/, every experiment and every point of every sweep composes and validates; mistakes are told."""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+
+from sparsity_lab.base import UserError
+from sparsity_lab.config import RunConfig, from_hydra
+from sparsity_lab.sweeper import folder_of, grid_points, register_sweeper, register_sweeps
+
+CONF = folder_of("conf")
+OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
+SWEEP_FILES = sorted(folder_of("sweeps").glob("*.yaml"))
+NEEDED = {
+    ("corpus", "folder"): ["corpus.path=texts"],
+    ("corpus", "huggingface"): ["corpus.name=some/dataset"],
+    ("tokenizer", "files"): ["tokenizer.vocab_bpe=a.bpe", "tokenizer.encoder_json=a.json"],
+    ("sparsity", "dense"): ["model=dense"],
+}
+
+register_sweeps()
+register_sweeper()
+
+
+@pytest.fixture(autouse=True)
+def _hydra() -> Iterator[None]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def config_of(overrides: Sequence[str]) -> RunConfig:
+    return from_hydra(compose("config", list(overrides)))
+
+
+def told(*overrides: str) -> str:
+    with pytest.raises(UserError) as caught:
+        config_of(overrides)
+    return str(caught.value)
+
+
+def sweep_points(path: Path) -> list[list[str]]:
+    sweep = f"+sweep={path.stem}"
+    composed = compose("config", [sweep], return_hydra_config=True)
+    grids = OmegaConf.to_container(composed.hydra.sweeper.grids)
+    assert isinstance(grids, list)
+    return grid_points(grids, [sweep])
+
+
+def test_the_defaults_compose_and_name_every_field() -> None:
+    config = config_of([])
+    composed = OmegaConf.to_container(compose("config"))
+    assert isinstance(composed, dict)
+    assert set(composed) - {"experiment"} == set(RunConfig.model_fields)
+    assert config.model.n_layer >= 2
+    assert config.root == "runs"
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes_and_validates(group: str, option: str) -> None:
+    config = config_of([f"{group}={option}", *NEEDED.get((group, option), [])])
+    assert config.name
+    if group in ("corpus", "tokenizer", "sparsity", "logger"):
+        assert getattr(config, group).kind == option
+
+
+@pytest.mark.parametrize(("group", "option"), [pair for pair in sorted(NEEDED) if pair[0] != "sparsity"])
+def test_values_that_must_be_given_are_asked_for_by_name(group: str, option: str) -> None:
+    keys = [value.partition("=")[0] for value in NEEDED[group, option]]
+    assert told(f"{group}={option}").splitlines() == sorted(f"{key}: missing" for key in keys)
+
+
+def test_there_are_sweeps() -> None:
+    assert SWEEP_FILES
+
+
+@pytest.mark.parametrize("path", SWEEP_FILES, ids=lambda path: path.stem)
+def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
+    points = sweep_points(path)
+    configs = [config_of(point) for point in points]
+    assert len(configs) > 1
+    assert len({config.model_dump_json() for config in configs}) == len(configs), "two points are the same run"
+    assert {config.sweep for config in configs} == {path.stem}
+    assert all(config.model.n_layer >= 2 for config in configs)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["+model.depth=3"], r"^model.depth: unknown key; allowed: n_layer, d_model"),
+        (["+colour=red"], r"^colour: unknown key; allowed: seed, root"),
+        (["+corpus.size=3"], r"corpus.*size: unknown key"),
+        (["model.n_layer=two"], r"^model.n_layer: 'two': input should be a valid integer$"),
+        (["model.n_layer=2.5"], r"^model.n_layer: 2.5: input should be a valid integer"),
+        (["model.d_model=100"], r"^model: d_model 100 must be a multiple of d_head 16"),
+        (["trainer.learning_rate=-1"], r"^trainer.learning_rate: -1: input should be greater than 0$"),
+        (["trainer.gradient=scale"], r"^trainer.gradient: 'scale': input should be 'normalise' or 'clip'$"),
+        (["sparsity.nonzeros=100000000"], r"sparsity.nonzeros 100000000 is more than the model's \d+ weights"),
+        (["sparsity.kept_fraction=0.1"], r"^sparsity: kind sparse takes either kept_fraction or nonzeros"),
+        (["sparsity=dense", "+sparsity.nonzeros=5"], r"^sparsity: kind dense takes neither"),
+        (["tasks.names=[with_as,with_ass]"], r"^tasks.names: .*unknown or no task \['with_ass'\]; allowed: all, or some of"),
+        (["pruning.targets=[0.3,0.1]"], r"^pruning.targets: .*ascending"),
+        (["pruning.masks.penalty=none"], r"^pruning.masks.penalty: 'none': input should be '"),
+        (["seed=-1"], r"^seed: -1: input should be greater than or equal to 0"),
+        (["corpus.kind=tinypithon"], r"^corpus: .*tinypithon.*'tinypython'"),
+        (["trainer.tokens=${nothing}"], r"nothing"),
+        (["threads=0"], r"^threads: 0: input should be greater than 0"),
+    ],
+)
+def test_a_wrong_value_is_one_line_with_key_and_what_is_allowed(overrides: list[str], expected: str) -> None:
+    message = told(*overrides)
+    assert re.search(expected, message), message
+    assert "\n" not in message
+
+
+def test_every_mistake_has_its_own_line() -> None:
+    lines = told("model.n_layer=0", "trainer.tokens=x", "+tasks.colour=1").splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["model.n_layer", "trainer.tokens", "tasks.colour"]
+
+
+def test_a_mistyped_group_option_or_sweep_lists_what_there_is() -> None:
+    for override, known in (("model=sparce", "sparse"), ("experiment=smok", "smoke")):
+        with pytest.raises(MissingConfigException, match=rf"(?s)Available options.*\b{known}\b"):
+            compose("config", [override])
+    with pytest.raises(HydraException) as caught:
+        compose("config", ["+sweep=widht"])
+    assert all(path.stem in str(caught.value) for path in SWEEP_FILES)
+
+
+def test_grids_multiply_by_themselves_and_the_command_line_goes_into_all() -> None:
+    grids = [{"a": "1,2", "b": "x"}, {"a": "3", "c": "p,q"}]
+    assert grid_points(grids, ["d=0,1"]) == [
+        ["a=1", "b=x", "d=0"],
+        ["a=1", "b=x", "d=1"],
+        ["a=2", "b=x", "d=0"],
+        ["a=2", "b=x", "d=1"],
+        ["a=3", "c=p", "d=0"],
+        ["a=3", "c=p", "d=1"],
+        ["a=3", "c=q", "d=0"],
+        ["a=3", "c=q", "d=1"],
+    ]
+    assert grid_points([], ["d=0,1"]) == [["d=0"], ["d=1"]]
+    assert grid_points([{"tasks.names": "[a,b]"}], []) == [["tasks.names=[a,b]"]]
+
+
+def test_a_runs_name_says_kind_width_depth_and_weights() -> None:
+    assert config_of(["model.d_model=128", "sparsity.nonzeros=5000"]).name == "sparse-d128-l2-n5000"
+    share = config_of(["sparsity.nonzeros=null", "sparsity.kept_fraction=0.05"])
+    assert share.name == "sparse-d256-l2-0.05"
+    assert config_of(["model=dense", "sparsity=dense"]).name == "dense-d64-l2"
