@@ -45,7 +45,9 @@ class RunConfig(Config):
                 model = Transformer(self.model, vocab_size)
             total = sum(weight.numel() for weight, _ in model.sparse_weights().values())
             if self.sparsity.nonzeros > total:
-                raise ValueError(f"sparsity.nonzeros {self.sparsity.nonzeros} is more than the model's {total} weights")
+                raise ValueError(
+                    f"sparsity.nonzeros {self.sparsity.nonzeros} is more than the model's {total} weights"
+                )
         return self
 
     @property

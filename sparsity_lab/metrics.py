@@ -20,24 +20,50 @@ TOKENS = Metric("tokens", "tokens", "neither", "training tokens seen")
 TRAIN_LOSS = Metric("train/loss", "nats/token", "lower", "cross-entropy on the training batch")
 LEARNING_RATE = Metric("train/learning_rate", "1", "neither", "learning rate of the step")
 KEPT_FRACTION = Metric("train/kept_fraction", "fraction", "neither", "scheduled share of nonzero weights")
-NONZEROS = Metric("train/nonzeros", "weights", "neither", "measured nonzero weights, without the bigram table")
+NONZEROS = Metric(
+    "train/nonzeros", "weights", "neither", "measured nonzero weights, without the bigram table"
+)
 DEAD_NEURONS = Metric("train/dead_neurons", "neurons", "lower", "MLP neurons silent on the whole batch")
-GRADIENT_RMS = Metric("train/gradient_rms", "1", "neither", "root mean square of the gradient before clipping")
+GRADIENT_RMS = Metric(
+    "train/gradient_rms", "1", "neither", "root mean square of the gradient before clipping"
+)
 THROUGHPUT = Metric("train/tokens_per_second", "tokens/s", "higher", "training throughput")
 
-VALIDATION_LOSS = Metric("validation/loss", "nats/token", "lower", "cross-entropy on the fixed validation windows")
-KURTOSIS = Metric("validation/kurtosis", "1", "neither", "mean kurtosis of the final residual stream (Fig. 10)")
+VALIDATION_LOSS = Metric(
+    "validation/loss", "nats/token", "lower", "cross-entropy on the fixed validation windows"
+)
+KURTOSIS = Metric(
+    "validation/kurtosis", "1", "neither", "mean kurtosis of the final residual stream (Fig. 10)"
+)
 
-WEIGHTS = Metric("model/weights", "weights", "neither", "weights that can be zeroed: matrices, biases, embeddings")
+WEIGHTS = Metric(
+    "model/weights", "weights", "neither", "weights that can be zeroed: matrices, biases, embeddings"
+)
 MODEL_NONZEROS = Metric("model/nonzeros", "weights", "neither", "nonzero ones of them after training")
 
-TASKS_ASKED = Metric("circuits/tasks_asked", "tasks", "neither", "tasks whose datapoints the tokenizer allows")
-TASKS_LEARNED = Metric("circuits/tasks_learned", "tasks", "higher", "tasks with unpruned loss at or below the target")
-TASKS_SOLVED = Metric("circuits/tasks_with_circuit", "tasks", "higher", "learned tasks with a circuit at the target")
+TASKS_ASKED = Metric(
+    "circuits/tasks_asked", "tasks", "neither", "tasks whose datapoints the tokenizer allows"
+)
+TASKS_LEARNED = Metric(
+    "circuits/tasks_learned", "tasks", "higher", "tasks with unpruned loss at or below the target"
+)
+TASKS_SOLVED = Metric(
+    "circuits/tasks_with_circuit", "tasks", "higher", "learned tasks with a circuit at the target"
+)
 GEOMEAN_EDGES = Metric("circuits/geomean_edges", "edges", "lower", "geometric mean of edges over those tasks")
 GEOMEAN_NODES = Metric("circuits/geomean_nodes", "nodes", "lower", "geometric mean of nodes over those tasks")
 
-TRAINING = (STEP, TOKENS, TRAIN_LOSS, LEARNING_RATE, KEPT_FRACTION, NONZEROS, DEAD_NEURONS, GRADIENT_RMS, THROUGHPUT)
+TRAINING = (
+    STEP,
+    TOKENS,
+    TRAIN_LOSS,
+    LEARNING_RATE,
+    KEPT_FRACTION,
+    NONZEROS,
+    DEAD_NEURONS,
+    GRADIENT_RMS,
+    THROUGHPUT,
+)
 VALIDATION = (VALIDATION_LOSS, KURTOSIS)
 SUMMARY = (
     VALIDATION_LOSS,

@@ -18,7 +18,16 @@ import yaml
 from torch import Tensor
 
 from sparsity_lab import metrics
-from sparsity_lab.base import UserError, build, content_hash, derive_seed, read_json, validate, write_json, write_text
+from sparsity_lab.base import (
+    UserError,
+    build,
+    content_hash,
+    derive_seed,
+    read_json,
+    validate,
+    write_json,
+    write_text,
+)
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
 from sparsity_lab.circuits.pruning import Pruner, TaskData, find_circuits
@@ -132,7 +141,9 @@ def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Pat
     names = tuple(TASKS) if config.tasks.names == "all" else config.tasks.names
     tokenizer = load_tokenizer(tokens / TOKENIZER)
     model = load_model(model_folder)
-    data = TokenDataModule(tokens, config.model.n_ctx, config.trainer.batch_size, 1, 0, config.trainer.validation_windows)
+    data = TokenDataModule(
+        tokens, config.model.n_ctx, config.trainer.batch_size, 1, 0, config.trainer.validation_windows
+    )
     means_n = mean_activations(model, [windows[:, :-1] for windows in data.val_dataloader()])
     folders = {}
     for name in names:
@@ -150,7 +161,13 @@ def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Pat
 
 
 def _write_circuits(
-    config: RunConfig, name: str, tokenizer: Tokenizer, model: Transformer, means_n: Tensor, model_name: str, folder: Path
+    config: RunConfig,
+    name: str,
+    tokenizer: Tokenizer,
+    model: Transformer,
+    means_n: Tensor,
+    model_name: str,
+    folder: Path,
 ) -> None:
     started = time.monotonic()
     result, circuits = explain_task(config, name, tokenizer, model, means_n, model_name)
@@ -158,7 +175,11 @@ def _write_circuits(
         save_circuit(circuit, folder / f"circuit-{circuit.target:g}.json")
     write_json(folder / RESULT, result)
     main = [point for point in result.curve if point.target == config.pruning.target]
-    told = f"{main[0].nodes} nodes, {main[0].edges} edges, test loss {main[0].test.calibrated_loss:.3f}" if main else result.reason
+    told = (
+        f"{main[0].nodes} nodes, {main[0].edges} edges, test loss {main[0].test.calibrated_loss:.3f}"
+        if main
+        else result.reason
+    )
     log.info("%s: %s: %s (%.0f s)", config.name, name, told, time.monotonic() - started)
 
 
@@ -169,7 +190,15 @@ def explain_task(
 
     def result(status: Any, reason: str, **more: Any) -> TaskResult:
         return TaskResult(
-            **{"task": name, "status": status, "reason": reason, "unpruned": None, "curve": (), "circuit": None} | more
+            **{
+                "task": name,
+                "status": status,
+                "reason": reason,
+                "unpruned": None,
+                "curve": (),
+                "circuit": None,
+            }
+            | more
         )
 
     task, sizes, target = TASKS[name], config.tasks, config.pruning.target
@@ -183,16 +212,21 @@ def explain_task(
     pruner = Pruner(model, means_n, data)
     select, test = pruner.unpruned()
     if select.loss > target:
-        return result("not_learned", f"unpruned loss {select.loss:.3f} is above {target:g} nats", unpruned=test), []
+        return result(
+            "not_learned", f"unpruned loss {select.loss:.3f} is above {target:g} nats", unpruned=test
+        ), []
     empty = pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
     if empty <= target:
         return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
     circuits = find_circuits(pruner, name, model_name, config.pruning)
     curve = tuple(
-        CurvePoint(target=c.target, nodes=len(c.nodes), edges=len(c.edges), select=c.select, test=c.test) for c in circuits
+        CurvePoint(target=c.target, nodes=len(c.nodes), edges=len(c.edges), select=c.select, test=c.test)
+        for c in circuits
     )
     if target not in {c.target for c in circuits}:
-        return result("no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve), circuits
+        return result(
+            "no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve
+        ), circuits
     path = f"circuits/{name}/circuit-{target:g}.json"
     return result("circuit", "", unpruned=test, curve=curve, circuit=path), circuits
 
@@ -207,18 +241,25 @@ def make_record(
 ) -> RunRecord:
     """Everything that was measured, from the stages' folders."""
     tasks = tuple(
-        validate(TaskResult, read_json(folder / RESULT), str(folder / RESULT)) for folder in circuit_folders.values()
+        validate(TaskResult, read_json(folder / RESULT), str(folder / RESULT))
+        for folder in circuit_folders.values()
     )
     weights, nonzeros = count_weights(load_model(model_folder))
     solved = [
-        point for task in tasks if task.status == "circuit" for point in task.curve if point.target == config.pruning.target
+        point
+        for task in tasks
+        if task.status == "circuit"
+        for point in task.curve
+        if point.target == config.pruning.target
     ]
     measured: dict[str, float] = {
         **read_json(model_folder / VALIDATION),
         metrics.WEIGHTS.name: weights,
         metrics.MODEL_NONZEROS.name: nonzeros,
         metrics.TASKS_ASKED.name: sum(task.status != "not_askable" for task in tasks),
-        metrics.TASKS_LEARNED.name: sum(task.status in ("circuit", "no_circuit", "empty_solves") for task in tasks),
+        metrics.TASKS_LEARNED.name: sum(
+            task.status in ("circuit", "no_circuit", "empty_solves") for task in tasks
+        ),
         metrics.TASKS_SOLVED.name: len(solved),
     }
     if solved:

@@ -1,7 +1,7 @@
 """The program, as Hydra starts it; what it does is in `pipeline`, imported only when there is work.
 
-    python -m sparsity_lab.run experiment=smoke
-    python -m sparsity_lab.run +sweep=width_l0 -m
+python -m sparsity_lab.run experiment=smoke
+python -m sparsity_lab.run +sweep=width_l0 -m
 """
 
 import logging

@@ -83,7 +83,9 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
     points = sweep_points(path)
     configs = [config_of(point) for point in points]
     assert len(configs) > 1
-    assert len({config.model_dump_json() for config in configs}) == len(configs), "two points are the same run"
+    assert len({config.model_dump_json() for config in configs}) == len(configs), (
+        "two points are the same run"
+    )
     assert {config.sweep for config in configs} == {path.stem}
     assert all(config.model.n_layer >= 2 for config in configs)
 
@@ -99,10 +101,16 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
         (["model.d_model=100"], r"^model: d_model 100 must be a multiple of d_head 16"),
         (["trainer.learning_rate=-1"], r"^trainer.learning_rate: -1: input should be greater than 0$"),
         (["trainer.gradient=scale"], r"^trainer.gradient: 'scale': input should be 'normalise' or 'clip'$"),
-        (["sparsity.nonzeros=100000000"], r"sparsity.nonzeros 100000000 is more than the model's \d+ weights"),
+        (
+            ["sparsity.nonzeros=100000000"],
+            r"sparsity.nonzeros 100000000 is more than the model's \d+ weights",
+        ),
         (["sparsity.kept_fraction=0.1"], r"^sparsity: kind sparse takes either kept_fraction or nonzeros"),
         (["sparsity=dense", "+sparsity.nonzeros=5"], r"^sparsity: kind dense takes neither"),
-        (["tasks.names=[with_as,with_ass]"], r"^tasks.names: .*unknown or no task \['with_ass'\]; allowed: all, or some of"),
+        (
+            ["tasks.names=[with_as,with_ass]"],
+            r"^tasks.names: .*unknown or no task \['with_ass'\]; allowed: all, or some of",
+        ),
         (["pruning.targets=[0.3,0.1]"], r"^pruning.targets: .*ascending"),
         (["pruning.masks.penalty=none"], r"^pruning.masks.penalty: 'none': input should be '"),
         (["seed=-1"], r"^seed: -1: input should be greater than or equal to 0"),

@@ -58,7 +58,13 @@ def test_a_run_leaves_a_complete_folder(folder: Path) -> None:
     assert record.metrics[metrics.TASKS_ASKED.name] == 2
     assert {task.task for task in record.tasks} == {"while_return_true", "with_as"}
     assert metrics.TRAIN_LOSS.name in (run / "metrics.csv").read_text()
-    assert {path.name for path in run.iterdir()} >= {"config.yaml", "record.json", "tokens", "model", "circuits"}
+    assert {path.name for path in run.iterdir()} >= {
+        "config.yaml",
+        "record.json",
+        "tokens",
+        "model",
+        "circuits",
+    }
     assert (run / "model" / "model.safetensors").exists()
     assert "root: out" in (run / "config.yaml").read_text()
     assert [path.name for path in folder.iterdir()] == ["out"]  # and nothing beside it
@@ -104,4 +110,6 @@ def test_a_mistake_ends_at_once_with_its_line(tmp_path: Path) -> None:
 
 def _stage_files(folder: Path) -> list[Path]:
     stages = ("corpora", "tokens", "models", "circuits")
-    return [path for stage in stages for path in sorted((folder / "out" / stage).glob("*/*")) if path.is_file()]
+    return [
+        path for stage in stages for path in sorted((folder / "out" / stage).glob("*/*")) if path.is_file()
+    ]

@@ -17,7 +17,11 @@ from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 
 M = TypeVar("M", bound=nn.Module)
-_READERS = {Site.ATTN_IN: "attention.q attention.k attention.v", Site.MLP_IN: "mlp.up", Site.MLP_NEURON: "mlp.down"}
+_READERS = {
+    Site.ATTN_IN: "attention.q attention.k attention.v",
+    Site.MLP_IN: "mlp.up",
+    Site.MLP_NEURON: "mlp.down",
+}
 
 
 class KeptInputs(nn.Module):

@@ -10,7 +10,9 @@ from torch import Tensor
 from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.model.sites import Site, Tap
 
-_CHUNKS = 16  # rows are summed in this many parts, whatever the number of threads, so that sums are the same bits
+_CHUNKS = (
+    16  # rows are summed in this many parts, whatever the number of threads, so that sums are the same bits
+)
 
 
 def heaviside_slope(tau: Tensor, temperature: float) -> Tensor:

@@ -72,7 +72,9 @@ def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = No
     return torch.cat(parts)[order_b.argsort()]
 
 
-def learn_masks(model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskConfig, seed: int) -> LearnedMasks:
+def learn_masks(
+    model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskConfig, seed: int
+) -> LearnedMasks:
     """Learn the gates of one task on the training pairs in `batch`; `model`'s weights must not require gradients."""
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
@@ -80,7 +82,11 @@ def learn_masks(model: Transformer, means_n: Tensor, batch: TaskBatch, config: M
     tau_n = (config.noise_bias + config.noise_scale * noise_n).requires_grad_()
     live_n = torch.ones(layout.size, dtype=torch.bool)
     optimizer = torch.optim.AdamW(
-        [tau_n], lr=config.learning_rate, betas=(0.9, config.beta2), weight_decay=config.weight_decay, fused=True
+        [tau_n],
+        lr=config.learning_rate,
+        betas=(0.9, config.beta2),
+        weight_decay=config.weight_decay,
+        fused=True,
     )
     small, k_coef, smoothed = model, config.k_coef, None
     sampler = PairSampler(batch, config.pairs, generator)

@@ -42,7 +42,9 @@ def load_model(folder: Path) -> Transformer:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
-        wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        wrong = sorted(
+            name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
+        )
         raise UserError(f"{path}: tensors differ from model.json: {', '.join(wrong[:5])}")
     model.load_state_dict(tensors, strict=True)
     return model.eval().requires_grad_(False)

@@ -83,7 +83,9 @@ def _use_torch_threads() -> None:
 
 @numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
 def _count_above(values: np.ndarray, limit: int) -> int:
-    narrow = values.dtype.type(limit)  # comparing in the values' own width, and counting in 32 bits, lets LLVM
+    narrow = values.dtype.type(
+        limit
+    )  # comparing in the values' own width, and counting in 32 bits, lets LLVM
     count = np.int32(0)  # use whole vectors: three times faster
     for index in range(values.size):
         count = np.int32(count + np.int32(values[index] > narrow))

@@ -17,7 +17,9 @@ class Site(StrEnum):
     MLP_IN = "mlp_in"  # read of the residual stream by the MLP, after RMSNorm
     MLP_NEURON = "mlp_neuron"  # after the nonlinearity
     MLP_OUT = "mlp_out"  # what the MLP writes to the residual stream
-    RESID = "resid"  # residual stream at boundary 0..2·n_layer: before each sublayer and before the unembedding
+    RESID = (
+        "resid"  # residual stream at boundary 0..2·n_layer: before each sublayer and before the unembedding
+    )
 
 
 NODE_SITES = tuple(site for site in Site if site is not Site.RESID)

@@ -48,7 +48,9 @@ class ModelConfig(Config):
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
         if self.n_head is None and self.d_model % self.d_head:
-            raise ValueError(f"d_model {self.d_model} must be a multiple of d_head {self.d_head}, or give n_head")
+            raise ValueError(
+                f"d_model {self.d_model} must be a multiple of d_head {self.d_head}, or give n_head"
+            )
         if not 0 < self.activation_fraction <= 1:
             raise ValueError(f"activation_fraction {self.activation_fraction} must be above 0 and at most 1")
         if Site.RESID in self.activation_sites:
@@ -230,7 +232,9 @@ class Transformer(nn.Module):
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 writes = name.endswith((".out", ".down"))
-                nn.init.normal_(module.weight, std=0.02 / (math.sqrt(2 * self.config.n_layer) if writes else 1))
+                nn.init.normal_(
+                    module.weight, std=0.02 / (math.sqrt(2 * self.config.n_layer) if writes else 1)
+                )
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 

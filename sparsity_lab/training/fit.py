@@ -68,7 +68,12 @@ class Progress(lightning.Callback):
         self.first_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule, outputs: Any, batch: Any, index: int
+        self,
+        trainer: lightning.Trainer,
+        module: lightning.LightningModule,
+        outputs: Any,
+        batch: Any,
+        index: int,
     ) -> None:
         assert isinstance(module, DenseModule)
         now, step = time.monotonic(), trainer.global_step

@@ -94,12 +94,16 @@ class DenseModule(lightning.LightningModule):
         loss = cross_entropy(self.model(windows[:, :-1], tap if logged else None), windows[:, 1:])
         self._require_finite("loss", loss)
         if logged:
-            self.log_dict({metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: sum(silent).float()})
+            self.log_dict(
+                {metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: sum(silent).float()}
+            )
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         rms = gradient_rms(list(self.model.parameters()))
-        self._require_finite("gradient", rms)  # before it reaches the weights, which the next checkpoint holds
+        self._require_finite(
+            "gradient", rms
+        )  # before it reaches the weights, which the next checkpoint holds
         scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, scale.clamp(min=1e-12))
@@ -154,7 +158,9 @@ class DenseModule(lightning.LightningModule):
 class SparseModule(DenseModule):
     """Projects the weights after every optimizer step; the kept fraction is annealed from 1."""
 
-    def __init__(self, model: Transformer, config: TrainerConfig, n_steps: int, sparsity: SparsityConfig) -> None:
+    def __init__(
+        self, model: Transformer, config: TrainerConfig, n_steps: int, sparsity: SparsityConfig
+    ) -> None:
         super().__init__(model, config, n_steps)
         self.sparsity = sparsity
         weights = model.sparse_weights().values()

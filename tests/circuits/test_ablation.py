@@ -72,7 +72,9 @@ def test_s7_with_all_nodes_kept_nothing_changes(changes: dict[str, Any]) -> None
     model, tokens_bt = small_model(**changes), random_tokens(3, 9)
     layout = NodeLayout(model.config)
     everything = torch.ones(layout.size, dtype=torch.bool)
-    assert torch.equal(model(tokens_bt, ablate(layout, everything, torch.full((layout.size,), 9.0))), model(tokens_bt))
+    assert torch.equal(
+        model(tokens_bt, ablate(layout, everything, torch.full((layout.size,), 9.0))), model(tokens_bt)
+    )
 
 
 @pytest.mark.parametrize("changes", VARIANTS)
@@ -105,7 +107,9 @@ def test_ablation_by_hand() -> None:
 
     model(torch.tensor([[0, 1]]), looking)
     torch.testing.assert_close(seen[Site.ATTN_OUT][0], torch.tensor([[0.0, -2.0], [0.0, -2.0]]))
-    torch.testing.assert_close(seen[Site.MLP_IN][0, 1], torch.tensor([1.0, -3.0]) / 5**0.5, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        seen[Site.MLP_IN][0, 1], torch.tensor([1.0, -3.0]) / 5**0.5, rtol=1e-5, atol=1e-6
+    )
     torch.testing.assert_close(seen[Site.RESID][0, 1], torch.tensor([1 + 3 * 0.5, -3.0]))
 
 

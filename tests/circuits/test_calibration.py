@@ -35,7 +35,9 @@ def test_constant_logits_cost_ln_2(difference: float) -> None:
 
 
 def test_logits_that_say_nothing_cost_ln_2() -> None:
-    assert calibrated(*both([1.0, 2.0, 7.0, 1.0, 2.0, 7.0], [0, 0, 0, 1, 1, 1])) == pytest.approx(math.log(2), abs=1e-6)
+    assert calibrated(*both([1.0, 2.0, 7.0, 1.0, 2.0, 7.0], [0, 0, 0, 1, 1, 1])) == pytest.approx(
+        math.log(2), abs=1e-6
+    )
 
 
 def test_separable_logits_cost_next_to_nothing_even_reversed_and_shifted() -> None:
@@ -77,7 +79,9 @@ def test_scores_by_hand() -> None:
     assert scores.accuracy == 0.5
     wrong = [math.log(1 + math.exp(-x)) for x in (3.0, -1.0, -2.0, 4.0)]
     assert scores.loss == pytest.approx(sum(wrong) / 4)
-    assert scores.calibrated_loss == pytest.approx((math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1))) / 2)
+    assert scores.calibrated_loss == pytest.approx(
+        (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1))) / 2
+    )
 
 
 def test_calibration_works_where_gradients_are_off() -> None:

@@ -30,11 +30,15 @@ def test_compacted_logits_equal_the_whole_models_under_the_same_ablation(
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
         live_n = torch.rand(layout.size, generator=generator) < share
-        kept_n = live_n & (torch.rand(layout.size, generator=generator) < 0.8)  # may be narrower than what is live
+        kept_n = live_n & (
+            torch.rand(layout.size, generator=generator) < 0.8
+        )  # may be narrower than what is live
         for mask_n in (live_n, kept_n):
             tap = ablate(layout, mask_n, means_n)
             expected = model(tokens_bt, tap)
-            torch.testing.assert_close(compact(model, live_n, means_n)(tokens_bt, tap), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(
+                compact(model, live_n, means_n)(tokens_bt, tap), expected, rtol=1e-4, atol=1e-4
+            )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
 

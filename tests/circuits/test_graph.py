@@ -35,7 +35,10 @@ def test_s8_edges_of_the_micro_model_by_hand() -> None:
     assert set(list_edges(model, everything)) == edges(*EDGES)
     assert count_edges(model, everything) == 5
     assert count_edges(model, ~everything) == 0
-    some = [node(name) for name in ("attn_in 0", "attn_v 0", "attn_out 0", "mlp_in 1", "mlp_neuron 0", "mlp_neuron 1")]
+    some = [
+        node(name)
+        for name in ("attn_in 0", "attn_v 0", "attn_out 0", "mlp_in 1", "mlp_neuron 0", "mlp_neuron 1")
+    ]
     expected = edges(("attn_in 0", "attn_v 0"), ("mlp_in 1", "mlp_neuron 0"))
     assert set(list_edges(model, layout.mask(some))) == expected
     for source, target in EDGES:
@@ -45,7 +48,12 @@ def test_s8_edges_of_the_micro_model_by_hand() -> None:
 
 def test_s8_biases_embeddings_and_the_bigram_table_are_no_edges() -> None:
     model: Any = micro_model()
-    for parameter in (model.embedding.weight, model.unembedding.weight, model.bigram, model.blocks[0].mlp.up.bias):
+    for parameter in (
+        model.embedding.weight,
+        model.unembedding.weight,
+        model.bigram,
+        model.blocks[0].mlp.up.bias,
+    ):
         parameter.fill_(7.0)
     assert count_edges(model, torch.ones(13, dtype=torch.bool)) == 5
 

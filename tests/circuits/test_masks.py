@@ -36,7 +36,9 @@ def test_the_planted_model_answers_the_question(model: Transformer) -> None:
     assert two_way_loss(answer_difference(model, batch), batch.label_b) < 0.05
 
 
-def test_there_is_a_tau_for_every_node_and_a_number_for_every_step(model: Transformer, masks: LearnedMasks) -> None:
+def test_there_is_a_tau_for_every_node_and_a_number_for_every_step(
+    model: Transformer, masks: LearnedMasks
+) -> None:
     size = NodeLayout(model.config).size
     assert masks.tau_n.shape == (size,)
     assert masks.tau_n.abs().max() <= 1
@@ -48,7 +50,9 @@ def test_there_is_a_tau_for_every_node_and_a_number_for_every_step(model: Transf
 
 def test_the_planted_nodes_come_first(model: Transformer, masks: LearnedMasks) -> None:
     layout = NodeLayout(model.config)
-    planted_n = layout.mask([Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED])
+    planted_n = layout.mask(
+        [Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED]
+    )
     ahead = int((masks.tau_n > masks.tau_n[planted_n].min()).sum())
     assert (masks.tau_n[planted_n] > 0).all()
     assert ahead < layout.size // 10

@@ -56,7 +56,9 @@ def test_s7_the_all_nodes_circuit_has_the_unpruned_models_loss(model: Transforme
     pruner = pruner_of(model)
     select, test = pruner.unpruned()
     for scores, batch in ((select, pruner.data.select), (test, pruner.data.test)):
-        assert scores.loss == pytest.approx(two_way_loss(answer_difference(model, batch), batch.label_b).item())
+        assert scores.loss == pytest.approx(
+            two_way_loss(answer_difference(model, batch), batch.label_b).item()
+        )
     assert pruner.select_loss(everything(pruner)) == pytest.approx(select.calibrated_loss)
 
 
@@ -68,7 +70,9 @@ def test_s7_the_empty_circuit_knows_the_last_token_alone_and_costs_ln_2(model: T
     assert len(pruner.difference(nothing, pruner.data.select).unique()) == 1
 
 
-def test_s9_every_circuit_meets_its_target_on_held_out_pairs(planted: Pruner, circuits: list[Circuit]) -> None:
+def test_s9_every_circuit_meets_its_target_on_held_out_pairs(
+    planted: Pruner, circuits: list[Circuit]
+) -> None:
     assert [circuit.target for circuit in circuits] == [0.1, 0.15, 0.3]
     layout = NodeLayout(planted.model.config)
     for circuit in circuits:
@@ -92,7 +96,9 @@ def test_s9_only_the_targets_that_are_met_have_a_circuit(planted: Pruner) -> Non
     config = CONFIG.model_copy(update={"targets": (floor / 1e3, 0.3)})
     found = [circuit.target for circuit in find_circuits(planted, "question", "planted", config)]
     assert found[-2:] == [0.15, 0.3]
-    met = [circuit for circuit in find_circuits(planted, "question", "planted", config) if circuit.target < 0.1]
+    met = [
+        circuit for circuit in find_circuits(planted, "question", "planted", config) if circuit.target < 0.1
+    ]
     assert all(circuit.select.calibrated_loss <= circuit.target for circuit in met)
 
 

@@ -41,9 +41,13 @@ def new_model(seed: int = 0) -> Transformer:
     return Transformer(SMALL, VOCABULARY)
 
 
-def train(module: DenseModule, tokens: Path, folder: Path, loggers: list[Logger] | None = None) -> dict[str, float]:
+def train(
+    module: DenseModule, tokens: Path, folder: Path, loggers: list[Logger] | None = None
+) -> dict[str, float]:
     config = module.config
-    data = TokenDataModule(tokens, SMALL.n_ctx, config.batch_size, module.n_steps, 7, config.validation_windows)
+    data = TokenDataModule(
+        tokens, SMALL.n_ctx, config.batch_size, module.n_steps, 7, config.validation_windows
+    )
     return fit(module, data, folder, loggers or [], "test")
 
 
@@ -62,7 +66,9 @@ class Counted(SparseModule):
         super().on_train_batch_end(*args)
         self.counts: list[tuple[int, dict[str, int]]] = getattr(self, "counts", [])
         found = self.model.sparse_weights()
-        self.counts.append((self.global_step, {name: int(w.count_nonzero()) for name, (w, _) in found.items()}))
+        self.counts.append(
+            (self.global_step, {name: int(w.count_nonzero()) for name, (w, _) in found.items()})
+        )
 
 
 @pytest.mark.parametrize("kept_fraction", [0.2, 0.02])
@@ -85,7 +91,9 @@ def test_s1_every_tensor_has_exactly_its_nonzeros_after_every_step(
     assert str(sum(module.counts[-1][1].values())) in table
 
 
-def test_s3_at_kept_fraction_1_the_sparse_module_trains_as_the_dense_one(tokens: Path, tmp_path: Path) -> None:
+def test_s3_at_kept_fraction_1_the_sparse_module_trains_as_the_dense_one(
+    tokens: Path, tmp_path: Path
+) -> None:
     dense = DenseModule(new_model(), CONFIG, STEPS)
     sparse = SparseModule(new_model(), CONFIG, STEPS, SparsityConfig(kind="sparse", kept_fraction=1.0))
     before = weights(dense)
@@ -146,8 +154,12 @@ class Poisoned(SparseModule):
                 self.model.unembedding.weight[0, 0] = float("nan")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(tokens: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"loss is nan at step 7: lower trainer.learning_rate; the last checkpoint is"):
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
+    tokens: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"loss is nan at step 7: lower trainer.learning_rate; the last checkpoint is"
+    ):
         train(Poisoned(new_model(), CONFIG, STEPS, SPARSE), tokens, tmp_path)
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 5

@@ -37,7 +37,8 @@ def test_gradient_rms_by_hand() -> None:
 
 
 @pytest.mark.parametrize(
-    ("gradient", "size", "expected"), [("normalise", 7.0, 1), ("normalise", 1e-3, 1), ("clip", 7.0, 1), ("clip", 1e-3, 1e-3)]
+    ("gradient", "size", "expected"),
+    [("normalise", 7.0, 1), ("normalise", 1e-3, 1), ("clip", 7.0, 1), ("clip", 1e-3, 1e-3)],
 )
 def test_gradients_are_normalised_or_clipped_by_their_root_mean_square(
     gradient: Any, size: float, expected: float, monkeypatch: pytest.MonkeyPatch
@@ -97,8 +98,12 @@ def test_the_learning_rate_is_never_zero_and_follows_the_kept_fraction() -> None
 def test_the_kept_fraction_reaches_the_target() -> None:
     model = Transformer(SMALL, VOCABULARY)
     total = sum(weight.numel() for weight, _ in model.sparse_weights().values())
-    by_share = SparseModule(model, CONFIG, 100, SparsityConfig(kind="sparse", kept_fraction=0.1, anneal_until=0.8))
-    by_count = SparseModule(model, CONFIG, 100, SparsityConfig(kind="sparse", nonzeros=total // 10, anneal_until=0.8))
+    by_share = SparseModule(
+        model, CONFIG, 100, SparsityConfig(kind="sparse", kept_fraction=0.1, anneal_until=0.8)
+    )
+    by_count = SparseModule(
+        model, CONFIG, 100, SparsityConfig(kind="sparse", nonzeros=total // 10, anneal_until=0.8)
+    )
     assert [by_share.kept_fraction(step) for step in (0, 40, 80, 100)] == pytest.approx([1, 0.55, 0.1, 0.1])
     assert by_count.kept_fraction(100) == pytest.approx(0.1, rel=1e-2)
     assert DenseModule(model, CONFIG, 100).kept_fraction(100) == 1
@@ -106,7 +111,9 @@ def test_the_kept_fraction_reaches_the_target() -> None:
 
 def test_more_nonzeros_than_weights_are_told() -> None:
     with pytest.raises(UserError, match=r"sparsity.nonzeros: 1000000: this model has \d+ weights"):
-        SparseModule(Transformer(SMALL, VOCABULARY), CONFIG, 9, SparsityConfig(kind="sparse", nonzeros=1_000_000))
+        SparseModule(
+            Transformer(SMALL, VOCABULARY), CONFIG, 9, SparsityConfig(kind="sparse", nonzeros=1_000_000)
+        )
 
 
 def test_steps() -> None:
@@ -119,7 +126,10 @@ def test_steps() -> None:
     [
         ({"kind": "dense", "nonzeros": 5}, "kind dense takes neither kept_fraction nor nonzeros"),
         ({"kind": "sparse"}, "kind sparse takes either kept_fraction or nonzeros"),
-        ({"kind": "sparse", "nonzeros": 5, "kept_fraction": 0.5}, "kind sparse takes either kept_fraction or nonzeros"),
+        (
+            {"kind": "sparse", "nonzeros": 5, "kept_fraction": 0.5},
+            "kind sparse takes either kept_fraction or nonzeros",
+        ),
         ({"kind": "sparse", "kept_fraction": 0.0}, "kept_fraction 0.0 must be above 0 and at most 1"),
         ({"kind": "sparse", "kept_fraction": 1.1}, "kept_fraction 1.1 must be above 0 and at most 1"),
         ({"kind": "sparse", "nonzeros": 5, "anneal_until": 2.0}, "anneal_until 2.0 must lie between 0 and 1"),

@@ -75,7 +75,9 @@ def test_the_kernel_keeps_what_the_reference_keeps(
     weight = random_weight(rows, columns, seed, levels)
     by_channel = weight.view(1, -1) if axis is None else weight.movedim(axis, 0)
     at_least = 0 if axis is None else min(at_least, by_channel.shape[1])
-    kept_cn = kept_reference(by_channel, kept_count(weight.numel(), fraction, len(by_channel), at_least), at_least)
+    kept_cn = kept_reference(
+        by_channel, kept_count(weight.numel(), fraction, len(by_channel), at_least), at_least
+    )
     expected = torch.where(kept_cn, by_channel, 0)
     after = projected(weight, fraction, axis, at_least)
     assert torch.equal(after.view(1, -1) if axis is None else after.movedim(axis, 0), expected)
