@@ -20,8 +20,8 @@ from sparsity_lab.training.modules import SparsityConfig, TrainerConfig
 class RunConfig(Config):
     """One point of a sweep, or a run by itself.
 
-    `root` is the folder that everything is written below, `sweep` the sweep's name, if any, `threads` how many
-    cores the run may use (null: all), `seed` what every random choice is derived from.
+    `root` is the folder that everything is written below, `sweep` the sweep's name, if any, `threads` how
+    many cores the run may use (null: all), `seed` what every random choice is derived from.
     """
 
     seed: Annotated[int, Field(ge=0)]
@@ -62,13 +62,15 @@ def from_hydra(config: DictConfig) -> RunConfig:
     """Validate what Hydra composed.
 
     Raises:
-        UserError: one line for each value that is missing, unknown, of the wrong type, or that doesn't fit the others.
+        UserError: one line for each value that is missing, unknown, of the wrong type, or that doesn't fit
+            the others.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError("\n".join(f"{key}: missing" for key in missing))
     try:
+        missing = sorted(OmegaConf.missing_keys(config))
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(str(error).splitlines()[0]) from None
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise UserError(key + str(error).splitlines()[0]) from None
+    if missing:
+        raise UserError("\n".join(f"{key}: missing" for key in missing))
     return validate(RunConfig, plain)

@@ -1,4 +1,4 @@
-"""What all tests share: hypothesis tries the same examples each time, and never measures how long they take."""
+"""What all tests share: hypothesis tries the same examples each time, and never times them."""
 
 from hypothesis import settings
 

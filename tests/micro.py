@@ -1,13 +1,13 @@
 """A model small enough to work by hand, small random ones, and what they are trained and asked on.
 
-The micro model has one layer, two channels, one head of width 1, two neurons and three tokens. Embeddings have entries
-±1, so RMSNorm leaves them as they are; query and key are zero, so attention averages the values of all
-positions so far. With m the mean over positions of channel 0:
+The micro model has one layer, two channels, one head of width 1, two neurons and three tokens. Embeddings
+have entries ±1, so RMSNorm leaves them as they are; query and key are zero, so attention averages the values
+of all positions so far. With m the mean over positions of channel 0:
 
     after attention  x = (e₀, e₁ + 2m);    after the MLP  x = (x₀ + 3·gelu(read₁), x₁)
 
-Its nonzero weights, so its edges, are five: attn_in 0 → v 0 → attn_out 1, mlp_in 1 → neuron 0 → mlp_out 0, and
-mlp_in 0 → neuron 1, which leads nowhere.
+Its nonzero weights, so its edges, are five: attn_in 0 → v 0 → attn_out 1, mlp_in 1 → neuron 0 → mlp_out 0,
+and mlp_in 0 → neuron 1, which leads nowhere.
 """
 
 from pathlib import Path
@@ -49,7 +49,7 @@ def micro_model() -> Transformer:
 
 @torch.no_grad()
 def small_model(seed: int = 0, **changes: Any) -> Transformer:
-    """A model with random weights of a size at which everything matters: norms, biases, sinks, bigram table."""
+    """Random weights of a size at which everything matters: norms, biases, sinks, bigram table."""
     generator = torch.Generator().manual_seed(seed)
     model = Transformer(SMALL.model_copy(update=changes), VOCABULARY)
     for tensor in model.state_dict().values():
@@ -64,7 +64,7 @@ def random_tokens(rows: int, length: int, seed: int = 0) -> Tensor:
 
 
 def question(pairs: int, seed: int = 0) -> TaskBatch:
-    """A task for small models: the first of four tokens, 1 or 2, says whether 3 or 4 comes after; both end in 5."""
+    """A task for small models: the first of four tokens, 1 or 2, says whether 3 or 4 comes next; all end in 5."""
     generator = torch.Generator().manual_seed(seed)
     middle_p2 = torch.randint(6, VOCABULARY, (pairs, 2), generator=generator)
     rows = [torch.cat([torch.full((pairs, 1), t), middle_p2, torch.full((pairs, 1), 5)], 1) for t in (1, 2)]
@@ -95,7 +95,10 @@ def write_tokens_folder(folder: Path, vocab_size: int = VOCABULARY) -> Path:
 
 @torch.no_grad()
 def planted_model(seed: int = 0) -> Transformer:
-    """A small model that answers `question` by three nodes: attn_in 0 → v 0 → attn_out 1 of layer 0, amid weak noise."""
+    """A small model that answers `question` by three nodes of layer 0, amid weak noise.
+
+    They are attn_in 0 → v 0 → attn_out 1.
+    """
     model = small_model(seed, activation_fraction=1.0, attention_sink=False, bigram="none")
     for weight, _ in model.sparse_weights().values():
         weight.mul_(0.03)

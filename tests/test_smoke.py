@@ -1,6 +1,5 @@
 """The whole program, small: from any working directory, the same record each time, and nothing done twice."""
 
-import json
 import os
 import subprocess
 import sys
@@ -15,11 +14,11 @@ from sparsity_lab.results.record import RunRecord, read_record
 ROOT = Path(__file__).parents[1]
 SMALL = """
 experiment=smoke logger=csv threads=1 root=out
-corpus.megabytes=0.5 corpus.real_fraction=0 tokenizer.vocab_size=700
-model.n_layer=1 model.d_model=32 model.n_ctx=64 sparsity.nonzeros=12000
-trainer.tokens=60000 trainer.batch_size=16 trainer.validation_windows=16 trainer.learning_rate=0.03
-tasks.names=[while_return_true,with_as] tasks.n_train_pairs=64 tasks.n_select_pairs=32 tasks.n_test_pairs=32
-pruning.masks.steps=15 pruning.target=0.69 pruning.targets=[0.692]
+corpus.megabytes=1 corpus.real_fraction=0 tokenizer.vocab_size=700
+model.n_layer=1 model.d_model=32 model.n_ctx=64 sparsity.nonzeros=20000
+trainer.tokens=150000 trainer.batch_size=8 trainer.validation_windows=16 trainer.learning_rate=0.02
+tasks.names=[bracket_brace,with_as] tasks.n_train_pairs=64 tasks.n_select_pairs=32 tasks.n_test_pairs=32
+pruning.masks.steps=15 pruning.target=0.6 pruning.targets=[0.65]
 """.split()
 
 
@@ -56,7 +55,7 @@ def test_a_run_leaves_a_complete_folder(folder: Path) -> None:
         assert metric.name in record.metrics
     assert record.metrics[metrics.MODEL_NONZEROS.name] < record.metrics[metrics.WEIGHTS.name]
     assert record.metrics[metrics.TASKS_ASKED.name] == 2
-    assert {task.task for task in record.tasks} == {"while_return_true", "with_as"}
+    assert {task.task for task in record.tasks} == {"bracket_brace", "with_as"}
     assert metrics.TRAIN_LOSS.name in (run / "metrics.csv").read_text()
     assert {path.name for path in run.iterdir()} >= {
         "config.yaml",
@@ -87,13 +86,12 @@ def test_running_again_reuses_every_stage_and_another_directory_gives_the_same_r
 ) -> None:
     run = run_folder(folder)
     before = {path: path.stat().st_mtime_ns for path in _stage_files(folder)}
-    record, text = read_record(run), json.loads((run / "record.json").read_text())
+    record = read_record(run)
     again = program(folder)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in _stage_files(folder)} == before
     assert len(before) > 8
     assert comparable(read_record(run)) == comparable(record)
-    assert json.loads((run / "record.json").read_text()).keys() == text.keys()
 
     other = program(tmp_path / "elsewhere")
     assert other.returncode == 0, other.stderr

@@ -1,4 +1,4 @@
-"""The base: errors that say what is allowed, hashes and seeds that stay, folders that appear whole or not at all."""
+"""The base: errors that say what is allowed, hashes and seeds that stay, folders that are whole or absent."""
 
 import multiprocessing
 from pathlib import Path
@@ -86,7 +86,7 @@ def test_what_json_cannot_say_is_refused() -> None:
 
 def test_configs_are_frozen() -> None:
     with pytest.raises(ValueError, match="frozen"):
-        Inner().width = 2  # type: ignore[misc]
+        Inner().width = 2
 
 
 def test_content_hash_is_a_function_of_the_json_alone() -> None:
@@ -110,13 +110,13 @@ def test_seeds_are_stable_positive_and_differ_by_name_and_seed() -> None:
 def test_json_round_trip_and_its_errors(tmp_path: Path) -> None:
     write_json(tmp_path / "deep" / "a.json", Outer(seed=1))
     assert validate(Outer, read_json(tmp_path / "deep" / "a.json")) == Outer(seed=1)
-    with pytest.raises(UserError, match="b.json: no such file"):
+    with pytest.raises(UserError, match=r"b\.json: no such file"):
         read_json(tmp_path / "b.json")
     (tmp_path / "c.json").write_text("{")
-    with pytest.raises(UserError, match="c.json: not readable as JSON"):
+    with pytest.raises(UserError, match=r"c\.json: not readable as JSON"):
         read_json(tmp_path / "c.json")
     (tmp_path / "d.json").write_bytes(b"\xff\xfe")
-    with pytest.raises(UserError, match="d.json: not readable as JSON"):
+    with pytest.raises(UserError, match=r"d\.json: not readable as JSON"):
         read_json(tmp_path / "d.json")
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "e.json", float("nan"))
@@ -156,7 +156,7 @@ def test_a_failing_make_leaves_no_folder_and_only_resume_keeps_the_rest(tmp_path
         (folder / "half").write_text("half")
         raise KeyboardInterrupt
 
-    seen = []
+    seen: list[str] = []
 
     def finish(folder: Path) -> None:
         seen.extend(path.name for path in folder.iterdir())

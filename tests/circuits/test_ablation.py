@@ -92,7 +92,7 @@ def test_s7_the_empty_circuit_sees_the_last_token_alone(changes: dict[str, Any])
 
 
 def test_ablation_by_hand() -> None:
-    # freeze attn_out 1 at -2: [0, 1] ends as (1, -1 - 2), whose RMSNorm reads -3/sqrt 5; neuron 0 is frozen at 0.5
+    # attn_out 1 is frozen at -2: [0, 1] ends as (1, -1 - 2), whose RMSNorm reads -3/sqrt 5; neuron 0 at 0.5
     model, layout = micro_model(), NodeLayout(MICRO)
     values_n = torch.zeros(13)
     frozen = [Node(layer=0, site="attn_out", channel=1), Node(layer=0, site="mlp_neuron", channel=0)]

@@ -1,4 +1,4 @@
-"""Gates: open or shut going forward, the sigmoid's slope going back; the CPU kernel equals the plain formula."""
+"""Gates: a step going forward, the sigmoid's slope going back; the CPU kernel equals the plain formula."""
 
 import math
 

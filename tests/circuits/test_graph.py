@@ -73,7 +73,11 @@ def test_s8_edges_listed_and_counted_agree_on_random_circuits(changes: dict[str,
     total = sum(int(weight.count_nonzero()) for _, _, _, weight in edge_matrices(model))
     assert len(listed) == total > 100
     block: Any = model.blocks[1]
-    heres = {(edge.target.channel, edge.source.channel): edge.weight for edge in listed
-             if (edge.source.layer, edge.source.site, edge.target.site) == (1, "mlp_neuron", "mlp_out")}  # fmt: skip
+    here = (1, "mlp_neuron", "mlp_out")
+    heres = {
+        (edge.target.channel, edge.source.channel): edge.weight
+        for edge in listed
+        if (edge.source.layer, edge.source.site, edge.target.site) == here
+    }
     down = block.mlp.down.weight
     assert heres == {(o, i): down[o, i].item() for o, i in down.nonzero().tolist()}

@@ -9,7 +9,7 @@ from micro import PLANTED, planted_model, question, random_tokens
 from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.circuits.masks import LearnedMasks, MaskConfig, answer_difference, draw_pairs, learn_masks
+from sparsity_lab.circuits.masks import LearnedMasks, MaskConfig, PairSampler, answer_difference, learn_masks
 from sparsity_lab.model.transformer import Transformer
 
 STEPS = 60
@@ -84,15 +84,27 @@ def test_dropping_shut_nodes_changes_only_the_cost(model: Transformer, masks: Le
     assert kept.losses[0] == masks.losses[0]
 
 
-def test_drawn_pairs_are_whole_and_without_repeats() -> None:
-    batch, generator = question(40), torch.Generator().manual_seed(0)
-    rows = draw_pairs(batch, 10, generator)
-    assert rows.tokens_bt.shape == (20, 4)
-    assert torch.equal(rows.tokens_bt[:10, 1:], rows.tokens_bt[10:, 1:])
-    assert rows.tokens_bt[:, 0].tolist() == [1] * 10 + [2] * 10
-    assert rows.label_b.tolist() == [0] * 10 + [1] * 10
-    everything = draw_pairs(batch, 100, generator)
-    assert sorted(everything.tokens_bt.tolist()) == sorted(batch.tokens_bt.tolist())
+def test_drawn_pairs_are_whole_and_each_comes_once_in_a_round() -> None:
+    batch = question(40)
+    sampler = PairSampler(batch, 10, torch.Generator().manual_seed(0))
+    draws = [sampler.draw() for _ in range(4)]
+    for rows in draws:
+        assert rows.tokens_bt.shape == (20, 4)
+        assert torch.equal(rows.tokens_bt[:10, 1:], rows.tokens_bt[10:, 1:])
+        assert rows.tokens_bt[:, 0].tolist() == [1] * 10 + [2] * 10
+        assert rows.label_b.tolist() == [0] * 10 + [1] * 10
+    seen = torch.cat([rows.tokens_bt for rows in draws])
+    assert sorted(seen.tolist()) == sorted(batch.tokens_bt.tolist())
+    assert not torch.equal(sampler.draw().tokens_bt, draws[0].tokens_bt)
+
+
+def test_rows_of_any_length_are_answered_in_their_own_order(model: Transformer) -> None:
+    batch = question(9)
+    mixed = replace(batch, last_b=torch.arange(18) % 4)
+    whole_bv = model(batch.tokens_bt)[torch.arange(18), mixed.last_b]
+    expected = whole_bv[:, 3] - whole_bv[:, 4]
+    for rows in (1, 5, 64):
+        torch.testing.assert_close(answer_difference(model, mixed, rows=rows), expected)
 
 
 def test_answer_difference_is_at_each_prompts_own_end(model: Transformer) -> None:

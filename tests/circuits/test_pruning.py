@@ -13,7 +13,7 @@ from torch import Tensor
 from sparsity_lab.base import UserError, validate
 from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
 from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
-from sparsity_lab.circuits.circuit import Circuit
+from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.graph import count_edges
 from sparsity_lab.circuits.masks import MaskConfig, answer_difference
 from sparsity_lab.circuits.pruning import Pruner, PruningConfig, TaskData, find_circuits
@@ -21,6 +21,7 @@ from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.model.transformer import Transformer
 
 CONFIG = PruningConfig(masks=MaskConfig(steps=60, pairs=16), target=0.15, targets=(0.1, 0.3), retries=0)
+PLANTED_NODES = [Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED]
 
 
 def unanswerable(batch: TaskBatch) -> TaskBatch:
@@ -121,7 +122,7 @@ def test_a_looser_target_never_needs_more_nodes(circuits: list[Circuit]) -> None
 
 def test_the_smallest_prefix_meets_the_target_and_one_node_fewer_does_not(planted: Pruner) -> None:
     layout = NodeLayout(planted.model.config)
-    planted_n = layout.mask(circuit_nodes())
+    planted_n = layout.mask(PLANTED_NODES)
     generator = torch.Generator().manual_seed(0)
     score_n = torch.rand(layout.size, generator=generator)
     score_n[planted_n] = torch.tensor([0.9, 0.8, 0.95])  # so that sets grow from useless to useful
@@ -137,19 +138,13 @@ def test_the_smallest_prefix_meets_the_target_and_one_node_fewer_does_not(plante
 
 def test_polishing_keeps_a_subset_that_still_meets_the_target(planted: Pruner) -> None:
     generator = torch.Generator().manual_seed(1)
-    kept_n = NodeLayout(planted.model.config).mask(circuit_nodes())
+    kept_n = NodeLayout(planted.model.config).mask(PLANTED_NODES)
     kept_n = kept_n | (torch.rand(len(kept_n), generator=generator) < 0.3)
     assert planted.select_loss(kept_n) <= 0.15
     polished_n = planted.polish(kept_n, 0.15)
     assert not (polished_n & ~kept_n).any()
     assert planted.select_loss(polished_n) <= 0.15
     assert 1 <= polished_n.sum() <= 6 < kept_n.sum()
-
-
-def circuit_nodes() -> list:  # type: ignore[type-arg]
-    from sparsity_lab.circuits.circuit import Node
-
-    return [Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED]
 
 
 def test_the_calibration_is_fitted_on_the_selection_pairs_alone(planted: Pruner) -> None:

@@ -17,7 +17,7 @@ def inputs(time: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
 @pytest.mark.parametrize("time", [1, 2, 7, 33])
 def test_fused_attention_with_a_sink_equals_the_pattern_times_the_values(time: int) -> None:
     fused, plain = inputs(time), inputs(time)
-    out = causal_attention(*fused)  # type: ignore[arg-type]
+    out = causal_attention(*fused)
     q, k, v, sink_h = plain
     expected = attention_pattern(q, k, sink_h) @ v
     torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-12)

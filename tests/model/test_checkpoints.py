@@ -29,18 +29,18 @@ def test_damaged_and_missing_files_are_told(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     whole = path.read_bytes()
     path.write_bytes(whole[:-100])
-    with pytest.raises(UserError, match="model.safetensors: not readable as safetensors"):
+    with pytest.raises(UserError, match=r"model\.safetensors: not readable as safetensors"):
         load_model(tmp_path)
     path.write_bytes(b"nonsense")
-    with pytest.raises(UserError, match="model.safetensors: not readable as safetensors"):
+    with pytest.raises(UserError, match=r"model\.safetensors: not readable as safetensors"):
         load_model(tmp_path)
     path.unlink()
-    with pytest.raises(UserError, match="model.safetensors: not readable as safetensors"):
+    with pytest.raises(UserError, match=r"model\.safetensors: not readable as safetensors"):
         load_model(tmp_path)
     path.write_bytes(whole)
     load_model(tmp_path)
     (tmp_path / "model.json").unlink()
-    with pytest.raises(UserError, match="model.json: no such file"):
+    with pytest.raises(UserError, match=r"model\.json: no such file"):
         load_model(tmp_path)
 
 
@@ -64,5 +64,6 @@ def test_tensors_of_another_model_are_told(tmp_path: Path) -> None:
 
 
 def test_count_weights_by_hand() -> None:
-    # embedding 6, q k v 3·(2 + 1), out 2 + 2, up 4 + 2, down 4 + 2, unembedding 6 + 3; five edges, 6 + 2 embedded
+    # embedding 6, q k v 3·(2 + 1), out 2 + 2, up 4 + 2, down 4 + 2, unembedding 6 + 3
+    # nonzero: five edges, all 6 embedded entries and 2 unembedded
     assert count_weights(micro_model()) == (40, 13)

@@ -201,4 +201,4 @@ def test_wrong_configs_are_told(changes: dict[str, Any], told: str) -> None:
 
 def test_a_models_config_cannot_change_under_it() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        SMALL.d_model = 32  # type: ignore[misc]
+        SMALL.d_model = 32

@@ -1,4 +1,4 @@
-"""S1 and S2 of one projection: exact counts, the largest stay, ties to the lower index, nothing comes back."""
+"""S1 and S2 of one projection: exact counts, the largest stay, ties to the lower index, nothing is revived."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ shapes = {
 }
 
 
-@given(**shapes)  # type: ignore[arg-type]
+@given(**shapes)
 def test_s1_the_count_is_exact_and_channels_keep_their_share(
     rows: int, columns: int, seed: int, levels: int, fraction: float, axis: int | None, at_least: int
 ) -> None:
@@ -48,7 +48,7 @@ def test_s1_the_count_is_exact_and_channels_keep_their_share(
     assert after.count_nonzero() == expected
 
 
-@given(**shapes)  # type: ignore[arg-type]
+@given(**shapes)
 def test_s2_projection_is_idempotent_keeps_the_largest_and_revives_nothing(
     rows: int, columns: int, seed: int, levels: int, fraction: float, axis: int | None, at_least: int
 ) -> None:
@@ -68,7 +68,7 @@ def test_s2_projection_is_idempotent_keeps_the_largest_and_revives_nothing(
         assert not len(gone) or not len(kept) or gone.max() <= kept.min()
 
 
-@given(**shapes)  # type: ignore[arg-type]
+@given(**shapes)
 def test_the_kernel_keeps_what_the_reference_keeps(
     rows: int, columns: int, seed: int, levels: int, fraction: float, axis: int | None, at_least: int
 ) -> None:
