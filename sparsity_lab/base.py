@@ -1,4 +1,4 @@
-"""What every room stands on: strict configs, content hashes, derived seeds, and folders that appear whole or not at all.
+"""What every room stands on: strict configs, content hashes, derived seeds, and folders that appear whole.
 
 Nothing here imports torch, so the analysis and `--help` start in a moment.
 """
@@ -113,8 +113,8 @@ def build(folder: Path, about: Mapping[str, Any], make: Callable[[Path], None], 
     """Return the finished `folder`; when it isn't there, `make` it first.
 
     `make` fills a sibling folder, which is renamed into place when it returns; two processes that want the
-    same folder make it once (file lock). With `resume`, what an interrupted `make` left behind is kept for the
-    next attempt; otherwise each attempt starts empty. `about` says what made the folder, in `about.json`.
+    same folder make it once (file lock). With `resume`, what an interrupted `make` left behind is kept for
+    the next attempt; otherwise each attempt starts empty. `about` says what made the folder, in `about.json`.
     """
     if (folder / ABOUT).exists():
         return folder

@@ -1,4 +1,4 @@
-"""The names of everything that is measured, each with its unit and which direction is better. Imports nothing."""
+"""The names of everything that is measured, with unit and which direction is better. Imports nothing."""
 
 from dataclasses import dataclass
 from typing import Literal

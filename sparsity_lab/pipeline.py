@@ -1,7 +1,8 @@
 """A run, stage by stage: tokens → model → circuits → record. The only module that knows every room.
 
-A stage is a function of its config and inputs; its output is a folder named by the hash of both, made once and shared
-by all runs below the same root. The run's own folder holds the record, the config, and links to its stages.
+A stage is a function of its config and inputs; its output is a folder named by the hash of both, made once
+and shared by all runs below the same root. The run's own folder holds the record, the config, and links to
+its stages.
 """
 
 import logging
@@ -11,15 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import lightning
-import numpy as np
 import torch
 import yaml
 from torch import Tensor
 
 from sparsity_lab import metrics
 from sparsity_lab.base import (
-    UserError,
     build,
     content_hash,
     derive_seed,
@@ -29,9 +27,9 @@ from sparsity_lab.base import (
     write_text,
 )
 from sparsity_lab.circuits.ablation import mean_activations
-from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
+from sparsity_lab.circuits.circuit import Circuit, save_circuit
 from sparsity_lab.circuits.pruning import Pruner, TaskData, find_circuits
-from sparsity_lab.circuits.task import NotAskable, encode_pairs, make_pairs
+from sparsity_lab.circuits.task import NotAskable, Split, TaskBatch, encode_pairs, make_pairs
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.datamodule import TokenDataModule
@@ -95,7 +93,7 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
 
 
 def trained_model(config: RunConfig, tokens: Path, root: Path) -> Path:
-    """Stage `model`: the folder of the trained model; an interrupted training goes on from its last checkpoint."""
+    """Stage `model`: the trained model's folder; an interrupted training goes on from its last checkpoint."""
     about = {
         "stage": "model",
         "version": MODEL_VERSION,
@@ -202,11 +200,16 @@ def explain_task(
         )
 
     task, sizes, target = TASKS[name], config.tasks, config.pruning.target
-    wanted = {"train": sizes.n_train_pairs, "select": sizes.n_select_pairs, "test": sizes.n_test_pairs}
+
+    def pairs(split: Split, n: int) -> TaskBatch:
+        return encode_pairs(task, make_pairs(task, split, n, sizes.seed), tokenizer)
+
     try:
-        data = TaskData(**{
-            split: encode_pairs(task, make_pairs(task, split, n, sizes.seed), tokenizer) for split, n in wanted.items()
-        })  # fmt: skip
+        data = TaskData(
+            train=pairs("train", sizes.n_train_pairs),
+            select=pairs("select", sizes.n_select_pairs),
+            test=pairs("test", sizes.n_test_pairs),
+        )
     except NotAskable as error:
         return result("not_askable", error.reason), []
     pruner = Pruner(model, means_n, data)

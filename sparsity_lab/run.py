@@ -23,7 +23,7 @@ register_sweeper()
 
 @hydra.main(version_base="1.3", config_path=str(folder_of("conf")), config_name="config")
 def main(config: DictConfig) -> None:
-    """Run one point. A failure is told at once, with the point's overrides, and leaves other points running."""
+    """Run one point. A failure is told at once, with the point's overrides; other points go on running."""
     from sparsity_lab.config import from_hydra
     from sparsity_lab.pipeline import run
 

@@ -1,8 +1,8 @@
 """A Hydra sweeper for sweeps that are not one product: a list of grids, each a product of its own.
 
-Hydra's basic sweeper makes a single cross product, so a baseline of other widths, or another learning rate for it,
-would need a second sweep. Here `hydra.sweeper.grids` is a list, and the command line's own values multiply, or
-override, those of every grid.
+Hydra's basic sweeper makes a single cross product, so a baseline of other widths, or another learning rate
+for it, would need a second sweep. Here `hydra.sweeper.grids` is a list, and the command line's own values
+multiply, or override, those of every grid.
 """
 
 import sys
@@ -25,7 +25,7 @@ PLUGIN_MODULE = "hydra_plugins.sparsity_lab"  # Hydra takes plugins from this na
 
 
 def grid_points(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> list[list[str]]:
-    """The overrides of every point: each grid's product, with the command line's `arguments` in all of them."""
+    """The overrides of every point: each grid's product, with the command line's `arguments` in all."""
     parser = OverridesParser.create()
     points = []
     for grid in grids or [{}]:
@@ -49,7 +49,9 @@ class GridsSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.launcher is not None
-        points = grid_points(OmegaConf.to_container(self.config.hydra.sweeper.grids), arguments)  # type: ignore[arg-type]
+        assert self.config is not None
+        grids: Any = OmegaConf.to_container(self.config.hydra.sweeper.grids)
+        points = grid_points(grids, arguments)
         self.validate_batch_is_legal(points)
         results = self.launcher.launch(points, initial_job_idx=0)
         return [[result.return_value for result in results]]

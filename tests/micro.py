@@ -64,7 +64,7 @@ def random_tokens(rows: int, length: int, seed: int = 0) -> Tensor:
 
 
 def question(pairs: int, seed: int = 0) -> TaskBatch:
-    """A task for small models: the first of four tokens, 1 or 2, says whether 3 or 4 comes next; all end in 5."""
+    """A task for small models: the first of four tokens, 1 or 2, says if 3 or 4 next; all end in 5."""
     generator = torch.Generator().manual_seed(seed)
     middle_p2 = torch.randint(6, VOCABULARY, (pairs, 2), generator=generator)
     rows = [torch.cat([torch.full((pairs, 1), t), middle_p2, torch.full((pairs, 1), 5)], 1) for t in (1, 2)]

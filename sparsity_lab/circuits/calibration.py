@@ -10,14 +10,17 @@ from sparsity_lab.circuits.circuit import Calibration, Scores
 def two_way_loss(difference_b: Tensor, label_b: Tensor) -> Tensor:
     """Mean cross-entropy in nats between a pair's two answers.
 
-    `difference_b` is the logit of the positive prompt's answer minus that of the other; `label_b` is 0 for rows where
-    the former is right, 1 for the others.
+    `difference_b` is the logit of the positive prompt's answer minus that of the other; `label_b` is 0 for
+    rows where the former is right, 1 for the others.
     """
     return softplus(torch.where(label_b == 0, -difference_b, difference_b)).mean()
 
 
 def calibrate(difference_b: Tensor, label_b: Tensor) -> Calibration:
-    """Scale and shift of the two-way logit that minimise the loss: 16 LBFGS steps, from the logits' own spread."""
+    """Scale and shift of the two-way logit that minimise the loss.
+
+    By 16 LBFGS steps, started from the logits' own mean and spread.
+    """
     difference_b = difference_b.double()
     spread, middle = difference_b.std(correction=0).clamp(min=1e-6), difference_b.mean()
     parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
@@ -27,11 +30,11 @@ def calibrate(difference_b: Tensor, label_b: Tensor) -> Calibration:
     def closure() -> Tensor:
         optimizer.zero_grad()
         loss = two_way_loss(parameters[0] * standard_b + parameters[1], label_b)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
     scale, shift = parameters.detach().tolist()
     return Calibration(scale=scale / spread.item(), shift=shift - scale * middle.item() / spread.item())
 

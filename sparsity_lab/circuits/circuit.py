@@ -1,7 +1,8 @@
 """Circuits are data: kept nodes and edges of one model for one task, as plain JSON, readable without torch.
 
-A node is one channel of one site in one layer; an edge is one nonzero weight between two kept nodes (Gao et al.
-2025, §2.2). Every way of finding circuits returns this record; every check and every picture reads it.
+A node is one channel of one site in one layer; an edge is one nonzero weight between two kept nodes
+(Gao et al. 2025, §2.2). Every way of finding circuits returns this record; every check and every picture
+reads it.
 """
 
 from pathlib import Path
@@ -28,8 +29,8 @@ class Edge(Config):
 class Scores(Config):
     """How well something answers a task, on one set of pairs. Losses in nats, over the two answers only.
 
-    `calibrated_loss` is measured after the two-way logit has been given the circuit's own scale and shift;
-    `loss` and `accuracy` are of the raw logits: calibration can hide that a circuit does not rank the answers.
+    `calibrated_loss` is measured after the two-way logit has been given the circuit's own scale and shift.
+    `loss` and `accuracy` are of the raw logits: calibration can hide that a circuit misranks the answers.
     """
 
     loss: float

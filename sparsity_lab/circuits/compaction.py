@@ -1,8 +1,9 @@
 """A model that computes only with the inputs that may still matter: dropped nodes folded into the biases.
 
-A node that is frozen at its mean contributes a constant to every matrix that reads it, so those columns can go.
-The forward pass stays the transformer's own; only its linear layers are narrower inside. Exact: the attention-output
-matrix keeps its columns, since with a sink a frozen value channel is not constant after mixing.
+A node that is frozen at its mean contributes a constant to every matrix that reads it, so those columns can
+go. The forward pass stays the transformer's own; only its linear layers are narrower inside. Exact: the
+attention-output matrix keeps its columns, since with a sink a frozen value channel is not constant after
+mixing.
 """
 
 import copy
@@ -39,19 +40,19 @@ class KeptInputs(nn.Module):
 
 @torch.no_grad()
 def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer:
-    """A copy of `model` (sharing its tensors) that is right wherever the nodes outside `live_n` are frozen."""
+    """A copy of `model`, sharing its tensors, that is right where the nodes outside `live_n` are frozen."""
     layout = NodeLayout(model.config)
     blocks = []
     for layer, block in enumerate(model.blocks):
-        attention, mlp = block.attention, block.mlp
-        sublayers = {"attention": _with(attention), "mlp": _with(mlp)}  # type: ignore[type-var]
+        sublayers = {name: _with(block.get_submodule(name)) for name in ("attention", "mlp")}
         for site, readers in _READERS.items():
             place = layout.slices[site, layer]
             if live_n[place].all():
                 continue
             for reader in readers.split():
                 sublayer, name = reader.split(".")
-                linear = getattr(getattr(block, sublayer), name)
+                linear = block.get_submodule(reader)
+                assert isinstance(linear, nn.Linear)
                 narrow = KeptInputs(linear, live_n[place], values_n[place])
                 sublayers[sublayer] = _with(sublayers[sublayer], **{name: narrow})
         blocks.append(_with(block, **sublayers))

@@ -1,4 +1,4 @@
-"""Learned gates on nodes: open or shut going forward, a sigmoid's slope going back (Gao et al. 2025, App. A.5)."""
+"""Learned gates on nodes: a step going forward, a sigmoid's slope going back (Gao et al. 2025, App. A.5)."""
 
 from typing import Any
 
@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.ablation import NodeLayout
+from sparsity_lab.model.kernels import use_torch_threads
 from sparsity_lab.model.sites import Site, Tap
 
-_CHUNKS = (
-    16  # rows are summed in this many parts, whatever the number of threads, so that sums are the same bits
-)
+# rows are summed in this many parts, whatever the number of threads, so that sums are the same bits
+_CHUNKS = 16
 
 
 def heaviside_slope(tau: Tensor, temperature: float) -> Tensor:
@@ -22,13 +22,13 @@ def heaviside_slope(tau: Tensor, temperature: float) -> Tensor:
 
 
 def gate_nodes(layout: NodeLayout, tau_n: Tensor, values_n: Tensor, temperature: float) -> Tap:
-    """A tap that passes nodes with tau > 0, freezes the others at `values_n`, and lets tau learn from both."""
+    """A tap that passes nodes with tau > 0 and freezes the others at `values_n`; tau learns from both."""
 
     def tap(site: Site, layer: int, x_btc: Tensor) -> Tensor:
         if site is Site.RESID:
             return x_btc
         place = layout.slices[site, layer]
-        return _Gate.apply(x_btc, tau_n[place], values_n[place], temperature)  # type: ignore[no-any-return]
+        return _Gate.apply(x_btc, tau_n[place], values_n[place], temperature)
 
     return tap
 
@@ -55,7 +55,7 @@ class _Gate(torch.autograd.Function):
 def _backward_on_cpu(grad: Tensor, x: Tensor, open_c: Tensor, value_c: Tensor) -> tuple[Tensor, Tensor]:
     grad, x = grad.contiguous(), x.contiguous()
     passed, sums_pc = torch.empty_like(grad), torch.zeros(_CHUNKS, x.shape[-1])
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+    use_torch_threads()
     _gate_backward(
         grad.flatten(0, 1).numpy(),
         x.flatten(0, 1).numpy(),
@@ -67,7 +67,7 @@ def _backward_on_cpu(grad: Tensor, x: Tensor, open_c: Tensor, value_c: Tensor) -
     return passed, sums_pc.sum(0)
 
 
-@numba.njit(cache=True, parallel=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, parallel=True, fastmath={"contract"})
 def _gate_backward(
     grad_nc: np.ndarray,
     x_nc: np.ndarray,

@@ -1,7 +1,7 @@
 """The edges of a circuit: nonzero weights between kept nodes (Gao et al. 2025, §2.2).
 
-Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. Embeddings, biases and the
-bigram table are not counted.
+Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. Embeddings, biases
+and the bigram table are not counted.
 """
 
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ def edge_matrices(model: Transformer) -> Iterator[tuple[int, Site, Site, Tensor]
     """Each matrix that carries edges: layer, the site it reads, the site it writes, its weight (out, in)."""
     for layer, block in enumerate(model.blocks):
         for name, source, target in _MATRICES:
-            yield layer, source, target, block.get_submodule(name).weight.detach()  # type: ignore[misc]
+            yield layer, source, target, block.get_parameter(f"{name}.weight").detach()
 
 
 def count_edges(model: Transformer, kept_n: Tensor) -> int:

@@ -1,7 +1,8 @@
-"""Causal attention with a sink: a learned logit per head that joins the softmax denominator and carries no value.
+"""Causal attention with a sink: a learned logit per head in the softmax's denominator that carries no value.
 
-With out and lse (logsumexp) of plain attention, the sink changes the result only by a factor, and its gradient is
-that of plain attention evaluated at the sink's own out and lse, so the fused kernel serves both ways:
+With out and lse (logsumexp) of plain attention, the sink changes the result only by a factor, and its
+gradient is that of plain attention evaluated at the sink's own out and lse, so the fused kernel serves both
+ways:
 
     lse' = log(exp(lse) + exp(sink));  out' = out · exp(lse - lse')
 """
@@ -17,7 +18,7 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def attention_pattern(q_bhtk: Tensor, k_bhtk: Tensor, sink_h: Tensor | None) -> Tensor:
-    """Attention probabilities (b, h, query, key), causal; a row sums to less than 1 by what the sink takes."""
+    """Causal attention probabilities (b, h, query, key); what the sink takes, a row lacks of 1."""
     time = q_bhtk.shape[-2]
     scores_bhqk = q_bhtk @ k_bhtk.transpose(-1, -2) / q_bhtk.shape[-1] ** 0.5
     future = torch.ones(time, time, dtype=torch.bool, device=q_bhtk.device).triu(1)
@@ -52,5 +53,5 @@ def causal_attention(q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Ten
     if sink_h is None:
         return scaled_dot_product_attention(q_bhtk, k_bhtk, v_bhtk, is_causal=True)
     if q_bhtk.device.type == "cpu":
-        return _SinkAttention.apply(q_bhtk, k_bhtk, v_bhtk, sink_h)  # type: ignore[no-any-return]
+        return _SinkAttention.apply(q_bhtk, k_bhtk, v_bhtk, sink_h)
     return attention_pattern(q_bhtk, k_bhtk, sink_h) @ v_bhtk

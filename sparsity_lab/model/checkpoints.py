@@ -1,4 +1,7 @@
-"""A trained model as a folder: `model.safetensors` and `model.json` (config and vocabulary size). Strict both ways."""
+"""A trained model as a folder: `model.safetensors`, and config and vocabulary size in `model.json`.
+
+Strict both ways: what does not fit is refused, never skipped.
+"""
 
 from pathlib import Path
 

@@ -1,8 +1,9 @@
 """Selecting the largest magnitudes: AbsTopK along the channel axis, and the thresholds that projection uses.
 
-Magnitudes are compared by the bit pattern of |x| read as an integer, which orders floats exactly; among equals the
-lower index wins, and NaN counts as larger than infinity, so that it is seen and not hidden. The reference is plain
-PyTorch and runs anywhere; on a CPU a numba kernel bisects on the bits and selects the same entries.
+Magnitudes are compared by the bit pattern of |x| read as an integer, which orders floats exactly; among
+equals the lower index wins, and NaN counts as larger than infinity, so that it is seen and not hidden. The
+reference is plain PyTorch and runs anywhere; on a CPU a numba kernel bisects on the bits and selects the
+same entries.
 """
 
 from typing import Any
@@ -12,10 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# numba's OpenMP layer and torch's set each other's number of threads, and then wait for cores that are busy: ten times
-# slower. Its own layer keeps to itself; it must not be entered from two Python threads at once, and nothing here does.
-numba.config.THREADING_LAYER = "workqueue"
+# numba's OpenMP layer and torch's set each other's number of threads, and then wait for cores that are busy:
+# ten times slower. Its own layer keeps to itself; it must not be entered from two Python threads at once, and
+# nothing here does.
+numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
+Integer = int | np.integer  # numba makes 64-bit numbers of both
 _INTEGER = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,
@@ -43,7 +46,7 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
     """
     if k >= x.shape[-1]:
         return x
-    return _AbsTopK.apply(x.reshape(-1, x.shape[-1]), k).view(x.shape)  # type: ignore[no-any-return]
+    return _AbsTopK.apply(x.reshape(-1, x.shape[-1]), k).view(x.shape)
 
 
 class _AbsTopK(torch.autograd.Function):
@@ -55,7 +58,7 @@ class _AbsTopK(torch.autograd.Function):
         else:
             x_nc = x_nc.detach().contiguous()
             y_nc, kept_nc = torch.empty_like(x_nc), torch.empty(x_nc.shape, dtype=torch.bool)
-            _use_torch_threads()
+            use_torch_threads()
             mask = torch.iinfo(_INTEGER[x_nc.dtype]).max
             _keep_largest(_bits(x_nc).numpy(), mask, k, _bits(y_nc).numpy(), kept_nc.numpy())
         ctx.save_for_backward(kept_nc)
@@ -68,7 +71,7 @@ class _AbsTopK(torch.autograd.Function):
             return torch.where(kept_nc, grads[0], 0), None
         grad_nc = grads[0].contiguous()
         out_nc = torch.empty_like(grad_nc)
-        _use_torch_threads()
+        use_torch_threads()
         _keep_where(_bits(grad_nc).numpy(), kept_nc.numpy(), _bits(out_nc).numpy())
         return out_nc, None
 
@@ -77,24 +80,24 @@ def _bits(x: Tensor) -> Tensor:
     return x.detach().contiguous().view(_INTEGER[x.dtype])
 
 
-def _use_torch_threads() -> None:
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+def use_torch_threads() -> None:
+    """Give numba's parallel loops as many threads as torch may use."""
+    available: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), available))
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _count_above(values: np.ndarray, limit: int) -> int:
-    narrow = values.dtype.type(
-        limit
-    )  # comparing in the values' own width, and counting in 32 bits, lets LLVM
-    count = np.int32(0)  # use whole vectors: three times faster
+@numba.njit(cache=True, inline="always")
+def _count_above(values: np.ndarray, limit: Integer) -> Integer:
+    # compared in the values' own width and counted in 32 bits, LLVM uses whole vectors: three times faster
+    narrow, count = values.dtype.type(limit), np.int32(0)
     for index in range(values.size):
         count = np.int32(count + np.int32(values[index] > narrow))
     return count
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
-def threshold(magnitudes: np.ndarray, k: int) -> tuple[int, int]:
-    """(t, ties): the k largest of the non-negative integers are those above t and the first `ties` equal to t.
+@numba.njit(cache=True)
+def threshold(magnitudes: np.ndarray, k: Integer) -> tuple[Integer, Integer]:
+    """(t, ties): the k largest of the non-negative integers are those above t and the first `ties` at t.
 
     Bisects on the value, one count over the row a step, and stops early where a value separates exactly k.
     """
@@ -111,7 +114,7 @@ def threshold(magnitudes: np.ndarray, k: int) -> tuple[int, int]:
     return low, k - _count_above(magnitudes, low)
 
 
-@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, parallel=True)
 def _keep_largest(x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc: np.ndarray) -> None:
     for row in numba.prange(x_nc.shape[0]):
         bits = x_nc[row]
@@ -130,7 +133,7 @@ def _keep_largest(x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc
                     ties -= 1
 
 
-@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, parallel=True)
 def _keep_where(x_nc: np.ndarray, kept_nc: np.ndarray, y_nc: np.ndarray) -> None:
     for row in numba.prange(x_nc.shape[0]):
         for channel in range(x_nc.shape[1]):

@@ -7,7 +7,7 @@ import torch
 
 
 def native_bf16() -> bool:
-    """Whether the device computes bfloat16 products itself (several times faster than float32) or emulates them."""
+    """Whether the device computes bfloat16 products itself, several times faster than in float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     cpu = torch.cpu
@@ -17,8 +17,9 @@ def native_bf16() -> bool:
 def prepare_processor(threads: int | None = None) -> None:
     """Settle what every later computation in this process relies on; call it before the first tensor is made.
 
-    `threads`: how many cores torch may use; None leaves one thread a core. Denormal numbers count as zero: gradients of
-    unused weights and their squared moments decay into them, and a processor handles them a hundred times slower.
+    `threads`: how many cores torch may use; None leaves one thread a core. Denormal numbers count as zero:
+    gradients of unused weights and their squared moments decay into them, and a processor handles them a
+    hundred times slower.
     """
     torch.set_flush_denormal(True)
     if threads is not None:
@@ -29,8 +30,9 @@ def prepare_processor(threads: int | None = None) -> None:
 def _keep_freed_memory() -> None:
     """Make glibc keep freed blocks instead of returning each to the kernel.
 
-    An activation tensor is tens of megabytes; fetching its pages anew each step costs more than computing on them
-    (measured: copying 8,192 x 1,024 floats takes 12 ms with fresh pages, 2 ms without). Other C libraries: no effect.
+    An activation tensor is tens of megabytes; fetching its pages anew each step costs more than computing on
+    them (measured: copying 8,192 x 1,024 floats takes 12 ms with fresh pages, 2 ms without). Without effect
+    where there is another C library.
     """
     if sys.platform != "linux":
         return

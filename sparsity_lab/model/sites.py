@@ -1,4 +1,4 @@
-"""The one vocabulary of places in a forward pass; names are those of the released code (openai/circuit_sparsity)."""
+"""The one vocabulary of places in a forward pass, named as in the released code (openai/circuit_sparsity)."""
 
 from collections.abc import Callable
 from enum import StrEnum
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class Site(StrEnum):
-    """Where a tap may look and change. All but `RESID` are the eight node sites of Gao et al. 2025, Fig. 12."""
+    """Where a tap may look and change. All but `RESID` are node sites (Gao et al. 2025, Fig. 12)."""
 
     ATTN_IN = "attn_in"  # read of the residual stream by attention, after RMSNorm
     ATTN_Q = "attn_q"
@@ -17,9 +17,7 @@ class Site(StrEnum):
     MLP_IN = "mlp_in"  # read of the residual stream by the MLP, after RMSNorm
     MLP_NEURON = "mlp_neuron"  # after the nonlinearity
     MLP_OUT = "mlp_out"  # what the MLP writes to the residual stream
-    RESID = (
-        "resid"  # residual stream at boundary 0..2·n_layer: before each sublayer and before the unembedding
-    )
+    RESID = "resid"  # the stream at boundary 0..2·n_layer: before each sublayer and before the unembedding
 
 
 NODE_SITES = tuple(site for site in Site if site is not Site.RESID)

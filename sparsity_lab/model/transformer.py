@@ -1,11 +1,11 @@
-"""The decoder, dense or weight-sparse: one forward pass, one vocabulary of sites (Gao et al. 2025, §2.1, App. A.1).
+"""The decoder, dense or weight-sparse: one forward pass, one set of sites (Gao et al. 2025, §2.1, App. A.1).
 
     x ← embedding[tokens]
     for each layer: x ← x + attention(read(x)); x ← x + mlp(read(x))        read = AbsTopK(RMSNorm(x))
     logits ← unembedding(RMSNorm(x)) + bigram[tokens]
 
-At each site the value is thinned to its k largest magnitudes and handed to the tap, which may look at it and return
-another. Nothing else in the project walks the layers.
+At each site the value is thinned to its k largest magnitudes and handed to the tap, which may look at it and
+return another. Nothing else in the project walks the layers.
 
 Shape suffixes: b batch, t time, d d_model, r read width (d_model plus d_pos), c channels of a site, h heads,
 k d_head, v vocabulary.
@@ -28,8 +28,8 @@ from sparsity_lab.model.sites import NODE_SITES, Site, Tap
 class ModelConfig(Config):
     """Shape and switches of a `Transformer`.
 
-    `n_head` and `d_mlp` default to d_model / d_head and 4 · d_model. `activation_fraction` is AbsTopK's k as a share
-    of the width, at `activation_sites`; 1 switches it off.
+    `n_head` and `d_mlp` default to d_model / d_head and 4 · d_model. `activation_fraction` is AbsTopK's k as
+    a share of the width, at `activation_sites`; 1 switches it off.
     """
 
     n_layer: PositiveInt
@@ -90,7 +90,7 @@ class RMSNorm(nn.Module):
 
 
 class Read(nn.Module):
-    """What a sublayer sees of the residual stream: normalised, with normalised positions beside it if there are any."""
+    """What a sublayer sees of the residual stream: normalised, and beside it normalised positions, if any."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -206,14 +206,16 @@ class Transformer(nn.Module):
     def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
         """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
 
-        Every matrix, bias and embedding; not norms, sinks or the bigram table (§2.1). The axis counts neurons or
-        attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that write.
+        Every matrix, bias and embedding; not norms, sinks or the bigram table (§2.1). The axis counts neurons
+        or attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that
+        write.
         """
         axes = {"q": 0, "k": 0, "v": 0, "up": 0, "out": 1, "down": 1}
         found: dict[str, tuple[nn.Parameter, int | None]] = {}
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                found[f"{name}.weight"] = module.weight, axes.get(name.rpartition(".")[2])
+                weight = self.get_parameter(f"{name}.weight")
+                found[f"{name}.weight"] = weight, axes.get(name.rpartition(".")[2])
             if isinstance(module, nn.Linear):
                 found[f"{name}.bias"] = module.bias, None
         return found
@@ -228,7 +230,7 @@ class Transformer(nn.Module):
         return (x_btd, embedded_tp) if self.config.d_pos else (x_btd + embedded_tp, None)
 
     def _initialise(self) -> None:
-        """GPT-2's: 0.02, and less by sqrt(2 · n_layer) for what writes to the residual stream; zero biases."""
+        """As GPT-2: 0.02, less by sqrt(2 · n_layer) for what writes to the residual stream; zero biases."""
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 writes = name.endswith((".out", ".down"))

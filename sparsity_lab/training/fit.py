@@ -1,7 +1,10 @@
-"""Train a module on a data module in a folder: checkpoints, resume, progress, precision, and the final numbers."""
+"""Train a module on a data module, in a folder: checkpoints, resuming, progress, precision, final metrics."""
 
 import logging
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,11 @@ from sparsity_lab.training.modules import DenseModule
 
 log = logging.getLogger(__name__)
 
+_NOISE = (
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # by torch; Lightning still calls it
+    r"The '.*_dataloader' does not have many workers",  # the tokens are a memory map: nothing to wait for
+)
+
 
 def precision(wanted: str) -> str:
     """Lightning's name for the precision; "auto" is bfloat16 autocast only where the processor has it."""
@@ -23,10 +31,22 @@ def precision(wanted: str) -> str:
     return {"bfloat16": "bf16-mixed", "float32": "32-true"}[wanted]
 
 
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's remarks on the hardware, and warnings that no user can act on, out of the log."""
+    for package in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(package).setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        for message in _NOISE:
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+@quiet()
 def fit(
     module: DenseModule, data: lightning.LightningDataModule, folder: Path, loggers: list[Logger], name: str
 ) -> dict[str, float]:
-    """Train to the end, from the last checkpoint in `folder` if there is one; returns the validation metrics."""
+    """Train to the end, from the last checkpoint in `folder` if there is one; returns validation metrics."""
     config = module.config
     checkpoints = ModelCheckpoint(
         dirpath=folder / "checkpoints",

@@ -1,7 +1,8 @@
 """Lightning modules: a dense language model, and one whose weights are projected after every step.
 
-A step: cross-entropy, gradient brought to unit root mean square, AdamW, and for the sparse module the projection
-(Gao et al. 2025, §2.1, App. A.2). At kept fraction 1 the sparse module trains exactly as the dense one.
+A step: cross-entropy, gradient brought to unit root mean square, AdamW, and for the sparse module the
+projection (Gao et al. 2025, §2.1, App. A.2). At kept fraction 1 the sparse module trains exactly as the
+dense one.
 """
 
 from typing import Any, Literal
@@ -48,7 +49,7 @@ class TrainerConfig(Config):
 
 
 class SparsityConfig(Config):
-    """Which weights may be nonzero: all ("dense"), or a `kept_fraction` or number of `nonzeros` ("sparse")."""
+    """Which weights may be nonzero: all ("dense"), or a `kept_fraction` or `nonzeros` of them ("sparse")."""
 
     kind: Literal["dense", "sparse"]
     kept_fraction: float | None = None
@@ -94,16 +95,13 @@ class DenseModule(lightning.LightningModule):
         loss = cross_entropy(self.model(windows[:, :-1], tap if logged else None), windows[:, 1:])
         self._require_finite("loss", loss)
         if logged:
-            self.log_dict(
-                {metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: sum(silent).float()}
-            )
+            dead = torch.stack(silent).sum().float()
+            self.log_dict({metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: dead})
         return loss
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
         rms = gradient_rms(list(self.model.parameters()))
-        self._require_finite(
-            "gradient", rms
-        )  # before it reaches the weights, which the next checkpoint holds
+        self._require_finite("gradient", rms)  # before it reaches the weights that the next checkpoint holds
         scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, scale.clamp(min=1e-12))
@@ -197,6 +195,6 @@ def gradient_rms(parameters: list[torch.nn.Parameter]) -> Tensor:
 
 
 def kurtosis(x_btd: Tensor) -> Tensor:
-    """Kurtosis of the channels at each position, (b, t): 3 for a Gaussian, more where few channels carry the value."""
+    """Kurtosis over channels at each position, (b, t): 3 for a Gaussian, more where few channels dominate."""
     centred = x_btd.float() - x_btd.float().mean(-1, keepdim=True)
     return centred.pow(4).mean(-1) / centred.pow(2).mean(-1).pow(2)

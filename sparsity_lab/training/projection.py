@@ -17,7 +17,7 @@ from sparsity_lab.model.kernels import magnitude_bits, threshold
 
 
 def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
-    """How many weights of a tensor stay: round(f · n), or what `at_least` for each channel needs, if that is more."""
+    """How many weights of a tensor stay: round(f · n), or what `at_least` in each channel needs, if more."""
     return min(numel, max(round(fraction * numel), channels * at_least))
 
 
@@ -30,7 +30,8 @@ def fraction_for(weights: Iterable[tuple[nn.Parameter, int | None]], nonzeros: i
 def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: int = 0) -> None:
     """Zero all of `weight` but what stays at kept `fraction`, in place.
 
-    `axis` counts the neurons or channels that keep `at_least` weights each (at most what they have); None: no guard.
+    `axis` counts the neurons or channels that keep `at_least` weights each (at most what they have); None
+    guards none.
     """
     if fraction >= 1:
         return
@@ -44,7 +45,7 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
 
 
 def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
-    """Boolean (channel, n): which `keep` weights stay, `at_least` of them in each row. Plain PyTorch, any device."""
+    """Boolean (channel, n): which `keep` weights stay, `at_least` of them in each row; for any device."""
     magnitude_cn = magnitude_bits(weight_cn)
     first_cn = magnitude_cn.sort(dim=-1, descending=True, stable=True).indices[:, :at_least]
     kept_cn = torch.zeros_like(magnitude_cn, dtype=torch.bool).scatter_(-1, first_cn, True)
@@ -60,7 +61,7 @@ def _kept(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     return kept_cn
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _select(magnitude_cn: np.ndarray, keep: int, at_least: int, kept_cn: np.ndarray) -> None:
     if at_least > 0:
         for channel in range(magnitude_cn.shape[0]):
@@ -74,7 +75,7 @@ def _select(magnitude_cn: np.ndarray, keep: int, at_least: int, kept_cn: np.ndar
         _mark(magnitude_cn.reshape(-1), rest, kept_cn.reshape(-1))
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True)
 def _mark(magnitudes: np.ndarray, k: int, kept: np.ndarray) -> None:
     limit, ties = threshold(magnitudes, k)
     for index in range(magnitudes.size):

@@ -1,8 +1,8 @@
-"""What changes over a training run, as pure functions of progress in [0, 1] (Gao et al. 2025, §2.1, App. A.2)."""
+"""What changes over training, as pure functions of progress in [0, 1] (Gao et al. 2025, §2.1, App. A.2)."""
 
 
 def kept_fraction(progress: float, target: float, anneal_until: float) -> float:
-    """Share of nonzero weights: linear from 1 to `target` over the first `anneal_until` of training, then constant."""
+    """Share of nonzero weights: linear from 1 to `target` until `anneal_until` of training, then constant."""
     if anneal_until <= 0:
         return target
     return 1 - (1 - target) * min(progress / anneal_until, 1.0)

@@ -1,4 +1,4 @@
-"""Calibration against closed forms: to know nothing costs ln 2; scale and shift of the logits don't matter."""
+"""Calibration against closed forms: to know nothing costs ln 2; the logits' scale and shift do not matter."""
 
 import math
 

@@ -112,6 +112,17 @@ def test_training_lowers_the_loss_and_is_the_same_each_time(tokens: Path, tmp_pa
     assert finals[0][metrics.VALIDATION_LOSS.name] < 2.0  # ln 10 = 2.3 is chance, ln 3 = 1.1 the best
 
 
+def test_the_log_holds_our_own_lines_alone(
+    tokens: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level("INFO")
+    train(DenseModule(new_model(), CONFIG, STEPS), tokens, tmp_path)
+    told = [(record.name, record.getMessage()) for record in caplog.records]
+    assert {name for name, _ in told} == {"sparsity_lab.training.fit"}
+    assert told[-1][1].startswith(f"test: step {STEPS} of {STEPS}, loss ")
+    assert capfd.readouterr() == ("", "")
+
+
 class Interrupted(Exception):
     """A power cut."""
 

@@ -1,4 +1,4 @@
-"""S1 and S2 of one projection: exact counts, the largest stay, ties to the lower index, nothing is revived."""
+"""S1 and S2 of one projection: exact counts, the largest stay, ties to the lower index, no revival."""
 
 import pytest
 import torch
