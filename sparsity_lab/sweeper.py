@@ -16,6 +16,8 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobStatus
+from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -35,7 +37,7 @@ def grid_points(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) ->
 
 
 class GridsSweeper(Sweeper):
-    """Launches the points of all grids as one batch; raises the first failure when all have run."""
+    """Launches the points of all grids as one batch; names those that failed when all have run."""
 
     def __init__(self, grids: Sequence[Mapping[str, Any]]) -> None:
         self.grids = grids
@@ -54,6 +56,10 @@ class GridsSweeper(Sweeper):
         points = grid_points(grids, arguments)
         self.validate_batch_is_legal(points)
         results = self.launcher.launch(points, initial_job_idx=0)
+        failed = [point for point, result in zip(points, results, strict=True) if result.status != JobStatus.COMPLETED]
+        if failed:
+            lines = "\n  ".join(" ".join(point) for point in failed)
+            raise HydraException(f"{len(failed)} of {len(points)} points failed:\n  {lines}")
         return [[result.return_value for result in results]]
 
 
