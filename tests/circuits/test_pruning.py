@@ -25,7 +25,7 @@ PLANTED_NODES = [Node(layer=layer, site=site, channel=channel) for layer, site, 
 
 
 def unanswerable(batch: TaskBatch) -> TaskBatch:
-    """The same rows with answers that nothing in the prompt decides: within each prompt both are right as often."""
+    """The same rows, with answers that nothing in the prompt decides: each prompt comes with both."""
     twice = torch.arange(len(batch.label_b)).repeat(2)
     rows = TaskBatch(batch.tokens_bt[twice], batch.last_b[twice], batch.answers_b2[twice], batch.label_b)
     return replace(rows, label_b=torch.tensor([0, 1]).repeat_interleave(len(batch.label_b)))
