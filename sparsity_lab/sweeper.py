@@ -56,7 +56,8 @@ class GridsSweeper(Sweeper):
         points = grid_points(grids, arguments)
         self.validate_batch_is_legal(points)
         results = self.launcher.launch(points, initial_job_idx=0)
-        failed = [point for point, result in zip(points, results, strict=True) if result.status != JobStatus.COMPLETED]
+        ended = zip(points, results, strict=True)
+        failed = [point for point, result in ended if result.status != JobStatus.COMPLETED]
         if failed:
             lines = "\n  ".join(" ".join(point) for point in failed)
             raise HydraException(f"{len(failed)} of {len(points)} points failed:\n  {lines}")

@@ -115,11 +115,11 @@ def track(
         UserError: `mode` is "online" and there is no key or no connection.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    mode = choose_mode(config)
-    if mode == "disabled":
-        yield Tracker(folder)
-        return
-    with _own_folders(folder):
+    with _own_place(folder):
+        mode = choose_mode(config)
+        if mode == "disabled":
+            yield Tracker(folder)
+            return
         about = {"name": name, "group": group, "job_type": job_type, "config": dict(settings or {})}
         run = _start(config, mode, folder, about)
         exit_code = 1
@@ -160,9 +160,8 @@ def _start(config: LoggerConfig, mode: str, folder: Path, about: dict[str, Any])
         run = init("offline")
     if not run.offline:
         log.info("W&B: %s", run.url)
-    for (
-        column
-    ) in COLUMNS:  # by exact name; our own step, because W&B's restarts at 0 when an offline run is resumed
+    # by exact name; our own step, because W&B's restarts at 0 when an offline run is resumed
+    for column in COLUMNS:
         run.define_metric(column, step_metric=None if column == names.STEP.name else names.STEP.name)
     return run
 
@@ -189,11 +188,15 @@ def _run_id(folder: Path) -> str:
 
 
 @contextmanager
-def _own_folders(folder: Path) -> Iterator[None]:
-    """Keep W&B's staging, cache and downloads inside the run's folder (its default is the user's home)."""
-    own = {
-        f"WANDB_{kind}_DIR": str(folder / "wandb" / kind.lower()) for kind in ("DATA", "CACHE", "ARTIFACT")
-    }
+def _own_place(folder: Path) -> Iterator[None]:
+    """Keep W&B's staging, cache and downloads in the run's folder, not in the user's home, and W&B silent.
+
+    The setting `silent` alone comes too late: W&B decides at its first use whether to tell of files and
+    artifacts.
+    """
+    kinds = ("DATA", "CACHE", "ARTIFACT")
+    own = {f"WANDB_{kind}_DIR": str(folder / "wandb" / kind.lower()) for kind in kinds}
+    own["WANDB_SILENT"] = "true"
     before = {key: os.environ.get(key) for key in own}
     os.environ.update(own)
     try:

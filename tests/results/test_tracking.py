@@ -87,8 +87,13 @@ def _mirror_one_run(folder: Path, config: LoggerConfig) -> None:
 
 @pytest.mark.parametrize("key", [None, SECRET], ids=["no key", "key, no network"])
 def test_auto_is_offline_within_the_run_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, key: str | None
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    key: str | None,
 ) -> None:
+    wandb.teardown()  # so that this is W&B's first use
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
     monkeypatch.chdir(tmp_path)
@@ -109,6 +114,7 @@ def test_auto_is_offline_within_the_run_folder(
     for path in folder.rglob("*"):  # S11
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
     assert SECRET not in caplog.text
+    assert capfd.readouterr() == ("", "")  # W&B leaves the talking to us
 
 
 def test_runs_of_one_process_do_not_mix(tmp_path: Path) -> None:
