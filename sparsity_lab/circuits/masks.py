@@ -30,8 +30,8 @@ class MaskConfig(Config):
     `rate`: by how much log k_coef may move in a step. `drop_below`: tau at which a node is gone for good (-1: never).
     """
 
-    steps: PositiveInt = 300
-    pairs: PositiveInt = 32
+    steps: PositiveInt = 200
+    pairs: PositiveInt = 16
     learning_rate: PositiveFloat = 0.03
     warmup: float = 0.05
     weight_decay: float = 1e-3
@@ -39,10 +39,11 @@ class MaskConfig(Config):
     temperature: PositiveFloat = 1.0
     noise_scale: float = 0.01
     noise_bias: float = 0.1
-    k_coef: PositiveFloat = 1e-4
+    start: Literal["attribution", "noise"] = "attribution"
+    k_coef: PositiveFloat = 1e-3
     penalty: Literal["target", "fixed"] = "target"
     target: PositiveFloat = 0.1
-    rate: float = 0.1
+    rate: float = 0.05
     drop_below: float = -0.5
     drop_every: PositiveInt = 25
 
@@ -78,8 +79,12 @@ def learn_masks(
     """Learn the gates of one task on the training pairs in `batch`; `model`'s weights must not require gradients."""
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
-    noise_n = torch.randn(layout.size, generator=generator)
-    tau_n = (config.noise_bias + config.noise_scale * noise_n).requires_grad_()
+    sampler = PairSampler(batch, config.pairs, generator)
+    noise_n = config.noise_scale * torch.randn(layout.size, generator=generator)
+    tau_n = config.noise_bias + noise_n
+    if config.start == "attribution":
+        tau_n += (1 - config.noise_bias) * attribution_order(model, means_n, [sampler.draw() for _ in range(4)])
+    tau_n = tau_n.clamp(-1, 1).requires_grad_()
     live_n = torch.ones(layout.size, dtype=torch.bool)
     optimizer = torch.optim.AdamW(
         [tau_n],
@@ -89,7 +94,6 @@ def learn_masks(
         fused=True,
     )
     small, k_coef, smoothed = model, config.k_coef, None
-    sampler = PairSampler(batch, config.pairs, generator)
     losses, sizes = [], []
     for step in range(config.steps):
         rising = (step + 1) / max(1.0, config.warmup * config.steps)
@@ -110,14 +114,30 @@ def learn_masks(
             tau_n[~live_n] = -1
         losses.append(loss.item())
         sizes.append(int((tau_n > 0).sum()))
-        smoothed = losses[-1] if smoothed is None else 0.9 * smoothed + 0.1 * losses[-1]
+        smoothed = losses[-1] if smoothed is None else 0.8 * smoothed + 0.2 * losses[-1]
         if config.penalty == "target":
             error = (config.target - smoothed) / config.target
-            k_coef *= 2.718281828 ** (config.rate * max(-1.0, min(1.0, error)))
+            k_coef *= 2.718281828 ** (config.rate * max(-3.0, min(1.0, error)))
         if (step + 1) % config.drop_every == 0:
-            live_n = live_n & (tau_n.detach() > config.drop_below)
+            live_n = live_n & (tau_n.detach() >= config.drop_below)
             small = compact(model, live_n, means_n)
     return LearnedMasks(tau_n.detach(), tuple(losses), tuple(sizes), k_coef)
+
+
+def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBatch]) -> Tensor:
+    """From 1 for the node of largest gradient attribution down to 0, by the logarithm of its rank (n).
+
+    Attribution is the size of the loss's slope in a node's gate, all gates open. Gates that start so shut one after
+    another, the least important first. Started all alike, those of a task that the model answers with certainty shut
+    together, since its loss hardly has a gradient, and a chain of shut gates passes none that could open it again.
+    """
+    tau_n = torch.ones_like(means_n, requires_grad=True)
+    tap = gate_nodes(NodeLayout(model.config), tau_n, means_n, 1.0)
+    for rows in batches:
+        two_way_loss(answer_difference(model, rows, tap), rows.label_b).backward()  # type: ignore[no-untyped-call]
+    assert tau_n.grad is not None
+    rank_n = tau_n.grad.abs().argsort(descending=True, stable=True).argsort()
+    return 1 - (1 + rank_n).log() / torch.tensor(float(len(rank_n))).log()
 
 
 class PairSampler:

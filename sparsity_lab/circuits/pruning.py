@@ -102,7 +102,7 @@ class Pruner:
         size = bisect(0, len(order_n), lambda size: self.select_loss(kept(size)) <= target)
         return None if size is None else kept(size)
 
-    def polish(self, kept_n: Tensor, target: float, rounds: int = 8) -> Tensor:
+    def polish(self, kept_n: Tensor, target: float, rounds: int = 4) -> Tensor:
         """Drop kept nodes, those of least estimated effect first, as many as still meet `target`."""
         for _ in range(rounds):
             nodes_k = kept_n.nonzero().flatten()
