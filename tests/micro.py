@@ -15,12 +15,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
-from sparsity_lab.base import write_json
+from sparsity_lab.base import validate, write_json
+from sparsity_lab.circuits.pruning import PruningConfig
 from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.data.packed import TokensMeta, write_tokens
 from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.sweeper import folder_of
 
 MICRO = ModelConfig(
     n_layer=1, d_model=2, n_ctx=4, d_head=1, n_head=1, d_mlp=2, attention_sink=False, bigram="fixed"
@@ -74,6 +77,12 @@ def question(pairs: int, seed: int = 0) -> TaskBatch:
         answers_b2=torch.tensor([[3, 4]]).expand(2 * pairs, 2),
         label_b=torch.tensor([0, 1]).repeat_interleave(pairs),
     )
+
+
+def quick_pruning(**changes: Any) -> PruningConfig:
+    """The project's default way of pruning, with masks learned in a few steps, as small models need them."""
+    plain: Any = OmegaConf.to_container(OmegaConf.load(folder_of("conf") / "pruning" / "default.yaml"))
+    return validate(PruningConfig, plain | {"masks": plain["masks"] | {"steps": 60, "pairs": 16}} | changes)
 
 
 def write_tokens_folder(folder: Path, vocab_size: int = VOCABULARY) -> Path:

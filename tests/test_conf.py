@@ -112,7 +112,7 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
             r"^tasks.names: .*unknown or no task \['with_ass'\]; allowed: all, or some of",
         ),
         (["pruning.targets=[0.3,0.1]"], r"^pruning.targets: .*ascending"),
-        (["pruning.masks.penalty=none"], r"^pruning.masks.penalty: 'none': input should be '"),
+        (["pruning.masks.steps=0"], r"^pruning.masks.steps: 0: input should be greater than 0"),
         (["seed=-1"], r"^seed: -1: input should be greater than or equal to 0"),
         (["corpus.kind=tinypithon"], r"^corpus: .*tinypithon.*'tinypython'"),
         (["trainer.tokens=${nothing}"], r"^trainer.tokens: Interpolation key 'nothing' not found"),

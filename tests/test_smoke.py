@@ -1,6 +1,7 @@
 """The whole program, small: from any working directory, the same record each time, and nothing done twice."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -55,13 +56,18 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two working directories in which the program has run once, at the same time."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, str]]:
+    """Two working directories in which the program has run once, at the same time, and what it said."""
     folders = [tmp_path_factory.mktemp(name) for name in ("somewhere", "elsewhere")]
-    for process in [start(folder) for folder in folders]:
-        status, said = finish(process)
+    ends = [finish(process) for process in [start(folder) for folder in folders]]
+    for status, said in ends:
         assert status == 0, said
-    return folders
+    return [(folder, said) for folder, (_, said) in zip(folders, ends, strict=True)]
+
+
+@pytest.fixture(scope="module")
+def folders(runs: list[tuple[Path, str]]) -> list[Path]:
+    return [folder for folder, _ in runs]
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +104,15 @@ def test_a_run_leaves_a_complete_folder(folder: Path) -> None:
     assert (run / "model" / "model.safetensors").exists()
     assert "root: out" in (run / "config.yaml").read_text()
     assert [path.name for path in folder.iterdir()] == ["out"]  # and nothing beside it
+
+
+def test_the_log_tells_each_thing_once_and_when(runs: list[tuple[Path, str]]) -> None:
+    for _, said in runs:
+        lines = said.splitlines()
+        assert all(re.match(r"\d\d:\d\d:\d\d \S", line) for line in lines), said
+        assert len({line[9:] for line in lines}) == len(lines), said
+        for part in ("corpus tinypython", "tokenizer bpe", "tokens train", "step ", "with_as: ", "record"):
+            assert part in said
 
 
 def test_every_circuit_of_the_record_can_be_read(folder: Path) -> None:

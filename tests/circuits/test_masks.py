@@ -4,16 +4,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from micro import PLANTED, planted_model, question, random_tokens
+from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
 
+from sparsity_lab.base import validate
 from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.masks import LearnedMasks, MaskConfig, PairSampler, answer_difference, learn_masks
 from sparsity_lab.model.transformer import Transformer
 
-STEPS = 60
-CONFIG = MaskConfig(steps=STEPS, pairs=16)
+CONFIG = quick_pruning().masks
 
 
 def learn(model: Transformer, seed: int = 0, config: MaskConfig = CONFIG) -> LearnedMasks:
@@ -43,7 +43,7 @@ def test_there_is_a_tau_for_every_node_and_a_number_for_every_step(
     assert masks.tau_n.shape == (size,)
     assert masks.tau_n.abs().max() <= 1
     assert not masks.tau_n.requires_grad
-    assert len(masks.losses) == len(masks.sizes) == STEPS
+    assert len(masks.losses) == len(masks.sizes) == CONFIG.steps
     assert all(0 <= open_gates <= size for open_gates in masks.sizes)
     assert masks.sizes[-1] == int((masks.tau_n > 0).sum())
 
@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_model_is_left_alone(
 
 def test_dropping_shut_nodes_changes_only_the_cost(model: Transformer, masks: LearnedMasks) -> None:
     """Up to rounding: a node is dropped when it has shut firmly, so the same nodes are open at the end."""
-    kept = learn(model, config=CONFIG.model_copy(update={"drop_below": -1.0}))
+    kept = learn(model, config=validate(MaskConfig, CONFIG.model_dump() | {"drop_below": -1.0}))
     assert abs(kept.sizes[-1] - masks.sizes[-1]) <= 0.1 * len(masks.tau_n)
     assert kept.losses[0] == masks.losses[0]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from micro import PLANTED, planted_model, question, random_tokens, small_model
+from micro import PLANTED, planted_model, question, quick_pruning, random_tokens, small_model
 from torch import Tensor
 
 from sparsity_lab.base import UserError, validate
@@ -15,12 +15,12 @@ from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
 from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.graph import count_edges
-from sparsity_lab.circuits.masks import MaskConfig, answer_difference
+from sparsity_lab.circuits.masks import answer_difference
 from sparsity_lab.circuits.pruning import Pruner, PruningConfig, TaskData, find_circuits
 from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.model.transformer import Transformer
 
-CONFIG = PruningConfig(masks=MaskConfig(steps=60, pairs=16), target=0.15, targets=(0.1, 0.3), retries=0)
+CONFIG = quick_pruning(target=0.15, targets=[0.1, 0.3], retries=0)
 PLANTED_NODES = [Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED]
 
 
@@ -160,10 +160,10 @@ def test_the_calibration_is_fitted_on_the_selection_pairs_alone(planted: Pruner)
 @pytest.mark.parametrize("targets", [[], [0.3, 0.1], [0.1, 0.1], [0.0, 0.1], [-1.0]])
 def test_targets_must_be_positive_ascending_and_different(targets: list[float]) -> None:
     with pytest.raises(UserError, match=r"pruning.targets"):
-        validate(PruningConfig, {"masks": {}, "targets": targets}, "pruning")
+        validate(PruningConfig, CONFIG.model_dump(mode="json") | {"targets": targets}, "pruning")
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=4, unique=True), st.floats(0.01, 1))
 def test_all_targets_hold_the_main_one(targets: list[float], target: float) -> None:
-    config = PruningConfig(masks=MaskConfig(), target=target, targets=tuple(sorted(targets)))
+    config = quick_pruning(target=target, targets=sorted(targets))
     assert list(config.all_targets) == sorted({*targets, target})
