@@ -8,6 +8,7 @@ its stages.
 import logging
 import os
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
 from sparsity_lab.model.machine import prepare_processor
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
-from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
+from sparsity_lab.results.metrics_log import METRICS_FILE
 from sparsity_lab.results.record import (
     CurvePoint,
     RunRecord,
@@ -65,17 +66,18 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
     started, root = time.monotonic(), Path(config.root).absolute()
     tokens = prepare(config.corpus, config.tokenizer, root)
     prepared = time.monotonic()
-    model_folder = trained_model(config, tokens, root)
-    trained = time.monotonic()
     folder = root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}"
     with track(
         config.logger, folder, name=folder.name, group=config.sweep, settings=config.model_dump(mode="json")
     ) as tracker:
         write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        model_folder, is_new = trained_model(config, tokens, root, tracker.loggers)
+        trained = time.monotonic()
         link(folder / "tokens", tokens)
         link(folder / "model", model_folder)
         write_text(folder / METRICS_FILE, (model_folder / METRICS_FILE).read_text())
-        tracker.replay(folder / METRICS_FILE)
+        if not is_new:
+            tracker.replay(folder / METRICS_FILE)
         circuit_folders = task_circuits(config, tokens, model_folder, root)
         for task, circuit_folder in circuit_folders.items():
             link(folder / "circuits" / task, circuit_folder)
@@ -92,8 +94,13 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
     return record
 
 
-def trained_model(config: RunConfig, tokens: Path, root: Path) -> Path:
-    """Stage `model`: the trained model's folder; an interrupted training goes on from its last checkpoint."""
+def trained_model(
+    config: RunConfig, tokens: Path, root: Path, loggers: Callable[[Path], list[Any]]
+) -> tuple[Path, bool]:
+    """Stage `model`: the trained model's folder, and whether it was trained just now.
+
+    An interrupted training goes on from its last checkpoint. `loggers` makes those of a folder.
+    """
     about = {
         "stage": "model",
         "version": MODEL_VERSION,
@@ -127,11 +134,13 @@ def trained_model(config: RunConfig, tokens: Path, root: Path) -> Path:
             module = SparseModule(model, config.trainer, n_steps, config.sparsity)
         else:
             module = DenseModule(model, config.trainer, n_steps)
-        final = fit(module, data, folder, [MetricsLog(folder)], config.name)
+        final = fit(module, data, folder, loggers(folder), config.name)
         save_model(model, folder)
         write_json(folder / VALIDATION, final)
 
-    return build(root / "models" / f"{config.name}-{content_hash(about)}", about, make, resume=True)
+    folder = root / "models" / f"{config.name}-{content_hash(about)}"
+    is_new = not folder.exists()
+    return build(folder, about, make, resume=True), is_new
 
 
 def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:

@@ -1,12 +1,13 @@
 """Which nodes a task needs, learned as one gate per node (Gao et al. 2025, §2.2, App. A.5).
 
-1. every node has a parameter tau in [-1, 1]; its gate is open where tau > 0, a shut node is frozen at its mean;
+1. every node has a parameter tau in [-1, 1]; where tau > 0 its gate is open, else it is frozen at its mean;
 2. minimise two-way cross-entropy + coefficient · (number of open gates), by AdamW with clipped gradients;
-3. the paper fixes the coefficient and searches it per model and task. Here it is, by default, a multiplier that rises
-   while the loss is below the target and falls while above, so that each task finds its own and nothing collapses;
+3. the paper fixes the coefficient and searches it per model and task. Here it is, by default, a multiplier
+   that rises while the loss is below the target and falls while above, so that each task finds its own;
 4. gates that have shut firmly are dropped for good, and the model computes without them.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,7 +28,8 @@ from sparsity_lab.model.transformer import Transformer
 class MaskConfig(Config):
     """Mask learning. `penalty` "fixed" is the paper's; "target" adapts `k_coef` to hold the loss at `target`.
 
-    `rate`: by how much log k_coef may move in a step. `drop_below`: tau at which a node is gone for good (-1: never).
+    `start` "noise" is the paper's: all gates alike but for noise. `rate`: by how much log k_coef may rise in a
+    step. `drop_below`: the tau below which a node is gone for good (-1: never).
     """
 
     steps: PositiveInt = 200
@@ -76,14 +78,19 @@ def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = No
 def learn_masks(
     model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskConfig, seed: int
 ) -> LearnedMasks:
-    """Learn the gates of one task on the training pairs in `batch`; `model`'s weights must not require gradients."""
+    """Learn the gates of one task on the training pairs in `batch`.
+
+    `model`'s weights must not require gradients; `means_n` holds what shut nodes are frozen at.
+    """
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
     sampler = PairSampler(batch, config.pairs, generator)
     noise_n = config.noise_scale * torch.randn(layout.size, generator=generator)
     tau_n = config.noise_bias + noise_n
     if config.start == "attribution":
-        tau_n += (1 - config.noise_bias) * attribution_order(model, means_n, [sampler.draw() for _ in range(4)])
+        tau_n += (1 - config.noise_bias) * attribution_order(
+            model, means_n, [sampler.draw() for _ in range(4)]
+        )
     tau_n = tau_n.clamp(-1, 1).requires_grad_()
     live_n = torch.ones(layout.size, dtype=torch.bool)
     optimizer = torch.optim.AdamW(
@@ -102,7 +109,7 @@ def learn_masks(
         tap = gate_nodes(layout, tau_n, means_n, config.temperature)
         loss = two_way_loss(answer_difference(small, rows, tap), rows.label_b)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         assert tau_n.grad is not None
         with torch.no_grad():
             tau_n.grad += k_coef * heaviside_slope(tau_n, config.temperature)
@@ -117,7 +124,7 @@ def learn_masks(
         smoothed = losses[-1] if smoothed is None else 0.8 * smoothed + 0.2 * losses[-1]
         if config.penalty == "target":
             error = (config.target - smoothed) / config.target
-            k_coef *= 2.718281828 ** (config.rate * max(-3.0, min(1.0, error)))
+            k_coef *= math.e ** (config.rate * max(-3.0, min(1.0, error)))
         if (step + 1) % config.drop_every == 0:
             live_n = live_n & (tau_n.detach() >= config.drop_below)
             small = compact(model, live_n, means_n)
@@ -127,21 +134,22 @@ def learn_masks(
 def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBatch]) -> Tensor:
     """From 1 for the node of largest gradient attribution down to 0, by the logarithm of its rank (n).
 
-    Attribution is the size of the loss's slope in a node's gate, all gates open. Gates that start so shut one after
-    another, the least important first. Started all alike, those of a task that the model answers with certainty shut
-    together, since its loss hardly has a gradient, and a chain of shut gates passes none that could open it again.
+    Attribution is the size of the loss's slope in a node's gate, all gates open. Gates that start so shut one
+    after another, the least important first. Started all alike, those of a task that the model answers with
+    certainty shut together, since its loss hardly has a gradient, and a chain of shut gates passes none that
+    could open it again.
     """
     tau_n = torch.ones_like(means_n, requires_grad=True)
     tap = gate_nodes(NodeLayout(model.config), tau_n, means_n, 1.0)
     for rows in batches:
-        two_way_loss(answer_difference(model, rows, tap), rows.label_b).backward()  # type: ignore[no-untyped-call]
+        two_way_loss(answer_difference(model, rows, tap), rows.label_b).backward()
     assert tau_n.grad is not None
     rank_n = tau_n.grad.abs().argsort(descending=True, stable=True).argsort()
     return 1 - (1 + rank_n).log() / torch.tensor(float(len(rank_n))).log()
 
 
 class PairSampler:
-    """Draws whole pairs at random, those of a draw of similar length: a shuffled order of buckets, again and again."""
+    """Draws whole pairs at random, those of one draw of similar length: every pair once, then all again."""
 
     def __init__(self, batch: TaskBatch, pairs: int, generator: torch.Generator) -> None:
         self.batch, self.generator = batch, generator

@@ -1,13 +1,13 @@
 """From learned gates to circuits (Gao et al. 2025, §2.2, App. A.5).
 
-1. order the nodes by tau and bisect for the smallest number whose calibrated loss on the selection pairs meets the
-   target; the calibration, a scale and a shift of the two-way logits, is fitted at each size;
-2. polish: the paper's pruning leaves nodes that can go, so try to drop kept ones, those with the smallest estimated
+1. order the nodes by tau and bisect for the smallest number whose calibrated loss on the selection pairs
+   meets the target; the calibration, a scale and a shift of the two-way logits, is fitted at each size;
+2. polish: the paper's pruning leaves nodes that can go, so drop kept ones, those with the smallest estimated
    effect first, as long as the target is met;
-3. report both splits: the selection pairs, which chose the circuit, and the test pairs, which nothing has seen.
+3. report both splits: the selection pairs, which chose the circuit, and the test pairs, unseen so far.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -25,9 +25,15 @@ from sparsity_lab.circuits.masks import LearnedMasks, MaskConfig, answer_differe
 from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.model.transformer import Transformer
 
+Provenance = dict[str, str | int | float | bool | None]
+
 
 class PruningConfig(Config):
-    """How circuits are found. `target` (nats) is the one that models are compared at; `targets` give the curve."""
+    """How circuits are found.
+
+    `target` (nats) is the loss that models are compared at, `targets` give the curve; `retries`: further
+    trainings of the masks, with other seeds, where one went astray.
+    """
 
     masks: MaskConfig
     target: PositiveFloat = 0.15
@@ -94,7 +100,7 @@ class Pruner:
         return select, test
 
     def smallest_prefix(self, order_n: Tensor, target: float) -> Tensor | None:
-        """The first nodes of `order_n`, as few as bisection finds, that meet `target`; None if even all do not."""
+        """The first nodes of `order_n`, as few as bisection finds, that meet `target`; None if all do not."""
 
         def kept(size: int) -> Tensor:
             return torch.zeros(len(order_n), dtype=torch.bool).index_fill(0, order_n[:size], True)
@@ -105,22 +111,25 @@ class Pruner:
     def polish(self, kept_n: Tensor, target: float, rounds: int = 4) -> Tensor:
         """Drop kept nodes, those of least estimated effect first, as many as still meet `target`."""
         for _ in range(rounds):
-            nodes_k = kept_n.nonzero().flatten()
-            order_k = nodes_k[self.effects(kept_n)[nodes_k].argsort(stable=True)]
-            narrow = compact(self.model, kept_n, self.means_n)
-
-            def without(size: int, kept_n: Tensor = kept_n, order_k: Tensor = order_k) -> Tensor:
-                return kept_n.index_fill(0, order_k[:size], False)
-
-            size = bisect(0, len(order_k), lambda size: self.select_loss(without(size), narrow) > target)
-            dropped = (len(order_k) if size is None else size) - 1
-            if dropped < 1:
+            fewer_n = self._drop_prefix(kept_n, target)
+            if torch.equal(fewer_n, kept_n):
                 break
-            kept_n = without(dropped)
+            kept_n = fewer_n
         return kept_n
 
+    def _drop_prefix(self, kept_n: Tensor, target: float) -> Tensor:
+        nodes_k = kept_n.nonzero().flatten()
+        order_k = nodes_k[self.effects(kept_n)[nodes_k].argsort(stable=True)]
+        narrow = compact(self.model, kept_n, self.means_n)
+
+        def without(size: int) -> Tensor:
+            return kept_n.index_fill(0, order_k[:size], False)
+
+        too_many = bisect(0, len(order_k), lambda size: self.select_loss(without(size), narrow) > target)
+        return without((too_many or len(order_k)) - 1)
+
     def effects(self, kept_n: Tensor) -> Tensor:
-        """First-order estimate of how much the calibrated selection loss rises when a kept node is frozen (n)."""
+        """First-order estimate of the rise of the calibrated selection loss when a node is frozen (n)."""
         select, layout = self.data.select, NodeLayout(self.model.config)
         calibration, _, _ = self.scores(kept_n)
         tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
@@ -154,8 +163,8 @@ def bisect(low: int, high: int, meets: Callable[[int], bool]) -> int | None:
 def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningConfig) -> list[Circuit]:
     """One circuit for each target that some set of nodes meets, from one training of the masks.
 
-    Training that went astray (a circuit of more than half the nodes, or none) is repeated with another seed, at a
-    tighter loss to aim at; the smallest circuit of all tries is taken.
+    Training that went astray (a circuit of more than half the nodes, or none) is repeated with another seed,
+    at a tighter loss to aim at; the smallest circuit of all tries is taken.
     """
     best: dict[float, tuple[Tensor, LearnedMasks, int]] = {}
     for attempt in range(config.retries + 1):
@@ -171,17 +180,19 @@ def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningCon
                 best[target] = kept_n, masks, attempt
         if config.target in best and best[config.target][0].float().mean() < 0.5:
             break
-    return [
-        make_circuit(pruner, pruner.polish(kept_n, target) if config.polish else kept_n, task, model_name, target, {
+    circuits = []
+    for target, (kept_n, masks, attempt) in sorted(best.items()):
+        polished_n = pruner.polish(kept_n, target) if config.polish else kept_n
+        provenance: Provenance = {
             "method": "masks",
             "penalty": config.masks.penalty,
             "k_coef": masks.k_coef,
             "steps": config.masks.steps,
             "attempt": attempt,
             "nodes_before_polish": int(kept_n.sum()),
-        })
-        for target, (kept_n, masks, attempt) in sorted(best.items())
-    ]  # fmt: skip
+        }
+        circuits.append(make_circuit(pruner, polished_n, task, model_name, target, provenance))
+    return circuits
 
 
 def make_circuit(
@@ -190,7 +201,7 @@ def make_circuit(
     task: str,
     model_name: str,
     target: float,
-    provenance: dict[str, str | int | float | bool | None],
+    provenance: Provenance,
 ) -> Circuit:
     """The record of the circuit that keeps `kept_n`."""
     calibration, select, test = pruner.scores(kept_n)
