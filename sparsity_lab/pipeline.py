@@ -49,6 +49,7 @@ from sparsity_lab.results.record import (
     geometric_mean,
     write_record,
 )
+from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.tracking import track
 from sparsity_lab.training.fit import fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule
@@ -88,8 +89,9 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
             folder / "timings.json",
             {"prepare": prepared - started, "train": trained - prepared, "circuits": finished - trained},
         )
+        picture = draw_run(record, folder / METRICS_FILE, folder / "run.png")
         circuits = [path for f in circuit_folders.values() for path in f.glob("circuit-*.json")]
-        tracker.log_record(record, model=model_folder, circuits=circuits)
+        tracker.log_record(record, model=model_folder, circuits=circuits, plots=[picture])
     log.info("%s: done in %.0f s, record in %s", folder.name, finished - started, folder)
     return record
 

@@ -28,8 +28,8 @@ from sparsity_lab.model.transformer import Transformer
 class MaskConfig(Config):
     """Mask learning. `penalty` "fixed" is the paper's; "target" adapts `k_coef` to hold the loss at `target`.
 
-    `start` "noise" is the paper's: all gates alike but for noise. `rate`: by how much log k_coef may rise in a
-    step. `drop_below`: the tau below which a node is gone for good (-1: never).
+    `start` "noise" is the paper's: all gates alike but for noise. `rate`: by how much log k_coef may rise in
+    a step. `drop_below`: the tau below which a node is gone for good (-1: never).
     """
 
     steps: PositiveInt = 200
