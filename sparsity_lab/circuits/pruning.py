@@ -131,10 +131,10 @@ class Pruner:
     def effects(self, kept_n: Tensor) -> Tensor:
         """First-order estimate of the rise of the calibrated selection loss when a node is frozen (n)."""
         select, layout = self.data.select, NodeLayout(self.model.config)
-        calibration, _, _ = self.scores(kept_n)
         tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
         narrow = compact(self.model, kept_n, self.means_n)
         difference_b = answer_difference(narrow, select, gate_nodes(layout, tau_n, self.means_n, 1.0))
+        calibration = calibrate(difference_b.detach(), select.label_b)
         loss = two_way_loss(calibration.scale * difference_b + calibration.shift, select.label_b)
         (slope_n,) = torch.autograd.grad(loss, tau_n)
         return -slope_n  # opening a gate lowers the loss by this much per unit
