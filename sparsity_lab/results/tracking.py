@@ -64,7 +64,7 @@ class Tracker:
             return
         try:
             self._mirror(record, model, sorted(circuits), sorted(plots))
-        except (wandb.Error, OSError) as error:
+        except (wandb.Error, OSError, ValueError) as error:
             log.warning("W&B did not take the results (%s); the run's own record is complete", error)
 
     def _mirror(self, record: RunRecord, model: Path | None, circuits: list[Path], plots: list[Path]) -> None:
@@ -93,7 +93,8 @@ def _artifact(name: str, kind: str, paths: list[Path]) -> wandb.Artifact:
         if path.is_dir():
             artifact.add_dir(str(path), policy="immutable")
         else:
-            artifact.add_file(str(path), policy="immutable")
+            name_in_artifact = f"{path.parent.name}/{path.name}"  # every task has a circuit of each target
+            artifact.add_file(str(path), name=name_in_artifact, policy="immutable")
     return artifact
 
 

@@ -77,12 +77,17 @@ def _mirror_one_run(folder: Path, config: LoggerConfig) -> None:
     model = folder / "model"
     model.mkdir(parents=True)
     (model / "weights.safetensors").write_bytes(b"weights")
-    (folder / "t.json").write_text("{}")
+    circuits = [
+        folder / task / "circuit-0.15.json" for task in ("with_as", "with_open")
+    ]  # one name, two tasks
+    for circuit in circuits:
+        circuit.parent.mkdir()
+        circuit.write_text("{}")
     with track(config, folder, name=record.name, group="s", settings=record.config) as tracker:
         for step in (1, 2):
             tracker.loggers()[0].log_metrics({"train/loss": 3.0 / step, "tokens": 128.0 * step}, step)
         write_record(record, folder)
-        tracker.log_record(record, model=model, circuits=[folder / "t.json"])
+        tracker.log_record(record, model=model, circuits=circuits)
 
 
 @pytest.mark.parametrize("key", [None, SECRET], ids=["no key", "key, no network"])
@@ -115,6 +120,11 @@ def test_auto_is_offline_within_the_run_folder(
         assert not path.is_file() or SECRET.encode() not in path.read_bytes(), path
     assert SECRET not in caplog.text
     assert capfd.readouterr() == ("", "")  # W&B leaves the talking to us
+
+
+def test_wandb_takes_circuits_of_the_same_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _mirror_one_run(tmp_path / "run", LoggerConfig(kind="wandb", mode="offline"))
+    assert "did not take" not in caplog.text
 
 
 def test_runs_of_one_process_do_not_mix(tmp_path: Path) -> None:
