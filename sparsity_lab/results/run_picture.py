@@ -5,6 +5,7 @@ from pathlib import Path
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from sparsity_lab import metrics
 from sparsity_lab.results.record import RunRecord
@@ -35,7 +36,7 @@ def _figure(record: RunRecord, metrics_csv: Path) -> Figure:
     beside.plot(*_column(rows, metrics.KEPT_FRACTION.name), color=BRIGHT, linestyle="--")
     beside.set_ylim(0, 1.05)
     beside.set_ylabel("kept fraction of the weights (dashed)", color=BRIGHT)
-    curves.legend(frameon=False, loc="upper right")
+    curves.legend(frameon=False, loc="lower left")
 
     found = sorted(
         (task for task in record.tasks if task.status == "circuit"),
@@ -47,7 +48,9 @@ def _figure(record: RunRecord, metrics_csv: Path) -> Figure:
         targets = [point.target for point in task.curve]
         sizes.scatter(edges, [row] * len(edges), c=targets, cmap="viridis", vmin=0, vmax=0.5)
     sizes.set_yticks(range(len(found)), [task.task for task in found], fontsize=8)
-    sizes.set(xscale="log", xlabel="edges of the circuit, one dot a target loss (dark: strict, light: lax)")
+    sizes.set(xscale="log", xlabel="edges, a dot for each target loss (dark: strict)")
+    sizes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    sizes.xaxis.set_minor_formatter(NullFormatter())
     asked, learned = len(record.tasks), int(record.metrics[metrics.TASKS_LEARNED.name])
     sizes.set_title(f"circuits; {learned} of {asked} tasks learned")
     return figure
