@@ -24,3 +24,6 @@ NODE_SITES = tuple(site for site in Site if site is not Site.RESID)
 
 Tap = Callable[[Site, int, Tensor], Tensor]
 """`tap(site, layer, x_btc) -> x_btc`; at `Site.RESID` the second argument is the boundary, else the layer."""
+
+Start = tuple[int, Tensor]
+"""(boundary, x_btd): the residual stream from which a forward pass goes on."""

@@ -12,7 +12,7 @@ k d_head, v vocabulary.
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import PositiveInt, model_validator
@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from sparsity_lab.base import Config
 from sparsity_lab.model.attention import causal_attention
 from sparsity_lab.model.kernels import abs_top_k
-from sparsity_lab.model.sites import NODE_SITES, Site, Tap
+from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
 
 
 class ModelConfig(Config):
@@ -178,25 +178,38 @@ class Transformer(nn.Module):
             self.bigram = nn.Parameter(table_vv) if config.bigram == "learned" else None
         self._initialise()
 
-    def forward(self, tokens_bt: Tensor, tap: Tap | None = None, positions_b: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_bt: Tensor,
+        tap: Tap | None = None,
+        positions_b: Tensor | None = None,
+        start: Start | None = None,
+    ) -> Tensor:
         """Logits (b, t, v); with `positions_b` only those of one position in each row, (b, v).
 
+        `start` gives the residual stream at a boundary: what comes before it is not computed.
+
         Raises:
-            ValueError: a row is longer than n_ctx where positions are embedded.
+            ValueError: a row is longer than n_ctx where positions are embedded, or there is no such boundary.
         """
-        x_btd, embedded_tp = self._embed(tokens_bt)
+        positions_tp = self._positions(tokens_bt.shape[1])
+        first, x_btd = (0, self._embed(tokens_bt, positions_tp)) if start is None else start
+        read_tp = positions_tp if self.config.d_pos else None
+        last = 2 * len(self.blocks)
+        if not 0 <= first <= last:
+            raise ValueError(f"boundary {first}: there are 0 to {last}")
 
         def at(site: Site, layer: int, x_btc: Tensor) -> Tensor:
             if site in self.config.activation_sites and site is not Site.RESID:
                 x_btc = abs_top_k(x_btc, max(1, round(self.config.activation_fraction * x_btc.shape[-1])))
             return x_btc if tap is None else tap(site, layer, x_btc)
 
-        for layer, block in enumerate(self.blocks):
-            x_btd = at(Site.RESID, 2 * layer, x_btd)
-            x_btd = x_btd + block.attention(x_btd, embedded_tp, layer, at)  # type: ignore[operator]
-            x_btd = at(Site.RESID, 2 * layer + 1, x_btd)
-            x_btd = x_btd + block.mlp(x_btd, embedded_tp, layer, at)  # type: ignore[operator]
-        x_btd = at(Site.RESID, 2 * len(self.blocks), x_btd)
+        for boundary in range(first, last):
+            layer, is_mlp = divmod(boundary, 2)
+            block: Any = self.blocks[layer]
+            x_btd = at(Site.RESID, boundary, x_btd)
+            x_btd = x_btd + (block.mlp if is_mlp else block.attention)(x_btd, read_tp, layer, at)
+        x_btd = at(Site.RESID, last, x_btd)
         if positions_b is not None:
             row_b = torch.arange(len(positions_b), device=x_btd.device)
             x_btd, tokens_bt = x_btd[row_b, positions_b], tokens_bt[row_b, positions_b]
@@ -220,14 +233,16 @@ class Transformer(nn.Module):
                 found[f"{name}.bias"] = module.bias, None
         return found
 
-    def _embed(self, tokens_bt: Tensor) -> tuple[Tensor, Tensor | None]:
-        x_btd = self.embedding(tokens_bt)
+    def _positions(self, length: int) -> Tensor | None:
         if self.positions is None:
-            return x_btd, None
-        if tokens_bt.shape[1] > self.config.n_ctx:
-            raise ValueError(f"{tokens_bt.shape[1]} tokens, but the context is {self.config.n_ctx}")
-        embedded_tp = self.positions.weight[: tokens_bt.shape[1]]
-        return (x_btd, embedded_tp) if self.config.d_pos else (x_btd + embedded_tp, None)
+            return None
+        if length > self.config.n_ctx:
+            raise ValueError(f"{length} tokens, but the context is {self.config.n_ctx}")
+        return self.positions.weight[:length]
+
+    def _embed(self, tokens_bt: Tensor, positions_tp: Tensor | None) -> Tensor:
+        x_btd = self.embedding(tokens_bt)
+        return x_btd if positions_tp is None or self.config.d_pos else x_btd + positions_tp
 
     def _initialise(self) -> None:
         """As GPT-2: 0.02, less by sqrt(2 · n_layer) for what writes to the residual stream; zero biases."""
