@@ -20,18 +20,29 @@ ROOMS = {
     "training": ("base", "model"),
     "circuits": ("base", "model", "data.tokenizer", "data.lexicon"),
     "circuits.circuit": ("base",),
-    "results": ("base", "circuits.circuit"),
-    "results.record": ("base", "circuits.circuit"),
+    "circuits.evidence": ("base", "circuits.circuit"),
+    "results": ("base", "circuits.circuit", "circuits.evidence"),
+    "results.record": ("base", "circuits.circuit", "circuits.evidence"),
     "sweeper": ("base",),
-    "analysis": ("base", "circuits.circuit", "results.record", "results.remote"),
+    "analysis": ("base", "circuits.circuit", "circuits.evidence", "results.record", "results.remote"),
 }
-OF_ITSELF = {"circuits.circuit", "results.record"}  # a module's own rule: not even the rest of its room
+OF_ITSELF = {
+    "circuits.circuit",
+    "circuits.evidence",
+    "results.record",
+}  # a module's own rule: not even the rest of its room
 # room → the only packages from outside; torch-free rooms → what they may not import
-ONLY = {"base": {"pydantic", "filelock"}, "metrics": set[str](), "circuits.circuit": set[str]()}
+ONLY = {
+    "base": {"pydantic", "filelock"},
+    "metrics": set[str](),
+    "circuits.circuit": set[str](),
+    "circuits.evidence": set[str](),
+}
 TORCH = {"torch", "lightning", "safetensors", "torchmetrics"}
 NEVER = {
     "base": TORCH,
     "circuits.circuit": TORCH,
+    "circuits.evidence": TORCH,
     "results.record": TORCH,
     "results.logger": TORCH | {"wandb"},
     "results.remote": TORCH,

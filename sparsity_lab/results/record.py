@@ -20,12 +20,14 @@ from pydantic import field_validator
 from sparsity_lab import metrics as names
 from sparsity_lab.base import Config, UserError, read_json, validate, write_json
 from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.circuits.evidence import Check
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 1
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}  # n: plain record of schema n → of n + 1
+SCHEMA_VERSION = 2
+# n: plain record of schema n → of n + 1; 2 added the tasks' evidence, which a record of 1 has not
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
 
 RECORD = "record.json"
 PACKAGES = (
@@ -60,7 +62,8 @@ class TaskResult(Config):
     `status`: "circuit" (one was found at the main target); "no_circuit" (learned, yet none meets the target);
     "not_learned" (unpruned loss above the target); "not_askable" (the tokenizer cannot pose it);
     "empty_solves" (the circuit without nodes already meets the target). `reason` is one sentence, empty for
-    "circuit". `circuit` is the main target's circuit file, relative to the run's folder.
+    "circuit". `circuit` is the main target's circuit file, relative to the run's folder, and `evidence` the
+    checks that were made of that circuit.
     """
 
     task: str
@@ -69,6 +72,7 @@ class TaskResult(Config):
     unpruned: Scores | None
     curve: tuple[CurvePoint, ...]
     circuit: str | None
+    evidence: tuple[Check, ...] = ()
 
 
 class RunRecord(Config):

@@ -72,6 +72,8 @@ class Tracker:
         run.config.update(record.config, allow_val_change=True)
         run.summary.update({**record.metrics, "name": record.name, "config_hash": record.config_hash})
         run.log({"tasks": _table(record)})
+        if any(task.evidence for task in record.tasks):
+            run.log({"evidence": _evidence_table(record)})
         for plot in plots:
             run.log({f"plots/{plot.stem}": wandb.Image(str(plot))})
         for name in (RECORD, METRICS_FILE):
@@ -85,6 +87,22 @@ class Tracker:
 def _table(record: RunRecord) -> wandb.Table:
     frame = to_frame([record]).astype(object)
     return wandb.Table(columns=list(frame.columns), data=frame.where(frame.notna(), None).to_numpy())
+
+
+def _evidence_table(record: RunRecord) -> wandb.Table:
+    """A row for each check of each task; its numbers in one cell, "name value unit; ..."."""
+    rows: list[Iterable[Any]] = [
+        [
+            task.task,
+            check.name,
+            check.verdict,
+            "; ".join(f"{m.name} {m.value:.4g} {m.unit}" for m in check.values),
+            check.sentence,
+        ]
+        for task in record.tasks
+        for check in task.evidence
+    ]
+    return wandb.Table(columns=["task", "check", "verdict", "values", "sentence"], data=rows)
 
 
 def _artifact(name: str, kind: str, paths: list[Path]) -> wandb.Artifact:

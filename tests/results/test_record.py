@@ -11,6 +11,7 @@ import pytest
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError
 from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.circuits.evidence import Check, Measured
 from sparsity_lab.results import record as module
 from sparsity_lab.results.record import (
     CurvePoint,
@@ -93,6 +94,16 @@ def test_s10_a_record_read_back_equals_the_record_written(tmp_path: Path) -> Non
     assert read_record(tmp_path / "run") == record
 
 
+def test_s10_evidence_is_read_back(tmp_path: Path) -> None:
+    loss = Measured(name="loss without the circuit", value=0.1 + 0.2, unit="nats")
+    check = Check(name="necessity", verdict="for", values=(loss,), sentence="It breaks.")
+    record = make()
+    tasks = (record.tasks[0].model_copy(update={"evidence": (check,)}), *record.tasks[1:])
+    record = record.model_copy(update={"tasks": tasks})
+    write_record(record, tmp_path)
+    assert read_record(tmp_path) == record
+
+
 def test_s10_writing_what_was_read_gives_the_same_bytes(tmp_path: Path) -> None:
     first = write_record(make(), tmp_path / "a").read_bytes()
     assert write_record(read_record(tmp_path / "a"), tmp_path / "b").read_bytes() == first
@@ -110,6 +121,13 @@ def test_s10_a_newer_schema_reads_an_older_record(tmp_path: Path, monkeypatch: p
     old = _without(record.model_dump(mode="json"), "name") | {"label": "renamed", "schema_version": 1}
     (tmp_path / "record.json").write_text(json.dumps(old))
     assert read_record(tmp_path) == record.model_copy(update={"name": "renamed", "schema_version": 3})
+
+
+def test_s10_a_record_of_schema_1_has_no_evidence(tmp_path: Path) -> None:
+    plain = make().model_dump(mode="json") | {"schema_version": 1}
+    plain["tasks"] = [_without(task, "evidence") for task in plain["tasks"]]
+    (tmp_path / "record.json").write_text(json.dumps(plain))
+    assert read_record(tmp_path) == make()
 
 
 def test_every_older_schema_has_an_upgrade() -> None:

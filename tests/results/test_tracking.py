@@ -1,6 +1,7 @@
 """Tracking writes metrics.csv always, mirrors offline without key or network, and keeps secrets out (S11)."""
 
 import csv
+import json
 import logging
 import os
 import socket
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader
 
 from sparsity_lab.base import UserError, validate
 from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.circuits.evidence import Check, Measured
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, write_record
@@ -42,11 +44,21 @@ def _closed_address() -> str:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
+LOSS = Measured(name="loss without it", value=0.75, unit="nats")
+CHECK = Check(name="necessity", verdict="for", values=(LOSS,), sentence="It breaks.")
+
+
 def _record(name: str = "a") -> RunRecord:
     point = CurvePoint(target=0.15, nodes=3, edges=4, select=SCORES, test=SCORES)
     tasks = (
         TaskResult(
-            task="t", status="circuit", reason="", unpruned=SCORES, curve=(point,), circuit="circuits/t.json"
+            task="t",
+            status="circuit",
+            reason="",
+            unpruned=SCORES,
+            curve=(point,),
+            circuit="circuits/t.json",
+            evidence=(CHECK,),
         ),
         TaskResult(task="u", status="not_learned", reason="Loss 2.", unpruned=SCORES, curve=(), circuit=None),
     )
@@ -111,6 +123,9 @@ def test_auto_is_offline_within_the_run_folder(
     assert f"wandb sync {local}" in caplog.text
     assert ("no connection" if key else "no key") in caplog.text
     assert (local / "files" / "record.json").exists()
+    (table,) = (local / "files" / "media" / "table").glob("evidence*.json")
+    told = ["t", "necessity", "for", "loss without it 0.75 nats", "It breaks."]
+    assert json.loads(table.read_text())["data"] == [told]
     assert "did not take" not in caplog.text
     assert wandb.run is None
     assert "WANDB_DATA_DIR" not in os.environ
