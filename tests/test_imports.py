@@ -88,7 +88,8 @@ def room_of(module: str, rooms: object) -> str | None:
 
 
 MODULES = modules()
-FREE = ("", "run", "pipeline", "stages", "config")  # the package itself, and those that know every room
+# the package itself, and those that know every room
+FREE = ("", "run", "pipeline", "stages", "config", "bench", "plain")
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(FREE)))

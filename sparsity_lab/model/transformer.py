@@ -111,6 +111,7 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.d_head, channels = config.d_head, config.heads * config.d_head
+        self.mix = causal_attention
         self.read = Read(config)
         self.q = nn.Linear(config.d_read, channels)
         self.k = nn.Linear(config.d_read, channels)
@@ -123,7 +124,7 @@ class Attention(nn.Module):
         q_bhtk = self._heads(at(Site.ATTN_Q, layer, self.q(read_btr)))
         k_bhtk = self._heads(at(Site.ATTN_K, layer, self.k(read_btr)))
         v_bhtk = self._heads(at(Site.ATTN_V, layer, self.v(read_btr)))
-        mixed_bhtk = causal_attention(q_bhtk, k_bhtk, v_bhtk, self.sink)
+        mixed_bhtk = self.mix(q_bhtk, k_bhtk, v_bhtk, self.sink)
         return at(Site.ATTN_OUT, layer, self.out(mixed_bhtk.transpose(1, 2).flatten(2)))
 
     def _heads(self, x_btc: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 from sparsity_lab import metrics
 from sparsity_lab.base import Config, UserError
 from sparsity_lab.model.checkpoints import count_weights
-from sparsity_lab.model.sites import Site
+from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.projection import fraction_for, project
 from sparsity_lab.training.schedules import kept_fraction, sharkfin
@@ -83,6 +83,10 @@ class DenseModule(lightning.LightningModule):
         """Scheduled share of nonzero weights after `step` optimizer steps."""
         return 1.0
 
+    def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
+        """Mean cross-entropy of each window's next tokens, in nats per token."""
+        return cross_entropy(self.model(windows[:, :-1], tap), windows[:, 1:])
+
     def training_step(self, windows: Tensor, index: int) -> Tensor:
         logged = self.global_step % self.config.log_every == 0
         silent: list[Tensor] = []
@@ -92,19 +96,24 @@ class DenseModule(lightning.LightningModule):
                 silent.append((x == 0).flatten(0, -2).all(0).sum())
             return x
 
-        loss = cross_entropy(self.model(windows[:, :-1], tap if logged else None), windows[:, 1:])
+        loss = self.loss(windows, tap if logged else None)
         self._require_finite("loss", loss)
         if logged:
             dead = torch.stack(silent).sum().float()
             self.log_dict({metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: dead})
         return loss
 
-    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+    def scale_gradients(self) -> Tensor:
+        """Normalise or clip the gradients in place; returns their root mean square before."""
         rms = gradient_rms(list(self.model.parameters()))
-        self._require_finite("gradient", rms)  # before it reaches the weights that the next checkpoint holds
         scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_div_(gradients, scale.clamp(min=1e-12))
+        return rms
+
+    def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        rms = self.scale_gradients()
+        self._require_finite("gradient", rms)  # before it reaches the weights that the next checkpoint holds
         if self.global_step % self.config.log_every == 0:
             self.log(metrics.GRADIENT_RMS.name, rms)
 
@@ -130,7 +139,7 @@ class DenseModule(lightning.LightningModule):
                 final.append(x)
             return x
 
-        loss = cross_entropy(self.model(windows[:, :-1], tap), windows[:, 1:])
+        loss = self.loss(windows, tap)
         self.log(metrics.VALIDATION_LOSS.name, loss, on_epoch=True, batch_size=len(windows))
         self.log(metrics.KURTOSIS.name, kurtosis(final[0]).mean(), on_epoch=True, batch_size=len(windows))
 
@@ -172,14 +181,14 @@ class SparseModule(DenseModule):
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()
-
-        def project_weights(*args: Any) -> None:
-            kept = self.kept_fraction(self.global_step + 1)
-            for weight, axis in self.model.sparse_weights().values():
-                project(weight, kept, axis, self.sparsity.at_least)
-
-        configured["optimizer"].register_step_post_hook(project_weights)
+        configured["optimizer"].register_step_post_hook(lambda *_: self.project_weights())
         return configured
+
+    def project_weights(self) -> None:
+        """Zero all weights but those that the schedule keeps after this step."""
+        kept = self.kept_fraction(self.global_step + 1)
+        for weight, axis in self.model.sparse_weights().values():
+            project(weight, kept, axis, self.sparsity.at_least)
 
 
 def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
