@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsity_lab.model.attention import attention_pattern
-from sparsity_lab.model.sites import NODE_SITES, Site, Tap
+from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.training.modules import SparseModule
 from sparsity_lab.training.projection import kept_count
@@ -27,13 +27,19 @@ class PlainTransformer(Transformer):
             attention: Any = block.attention
             attention.mix = plain_attention
 
-    def forward(self, tokens_bt: Tensor, tap: Tap | None = None, positions_b: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        tokens_bt: Tensor,
+        tap: Tap | None = None,
+        position_b: Tensor | None = None,
+        start: Start | None = None,
+    ) -> Tensor:
         def thinned(site: Site, layer: int, x: Tensor) -> Tensor:
             if site in NODE_SITES:
                 x = plain_abs_top_k(x, max(1, round(self.fraction * x.shape[-1])))
             return x if tap is None else tap(site, layer, x)
 
-        return super().forward(tokens_bt, thinned, positions_b)
+        return super().forward(tokens_bt, thinned, position_b, start)
 
 
 class PlainSparseModule(SparseModule):
@@ -55,9 +61,11 @@ def plain_abs_top_k(x: Tensor, k: int) -> Tensor:
     return torch.zeros_like(x).scatter(-1, index, x.gather(-1, index))
 
 
-def plain_attention(q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None) -> Tensor:
+def plain_attention(
+    q_bhqk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
+) -> Tensor:
     """Attention through the whole pattern, with the sink as one more key."""
-    return attention_pattern(q_bhtk, k_bhtk, sink_h) @ v_bhtk
+    return attention_pattern(q_bhqk, k_bhtk, sink_h, position_b) @ v_bhtk
 
 
 @torch.no_grad()

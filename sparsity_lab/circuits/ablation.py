@@ -87,7 +87,7 @@ def mean_activations(model: Transformer, batches: Iterable[Tensor]) -> Tensor:
         return x_btc
 
     for tokens_bt in batches:
-        model(tokens_bt, tap, positions_b=torch.zeros(len(tokens_bt), dtype=torch.long))
+        model(tokens_bt, tap)
         positions += tokens_bt.numel()
     return (total_n / positions).float()
 

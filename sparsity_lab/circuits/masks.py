@@ -70,7 +70,7 @@ def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = No
     for chunk in order_b.split(rows):
         part = rows_of(batch, chunk)
         tokens_bt = part.tokens_bt[:, : int(part.last_b.max()) + 1]
-        logits_b2 = model(tokens_bt, tap, positions_b=part.last_b).gather(1, part.answers_b2)
+        logits_b2 = model(tokens_bt, tap, position_b=part.last_b).gather(1, part.answers_b2)
         parts.append(logits_b2[:, 0] - logits_b2[:, 1])
     return torch.cat(parts)[order_b.argsort()]
 

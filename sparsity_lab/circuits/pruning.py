@@ -99,13 +99,16 @@ class Pruner:
         _, select, test = self.scores(torch.ones_like(self.means_n, dtype=torch.bool))
         return select, test
 
-    def smallest_prefix(self, order_n: Tensor, target: float) -> Tensor | None:
-        """The first nodes of `order_n`, as few as bisection finds, that meet `target`; None if all do not."""
+    def smallest_prefix(self, order_n: Tensor, target: float, guess: int = 1) -> Tensor | None:
+        """The first nodes of `order_n`, as few as bisection finds, that meet `target`; None if all do not.
+
+        `guess`: a number of nodes to start from.
+        """
 
         def kept(size: int) -> Tensor:
             return torch.zeros(len(order_n), dtype=torch.bool).index_fill(0, order_n[:size], True)
 
-        size = bisect(0, len(order_n), lambda size: self.select_loss(kept(size)) <= target)
+        size = bisect(len(order_n), lambda size: self.select_loss(kept(size)) <= target, guess)
         return None if size is None else kept(size)
 
     def polish(self, kept_n: Tensor, target: float, rounds: int = 4) -> Tensor:
@@ -125,7 +128,7 @@ class Pruner:
         def without(size: int) -> Tensor:
             return kept_n.index_fill(0, order_k[:size], False)
 
-        too_many = bisect(0, len(order_k), lambda size: self.select_loss(without(size), narrow) > target)
+        too_many = bisect(len(order_k), lambda size: self.select_loss(without(size), narrow) > target)
         return without((too_many or len(order_k)) - 1)
 
     def effects(self, kept_n: Tensor) -> Tensor:
@@ -140,24 +143,28 @@ class Pruner:
         return -slope_n  # opening a gate lowers the loss by this much per unit
 
 
-def bisect(low: int, high: int, meets: Callable[[int], bool]) -> int | None:
-    """Smallest size in [low, high] that `meets`, if larger sizes do too; None if `high` does not.
+def bisect(most: int, meets: Callable[[int], bool], guess: int = 1) -> int | None:
+    """Smallest size from 1 to `most` that `meets`, if larger sizes do too; None if `most` does not.
 
-    Sizes are tried from the small end by doubling, since circuits are small.
+    From the guess, sizes are doubled until one meets, or halved until one does not, and what lies between is
+    halved then.
     """
-    size = max(low, 1)
-    while size < high and not meets(size):
-        low, size = size + 1, size * 2
-    if size < high or meets(high):
-        high = min(size, high)
-        while low < high:
-            middle = (low + high) // 2
-            if meets(middle):
-                high = middle
-            else:
-                low = middle + 1
-        return high
-    return None
+    low, high = 1, None  # the answer is at least `low`, and at most `high`
+    size = min(max(guess, 1), most)
+    while high is None or low < high:
+        if meets(size):
+            high = size
+        elif size == most:
+            return None
+        else:
+            low = size + 1
+        if high is None:
+            size = min(2 * size, most)
+        elif low == 1:
+            size = max(1, size // 2)
+        else:
+            size = (low + high) // 2
+    return high
 
 
 def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningConfig) -> list[Circuit]:
@@ -174,8 +181,9 @@ def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningCon
             pruner.model, pruner.means_n, pruner.data.train, masks_config, config.seed + attempt
         )
         order_n = masks.tau_n.argsort(descending=True, stable=True)
+        guess = int((masks.tau_n > 0).sum())
         for target in config.all_targets:
-            kept_n = pruner.smallest_prefix(order_n, target)
+            kept_n = pruner.smallest_prefix(order_n, target, guess)
             if kept_n is not None and (target not in best or kept_n.sum() < best[target][0].sum()):
                 best[target] = kept_n, masks, attempt
         if config.target in best and best[config.target][0].float().mean() < 0.5:

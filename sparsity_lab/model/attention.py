@@ -17,16 +17,21 @@ _flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def attention_pattern(q_bhtk: Tensor, k_bhtk: Tensor, sink_h: Tensor | None) -> Tensor:
-    """Causal attention probabilities (b, h, query, key); what the sink takes, a row lacks of 1."""
-    time = q_bhtk.shape[-2]
-    scores_bhqk = q_bhtk @ k_bhtk.transpose(-1, -2) / q_bhtk.shape[-1] ** 0.5
-    future = torch.ones(time, time, dtype=torch.bool, device=q_bhtk.device).triu(1)
-    scores_bhqk = scores_bhqk.masked_fill(future, float("-inf"))
+def attention_pattern(
+    q_bhqk: Tensor, k_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
+) -> Tensor:
+    """Causal attention probabilities (b, h, query, key); what the sink takes, a row lacks of 1.
+
+    There is a query for each key, or, with `position_b`, one in each row, at that position.
+    """
+    key_t = torch.arange(k_bhtk.shape[-2], device=k_bhtk.device)
+    future_bqt = key_t > (key_t[None, :, None] if position_b is None else position_b[:, None, None])
+    scores_bhqt = q_bhqk @ k_bhtk.transpose(-1, -2) / q_bhqk.shape[-1] ** 0.5
+    scores_bhqt = scores_bhqt.masked_fill(future_bqt.unsqueeze(1), float("-inf"))
     if sink_h is None:
-        return scores_bhqk.softmax(-1)
-    sink_bhq1 = sink_h.view(1, -1, 1, 1).expand(*scores_bhqk.shape[:3], 1).to(scores_bhqk.dtype)
-    return torch.cat([scores_bhqk, sink_bhq1], -1).softmax(-1)[..., :-1]
+        return scores_bhqt.softmax(-1)
+    sink_bhq1 = sink_h.view(1, -1, 1, 1).expand(*scores_bhqt.shape[:3], 1).to(scores_bhqt.dtype)
+    return torch.cat([scores_bhqt, sink_bhq1], -1).softmax(-1)[..., :-1]
 
 
 class _SinkAttention(torch.autograd.Function):
@@ -48,10 +53,14 @@ class _SinkAttention(torch.autograd.Function):
         return dq, dk, dv, d_sink_h.to(sink_h.dtype)
 
 
-def causal_attention(q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None) -> Tensor:
-    """Values mixed by `attention_pattern`, (b, h, t, d_head); fused on a CPU."""
+def causal_attention(
+    q_bhqk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
+) -> Tensor:
+    """Values mixed by `attention_pattern`, (b, h, query, d_head); fused on a CPU."""
+    if position_b is not None:
+        return attention_pattern(q_bhqk, k_bhtk, sink_h, position_b) @ v_bhtk
     if sink_h is None:
-        return scaled_dot_product_attention(q_bhtk, k_bhtk, v_bhtk, is_causal=True)
-    if q_bhtk.device.type == "cpu":
-        return _SinkAttention.apply(q_bhtk, k_bhtk, v_bhtk, sink_h)
-    return attention_pattern(q_bhtk, k_bhtk, sink_h) @ v_bhtk
+        return scaled_dot_product_attention(q_bhqk, k_bhtk, v_bhtk, is_causal=True)
+    if q_bhqk.device.type == "cpu":
+        return _SinkAttention.apply(q_bhqk, k_bhtk, v_bhtk, sink_h)
+    return attention_pattern(q_bhqk, k_bhtk, sink_h) @ v_bhtk

@@ -97,12 +97,11 @@ class Read(nn.Module):
         self.norm = RMSNorm(config.d_model)
         self.position_norm = RMSNorm(config.d_pos) if config.d_pos else None
 
-    def forward(self, x_btd: Tensor, positions_tp: Tensor | None) -> Tensor:
+    def forward(self, x_btd: Tensor, embedded_btp: Tensor | None) -> Tensor:
         x_btd = self.norm(x_btd)
-        if self.position_norm is None or positions_tp is None:
+        if self.position_norm is None or embedded_btp is None:
             return x_btd
-        positions_btp = self.position_norm(positions_tp).expand(x_btd.shape[0], -1, -1)
-        return torch.cat([x_btd, positions_btp], -1)
+        return torch.cat([x_btd, self.position_norm(embedded_btp)], -1)
 
 
 class Attention(nn.Module):
@@ -119,13 +118,16 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, config.d_model)
         self.sink = nn.Parameter(torch.zeros(config.heads)) if config.attention_sink else None
 
-    def forward(self, x_btd: Tensor, positions_tp: Tensor | None, layer: int, at: Tap) -> Tensor:
-        read_btr = at(Site.ATTN_IN, layer, self.read(x_btd, positions_tp))
-        q_bhtk = self._heads(at(Site.ATTN_Q, layer, self.q(read_btr)))
+    def forward(
+        self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, at: Tap, position_b: Tensor | None
+    ) -> Tensor:
+        """What attention writes at every position, (b, t, d), or at one in each row, (b, 1, d)."""
+        read_btr = at(Site.ATTN_IN, layer, self.read(x_btd, embedded_btp))
+        q_bhqk = self._heads(at(Site.ATTN_Q, layer, self.q(rows_at(read_btr, position_b))))
         k_bhtk = self._heads(at(Site.ATTN_K, layer, self.k(read_btr)))
         v_bhtk = self._heads(at(Site.ATTN_V, layer, self.v(read_btr)))
-        mixed_bhtk = self.mix(q_bhtk, k_bhtk, v_bhtk, self.sink)
-        return at(Site.ATTN_OUT, layer, self.out(mixed_bhtk.transpose(1, 2).flatten(2)))
+        mixed_bhqk = self.mix(q_bhqk, k_bhtk, v_bhtk, self.sink, position_b)
+        return at(Site.ATTN_OUT, layer, self.out(mixed_bhqk.transpose(1, 2).flatten(2)))
 
     def _heads(self, x_btc: Tensor) -> Tensor:
         return x_btc.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
@@ -141,8 +143,8 @@ class MLP(nn.Module):
         self.up = nn.Linear(config.d_read, neurons)
         self.down = nn.Linear(neurons, config.d_model)
 
-    def forward(self, x_btd: Tensor, positions_tp: Tensor | None, layer: int, at: Tap) -> Tensor:
-        read_btr = at(Site.MLP_IN, layer, self.read(x_btd, positions_tp))
+    def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, at: Tap) -> Tensor:
+        read_btr = at(Site.MLP_IN, layer, self.read(x_btd, embedded_btp))
         neurons_btc = at(Site.MLP_NEURON, layer, F.gelu(self.up(read_btr)))
         return at(Site.MLP_OUT, layer, self.down(neurons_btc))
 
@@ -183,10 +185,13 @@ class Transformer(nn.Module):
         self,
         tokens_bt: Tensor,
         tap: Tap | None = None,
-        positions_b: Tensor | None = None,
+        position_b: Tensor | None = None,
         start: Start | None = None,
     ) -> Tensor:
-        """Logits (b, t, v); with `positions_b` only those of one position in each row, (b, v).
+        """Logits (b, t, v); with `position_b` only those of one position in each row, (b, v).
+
+        What only other positions need is then not computed: in the last layer, taps see all positions at
+        `ATTN_IN`, `ATTN_K` and `ATTN_V`, and elsewhere that one alone, (b, 1, channels).
 
         `start` gives the residual stream at a boundary: what comes before it is not computed.
 
@@ -195,27 +200,37 @@ class Transformer(nn.Module):
         """
         positions_tp = self._positions(tokens_bt.shape[1])
         first, x_btd = (0, self._embed(tokens_bt, positions_tp)) if start is None else start
-        read_tp = positions_tp if self.config.d_pos else None
         last = 2 * len(self.blocks)
         if not 0 <= first <= last:
             raise ValueError(f"boundary {first}: there are 0 to {last}")
+        read_btp = None
+        if positions_tp is not None and self.config.d_pos:
+            read_btp = positions_tp.expand(len(tokens_bt), -1, -1)
 
         def at(site: Site, layer: int, x_btc: Tensor) -> Tensor:
             if site in self.config.activation_sites and site is not Site.RESID:
                 x_btc = abs_top_k(x_btc, max(1, round(self.config.activation_fraction * x_btc.shape[-1])))
             return x_btc if tap is None else tap(site, layer, x_btc)
 
+        if first > last - 2:
+            x_btd = rows_at(x_btd, position_b)
+            read_btp = None if read_btp is None else rows_at(read_btp, position_b)
         for boundary in range(first, last):
             layer, is_mlp = divmod(boundary, 2)
             block: Any = self.blocks[layer]
             x_btd = at(Site.RESID, boundary, x_btd)
-            x_btd = x_btd + (block.mlp if is_mlp else block.attention)(x_btd, read_tp, layer, at)
+            if is_mlp:
+                x_btd = x_btd + block.mlp(x_btd, read_btp, layer, at)
+            else:
+                only_b = position_b if boundary == last - 2 else None
+                written_btd = block.attention(x_btd, read_btp, layer, at, only_b)
+                x_btd = rows_at(x_btd, only_b) + written_btd
+                read_btp = None if read_btp is None else rows_at(read_btp, only_b)
         x_btd = at(Site.RESID, last, x_btd)
-        if positions_b is not None:
-            row_b = torch.arange(len(positions_b), device=x_btd.device)
-            x_btd, tokens_bt = x_btd[row_b, positions_b], tokens_bt[row_b, positions_b]
-        logits = self.unembedding(self.norm(x_btd))
-        return logits if self.bigram is None else logits + F.embedding(tokens_bt, self.bigram)
+        logits_btv = self.unembedding(self.norm(x_btd))
+        if self.bigram is not None:
+            logits_btv = logits_btv + F.embedding(rows_at(tokens_bt, position_b), self.bigram)
+        return logits_btv if position_b is None else logits_btv.squeeze(1)
 
     def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
         """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
@@ -255,6 +270,13 @@ class Transformer(nn.Module):
                 )
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+
+
+def rows_at(x: Tensor, position_b: Tensor | None) -> Tensor:
+    """Of each row of a (b, t, ...) tensor one position, (b, 1, ...); all of them where none is given."""
+    if position_b is None:
+        return x
+    return x[torch.arange(len(position_b), device=x.device), position_b].unsqueeze(1)
 
 
 def bigram_log_probabilities(counts_vv: Tensor, smoothing: float = 0.1) -> Tensor:

@@ -16,7 +16,7 @@ from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.graph import count_edges
 from sparsity_lab.circuits.masks import answer_difference
-from sparsity_lab.circuits.pruning import Pruner, PruningConfig, TaskData, find_circuits
+from sparsity_lab.circuits.pruning import Pruner, PruningConfig, TaskData, bisect, find_circuits
 from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.model.transformer import Transformer
 
@@ -69,6 +69,14 @@ def test_s7_the_empty_circuit_knows_the_last_token_alone_and_costs_ln_2(model: T
     nothing = ~everything(pruner)
     assert pruner.select_loss(nothing) == pytest.approx(math.log(2), abs=1e-6)
     assert len(pruner.difference(nothing, pruner.data.select).unique()) == 1
+
+
+@given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 70))
+def test_bisection_finds_the_smallest_size_from_any_guess(most: int, answer: int, guess: int) -> None:
+    tried: list[int] = []
+    found = bisect(most, lambda size: tried.append(size) or size >= answer, guess)  # type: ignore[func-returns-value]
+    assert found == (answer if answer <= most else None)
+    assert len(tried) == len(set(tried))
 
 
 def test_s9_every_circuit_meets_its_target_on_held_out_pairs(

@@ -30,7 +30,7 @@ def test_from_any_boundary_the_rest_is_the_same_to_the_bit(changes: dict[str, An
         assert torch.equal(again_btv, logits_btv)
         assert list(rest) == list(range(boundary, 5))
         assert all(torch.equal(rest[later], streams[later]) for later in rest)
-        ends_bv = model(tokens_bt, positions_b=last_b, start=(boundary, x_btd))
+        ends_bv = model(tokens_bt, position_b=last_b, start=(boundary, x_btd))
         torch.testing.assert_close(ends_bv, logits_btv[torch.arange(3), last_b])
 
 

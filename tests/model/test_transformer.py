@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sparsity_lab.base import UserError, validate
 from sparsity_lab.model.sites import NODE_SITES, Site
-from sparsity_lab.model.transformer import ModelConfig, Transformer, bigram_log_probabilities
+from sparsity_lab.model.transformer import ModelConfig, Transformer, bigram_log_probabilities, rows_at
 
 VARIANTS = [
     {},
@@ -106,12 +106,35 @@ def test_a_tap_sees_what_abs_top_k_left_and_its_answer_is_used(changes: dict[str
         assert torch.stack(nonzeros).eq(kept).all()
 
 
-def test_logits_of_one_position_a_row() -> None:
-    model, tokens_bt = small_model(positions="learned"), random_tokens(3, 9)
-    all_btv, positions_b = model(tokens_bt), torch.tensor([0, 8, 4])
-    torch.testing.assert_close(
-        model(tokens_bt, positions_b=positions_b), all_btv[torch.arange(3), positions_b]
-    )
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"positions": "learned"}, {"positions": "concatenated", "d_pos": 3}, {"attention_sink": False}],
+)
+def test_one_position_a_row_has_the_logits_and_activations_that_it_has_among_all(
+    options: dict[str, Any],
+) -> None:
+    model, tokens_bt, position_b = small_model(**options), random_tokens(3, 9), torch.tensor([0, 8, 4])
+
+    def seen(position_b: Tensor | None) -> tuple[Tensor, dict[tuple[Site, int], Tensor]]:
+        activations: dict[tuple[Site, int], Tensor] = {}
+
+        def tap(site: Site, layer: int, x: Tensor) -> Tensor:
+            activations[site, layer] = x
+            return x
+
+        return model(tokens_bt, tap, position_b), activations
+
+    (all_btv, everywhere), (logits_bv, there) = seen(None), seen(position_b)
+    torch.testing.assert_close(logits_bv, all_btv[torch.arange(3), position_b])
+    assert everywhere.keys() == there.keys()
+    for place, x_btc in there.items():
+        alone = x_btc.shape[1] == 1
+        expected = rows_at(everywhere[place], position_b) if alone else everywhere[place]
+        torch.testing.assert_close(x_btc, expected)
+        last = place[1] == model.config.n_layer - 1 and place[0] not in (
+            Site.RESID, Site.ATTN_IN, Site.ATTN_K, Site.ATTN_V
+        )  # fmt: skip
+        assert alone == (last or (place[0] is Site.RESID and place[1] > 2 * model.config.n_layer - 2))
 
 
 def test_a_row_longer_than_the_context() -> None:
