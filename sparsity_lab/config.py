@@ -9,12 +9,29 @@ from pydantic import Field, PositiveInt, model_validator
 
 from sparsity_lab.base import Config, UserError, validate
 from sparsity_lab.circuits.pruning import PruningConfig
+from sparsity_lab.circuits.steering import SteeringConfig
 from sparsity_lab.circuits.task import TasksConfig
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizer import TokenizerConfig
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.logger import LoggerConfig
+from sparsity_lab.training.bridges import BridgeConfig
 from sparsity_lab.training.modules import SparsityConfig, TrainerConfig
+
+
+class DenseConfig(Config):
+    """An existing dense model: a model's `folder`, or the shape and the training of one made here first."""
+
+    folder: str | None = None
+    model: ModelConfig | None = None
+    trainer: TrainerConfig | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "DenseConfig":
+        made = self.model is not None and self.trainer is not None
+        if (self.folder is None) != made or (self.model is None) != (self.trainer is None):
+            raise ValueError("give either folder, or model and trainer")
+        return self
 
 
 class RunConfig(Config):
@@ -33,8 +50,11 @@ class RunConfig(Config):
     model: ModelConfig
     sparsity: SparsityConfig
     trainer: TrainerConfig
+    dense: DenseConfig | None = None
+    bridge: BridgeConfig | None = None
     tasks: TasksConfig
     pruning: PruningConfig
+    steering: SteeringConfig | None = None
     logger: LoggerConfig
 
     @model_validator(mode="after")
@@ -48,14 +68,28 @@ class RunConfig(Config):
                 raise ValueError(
                     f"sparsity.nonzeros {self.sparsity.nonzeros} is more than the model's {total} weights"
                 )
+        if self.dense is None and (self.bridge is not None or self.trainer.start == "dense"):
+            asked = "trainer.start dense" if self.bridge is None else "bridge"
+            raise ValueError(f"{asked} needs an existing dense model: dense=trained or dense=folder")
+        if self.bridge is not None and self.sparsity.kind != "sparse":
+            raise ValueError("bridge needs sparsity=sparse")
+        if self.steering is not None and self.bridge is None:
+            raise ValueError("steering needs a bridge: bridge=default")
         return self
+
+    @property
+    def kind(self) -> str:
+        """How the model came to be: dense, sparse, or sparse by way of an existing dense one."""
+        if self.bridge is not None:
+            return "bridged"
+        return "sparsified" if self.trainer.start == "dense" else self.sparsity.kind
 
     @property
     def name(self) -> str:
         """What tells this run from others of its sweep, for people: kind, width, depth, nonzero weights."""
         size = self.sparsity.nonzeros or self.sparsity.kept_fraction
         kept = "" if size is None else f"-{size:g}" if isinstance(size, float) else f"-n{size}"
-        return f"{self.sparsity.kind}-d{self.model.d_model}-l{self.model.n_layer}{kept}"
+        return f"{self.kind}-d{self.model.d_model}-l{self.model.n_layer}{kept}"
 
 
 def from_hydra(config: DictConfig) -> RunConfig:

@@ -29,6 +29,19 @@ GRADIENT_RMS = Metric(
 )
 THROUGHPUT = Metric("train/tokens_per_second", "tokens/s", "higher", "training throughput")
 
+NMSE_ENCODE = Metric(
+    "bridge/nmse_encode", "1", "lower", "NMSE of encoded dense residual streams, sum over boundaries"
+)
+NMSE_DECODE = Metric(
+    "bridge/nmse_decode", "1", "lower", "NMSE of decoded sparse residual streams, sum over boundaries"
+)
+KL_INTO_SPARSE = Metric(
+    "bridge/kl_into_sparse", "nats/token", "lower", "KL of dense-to-sparse passes, sum over boundaries"
+)
+KL_INTO_DENSE = Metric(
+    "bridge/kl_into_dense", "nats/token", "lower", "KL of sparse-to-dense passes, sum over boundaries"
+)
+
 VALIDATION_LOSS = Metric(
     "validation/loss", "nats/token", "lower", "cross-entropy on the fixed validation windows"
 )
@@ -40,6 +53,18 @@ WEIGHTS = Metric(
     "model/weights", "weights", "neither", "weights that can be zeroed: matrices, biases, embeddings"
 )
 MODEL_NONZEROS = Metric("model/nonzeros", "weights", "neither", "nonzero ones of them after training")
+
+DENSE_LOSS = Metric("dense/loss", "nats/token", "lower", "validation loss of the existing dense model")
+DENSE_KL = Metric("dense/kl", "nats/token", "lower", "KL(existing dense model, this model) on validation")
+HYBRID_EXCESS = Metric(
+    "bridge/hybrid_excess", "nats/token", "lower", "mean over hybrid passes of loss minus the dense model's"
+)
+WORST_HYBRID_EXCESS = Metric(
+    "bridge/worst_hybrid_excess", "nats/token", "lower", "largest loss of a hybrid pass minus the dense one's"
+)
+MIXED_EXCESS = Metric(
+    "bridge/mixed_excess", "nats/token", "lower", "mean over mixed paths of loss minus the dense model's"
+)
 
 TASKS_ASKED = Metric(
     "circuits/tasks_asked", "tasks", "neither", "tasks whose datapoints the tokenizer allows"
@@ -64,12 +89,19 @@ TRAINING = (
     GRADIENT_RMS,
     THROUGHPUT,
 )
+BRIDGING = (NMSE_ENCODE, NMSE_DECODE, KL_INTO_SPARSE, KL_INTO_DENSE)
 VALIDATION = (VALIDATION_LOSS, KURTOSIS)
 SUMMARY = (
     VALIDATION_LOSS,
     KURTOSIS,
     WEIGHTS,
     MODEL_NONZEROS,
+    DENSE_LOSS,
+    DENSE_KL,
+    *BRIDGING,
+    HYBRID_EXCESS,
+    WORST_HYBRID_EXCESS,
+    MIXED_EXCESS,
     TASKS_ASKED,
     TASKS_LEARNED,
     TASKS_SOLVED,

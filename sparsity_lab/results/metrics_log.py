@@ -12,7 +12,7 @@ from sparsity_lab import metrics as names
 from sparsity_lab.base import write_text
 
 METRICS_FILE = "metrics.csv"
-COLUMNS = tuple(metric.name for metric in names.TRAINING + names.VALIDATION)
+COLUMNS = tuple(metric.name for metric in names.TRAINING + names.BRIDGING + names.VALIDATION)
 
 
 class MetricsLog(Logger):

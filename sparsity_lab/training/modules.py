@@ -5,6 +5,9 @@ projection (Gao et al. 2025, §2.1, App. A.2). At kept fraction 1 the sparse mod
 dense one.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import lightning
@@ -27,6 +30,7 @@ class TrainerConfig(Config):
 
     `gradient`: "normalise" scales every gradient to root mean square 1, "clip" only those above 1.
     `precision`: "auto" is bfloat16 autocast where the processor computes it natively, float32 elsewhere.
+    `start`: "dense" goes on from the weights of the run's existing dense model.
     """
 
     tokens: PositiveInt
@@ -38,6 +42,7 @@ class TrainerConfig(Config):
     eps: PositiveFloat = 0.1
     gradient: Literal["normalise", "clip"] = "normalise"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    start: Literal["scratch", "dense"] = "scratch"
     validation_windows: PositiveInt = 256
     validations: PositiveInt = 4
     checkpoint_every: PositiveInt = 200
@@ -71,6 +76,19 @@ class SparsityConfig(Config):
         return self
 
 
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters with a rate, a decay and a gradient scale of their own.
+
+    `kept_fraction` gives the share of nonzero weights after a step, which the learning rate follows.
+    """
+
+    parameters: list[torch.nn.Parameter]
+    learning_rate: float
+    weight_decay: float
+    kept_fraction: Callable[[int], float]
+
+
 class DenseModule(lightning.LightningModule):
     """Trains a `Transformer` on windows of n_ctx + 1 tokens, int64 (batch, n_ctx + 1)."""
 
@@ -96,26 +114,41 @@ class DenseModule(lightning.LightningModule):
                 silent.append((x == 0).flatten(0, -2).all(0).sum())
             return x
 
-        loss = self.loss(windows, tap if logged else None)
+        loss, terms = self.objective(windows, tap if logged else None)
         self._require_finite("loss", loss)
         if logged:
             dead = torch.stack(silent).sum().float()
-            self.log_dict({metrics.TRAIN_LOSS.name: loss.detach(), metrics.DEAD_NEURONS.name: dead})
+            self.log_dict({**terms, metrics.DEAD_NEURONS.name: dead})
         return loss
 
-    def scale_gradients(self) -> Tensor:
-        """Normalise or clip the gradients in place; returns their root mean square before."""
-        rms = gradient_rms(list(self.model.parameters()))
-        scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        torch._foreach_div_(gradients, scale.clamp(min=1e-12))
-        return rms
+    def objective(self, windows: Tensor, tap: Tap | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """What is minimised, and by name what is logged of it; `tap` watches the model on the batch."""
+        loss = self.loss(windows, tap)
+        return loss, {metrics.TRAIN_LOSS.name: loss.detach()}
+
+    def groups(self) -> list[ParameterGroup]:
+        """What is trained; the first group is the model's own parameters."""
+        config = self.config
+        model = list(self.model.parameters())
+        return [ParameterGroup(model, config.learning_rate, config.weight_decay, self.kept_fraction)]
+
+    def scale_gradients(self) -> list[Tensor]:
+        """Normalise or clip the gradients in place, each group's by itself; their root mean squares before."""
+        before = []
+        for group in self.groups():
+            rms = gradient_rms(group.parameters)
+            scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
+            gradients = [p.grad for p in group.parameters if p.grad is not None]
+            torch._foreach_div_(gradients, scale.clamp(min=1e-12))
+            before.append(rms)
+        return before
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
-        rms = self.scale_gradients()
-        self._require_finite("gradient", rms)  # before it reaches the weights that the next checkpoint holds
+        all_rms = self.scale_gradients()
+        for rms in all_rms:
+            self._require_finite("gradient", rms)  # before it reaches what the next checkpoint holds
         if self.global_step % self.config.log_every == 0:
-            self.log(metrics.GRADIENT_RMS.name, rms)
+            self.log(metrics.GRADIENT_RMS.name, all_rms[0])
 
     def _require_finite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -144,21 +177,19 @@ class DenseModule(lightning.LightningModule):
         self.log(metrics.KURTOSIS.name, kurtosis(final[0]).mean(), on_epoch=True, batch_size=len(windows))
 
     def configure_optimizers(self) -> Any:
-        config = self.config
+        config, groups = self.config, self.groups()
         optimizer = torch.optim.AdamW(
-            self.model.parameters(),
-            lr=config.learning_rate,
+            [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups],
             betas=config.betas,
             eps=config.eps,
-            weight_decay=config.weight_decay,
             fused=True,
         )
 
-        def factor(step: int) -> float:
+        def factor(group: ParameterGroup, step: int) -> float:
             progress = min(1.0, (step + 1) / (self.n_steps + 1))
-            return sharkfin(progress, config.warmup, self.kept_fraction(step))
+            return sharkfin(progress, config.warmup, group.kept_fraction(step))
 
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(factor, group) for group in groups])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 

@@ -1,0 +1,242 @@
+"""Steer a dense model by what a node of a sparse one means, through the bridge (Gao et al. 2025, App. A.4).
+
+1. candidates are the circuit's nodes that read the residual stream, channels of `attn_in` and `mlp_in`; a
+   node's effect is how much the task's loss in the circuit rises when the node takes its value from the
+   pair's other prompt (the selection pairs);
+2. its activation is recorded in the whole sparse model on both prompts of a pair; the difference at each
+   position, times the decoder's row of that channel, is a change of the dense residual stream at that
+   boundary. A read is in units of the residual RMS and the norm's weight; both are undone, so that the change
+   is what the decoder makes of the sparse stream's own change (the paper's ratio of RMS, exactly);
+3. the dense model runs on from there with strength × change added, on the test pairs; against it, the same
+   change turned in a random direction: one random rotation for all prompts and positions.
+
+Nothing about the dense model's answers chooses the node. Beside the best single channel, all of the
+circuit's channels at each boundary are tried together; the result holds every one.
+
+Shape suffixes: b rows, t time, c channels, d dense width.
+"""
+
+import re
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt, field_validator
+from torch import Tensor
+
+from sparsity_lab.base import Config, UserError, derive_seed
+from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.calibration import two_way_loss
+from sparsity_lab.circuits.circuit import Circuit, Node
+from sparsity_lab.circuits.masks import rows_of
+from sparsity_lab.circuits.steered import Candidate, Steering, SteeringResult
+from sparsity_lab.circuits.task import TaskBatch
+from sparsity_lab.model.bridge import Bridge
+from sparsity_lab.model.residuals import with_residuals
+from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.transformer import Transformer
+
+_READS = (Site.ATTN_IN, Site.MLP_IN)
+
+
+class SteeringConfig(Config):
+    """`node` names the channel, LAYER.SITE.CHANNEL; null takes the candidate of largest effect."""
+
+    tasks: tuple[str, ...]
+    node: str | None = None
+    strengths: tuple[float, ...]
+    random_directions: PositiveInt = 20
+    seed: NonNegativeInt = 0
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from sparsity_lab.circuits.tasks import TASKS
+
+        if unknown := [name for name in names if name not in TASKS]:
+            raise ValueError(f"unknown task {unknown}; allowed: {', '.join(TASKS)}")
+        return names
+
+    @field_validator("node")
+    @classmethod
+    def _named(cls, node: str | None) -> str | None:
+        if node is not None and not re.fullmatch(r"\d+\.(attn_in|mlp_in)\.\d+", node):
+            raise ValueError("allowed: LAYER.SITE.CHANNEL with the site attn_in or mlp_in, as 1.attn_in.37")
+        return node
+
+    @field_validator("strengths")
+    @classmethod
+    def _from_none(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if len(strengths) < 2 or strengths[0] != 0 or list(strengths) != sorted(set(strengths)):
+            raise ValueError("must ascend from 0, which is no steering")
+        return strengths
+
+
+def name_of(node: Node) -> str:
+    """LAYER.SITE.CHANNEL."""
+    return f"{node.layer}.{node.site}.{node.channel}"
+
+
+def boundary_of(node: Node) -> int:
+    """Where the residual stream is that a node of `attn_in` or `mlp_in` reads."""
+    return 2 * node.layer + _READS.index(Site(node.site))
+
+
+def comparable(batch: TaskBatch) -> TaskBatch:
+    """The pairs whose two prompts have as many tokens, so that their positions correspond."""
+    pairs = len(batch.label_b) // 2
+    same_p = (batch.last_b[:pairs] == batch.last_b[pairs:]).nonzero().flatten()
+    return rows_of(batch, torch.cat([same_p, same_p + pairs]))
+
+
+def swapped(x: Tensor) -> Tensor:
+    """Each row's value for the pair's other prompt."""
+    return torch.cat(list(x.chunk(2))[::-1])
+
+
+@torch.no_grad()
+def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskBatch) -> list[Candidate]:
+    """The circuit's candidates, the largest effect first; `batch` as `comparable` leaves it."""
+    layout = NodeLayout(sparse.config)
+    frozen = ablate(layout, layout.mask(circuit.nodes), means_n)
+    values: dict[tuple[Site, int], Tensor] = {}
+
+    def record(site: Site, layer: int, x_btc: Tensor) -> Tensor:
+        values[site, layer] = frozen(site, layer, x_btc)
+        return values[site, layer]
+
+    def loss(tap: Tap) -> float:
+        logits_b2 = sparse(batch.tokens_bt, tap, positions_b=batch.last_b).gather(1, batch.answers_b2)
+        return two_way_loss(logits_b2[:, 0] - logits_b2[:, 1], batch.label_b).item()
+
+    whole = loss(record)
+    other = {place: swapped(x_btc) for place, x_btc in values.items() if place[0] in _READS}
+    found = []
+    for node in circuit.nodes:
+        if Site(node.site) not in _READS or node.channel >= sparse.config.d_model:
+            continue  # a concatenated position is not of the residual stream
+
+        def exchange(site: Site, layer: int, x_btc: Tensor, node: Node = node) -> Tensor:
+            x_btc = frozen(site, layer, x_btc)
+            if (site, layer) == (node.site, node.layer):
+                x_btc = x_btc.clone()
+                x_btc[..., node.channel] = other[site, layer][..., node.channel]
+            return x_btc
+
+        found.append(Candidate(node=node, effect=loss(exchange) - whole))
+    return sorted(found, key=lambda one: (-one.effect, name_of(one.node)))
+
+
+@torch.no_grad()
+def dense_change(sparse: Transformer, bridge: Bridge, nodes: tuple[Node, ...], batch: TaskBatch) -> Tensor:
+    """What the nodes' difference between a pair's prompts is in the dense residual stream, (b, t, d).
+
+    The nodes all read the stream at one boundary.
+    """
+    (boundary,) = {boundary_of(node) for node in nodes}
+    layer, is_mlp = divmod(boundary, 2)
+    reads: list[Tensor] = []
+
+    def tap(site: Site, at: int, x_btc: Tensor) -> Tensor:
+        if (site, at) == (_READS[is_mlp], layer):
+            reads.append(x_btc)
+        return x_btc
+
+    streams = with_residuals(sparse, batch.tokens_bt, tap)[1]
+    channels = torch.tensor([node.channel for node in nodes])
+    sublayer = sparse.blocks[layer].get_submodule("mlp" if is_mlp else "attention")
+    weight_c = sublayer.get_parameter("read.norm.weight")[channels]
+    rms_bt1 = streams[boundary].pow(2).mean(-1, keepdim=True).sqrt()
+    difference_btc = (swapped(reads[0]) - reads[0])[..., channels] * rms_bt1
+    difference_btc = torch.where(weight_c == 0, 0.0, difference_btc / weight_c)
+    decoder: Tensor = bridge.decoders[boundary].get_parameter("weight")
+    change_btd = difference_btc @ decoder[:, channels].T
+    time_t = torch.arange(batch.tokens_bt.shape[1])
+    return change_btd * (time_t <= batch.last_b[:, None])[..., None]
+
+
+@torch.no_grad()
+def steer(
+    sparse: Transformer,
+    dense: Transformer,
+    bridge: Bridge,
+    nodes: tuple[Node, ...],
+    batch: TaskBatch,
+    config: SteeringConfig,
+) -> Steering:
+    """Steer by some nodes of one boundary; `batch` as `comparable` leaves it."""
+    boundary = boundary_of(nodes[0])
+    change_btd = dense_change(sparse, bridge, nodes, batch)
+    stream_btd = with_residuals(dense, batch.tokens_bt)[1][boundary]
+    row_b = torch.arange(len(batch.label_b))
+    own_b = batch.answers_b2[row_b, batch.label_b]
+    other_b = batch.answers_b2[row_b, 1 - batch.label_b]
+
+    def curves(change_btd: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        probabilities = []
+        for strength in config.strengths:
+            start = boundary, stream_btd + strength * change_btd
+            probabilities.append(
+                dense(batch.tokens_bt, positions_b=batch.last_b, start=start).double().softmax(-1)
+            )
+        steered, kept = (
+            tuple(p_bv[row_b, answer_b].mean().item() for p_bv in probabilities)
+            for answer_b in (other_b, own_b)
+        )
+        return steered, kept
+
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "random directions"))
+    width = change_btd.shape[-1]
+    turns = [
+        torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+        for _ in range(config.random_directions)
+    ]
+    probability, kept = curves(change_btd)
+    size_b = change_btd.flatten(1).norm(dim=1) / stream_btd.flatten(1).norm(dim=1)
+    return Steering(
+        name=name_of(nodes[0]) if len(nodes) == 1 else f"{len(nodes)} channels at boundary {boundary}",
+        boundary=boundary,
+        nodes=nodes,
+        norm=size_b.mean().item(),
+        probability=probability,
+        kept=kept,
+        random=tuple(curves(change_btd @ turn)[0] for turn in turns),
+    )
+
+
+def steering(
+    sparse: Transformer,
+    dense: Transformer,
+    bridge: Bridge,
+    circuit: Circuit,
+    means_n: Tensor,
+    select: TaskBatch,
+    test: TaskBatch,
+    config: SteeringConfig,
+    dense_name: str,
+) -> SteeringResult:
+    """Choose nodes on the selection pairs and steer on the test pairs.
+
+    Raises:
+        UserError: the circuit has no node to steer by, or not the named one.
+    """
+    select, test = comparable(select), comparable(test)
+    if not len(select.label_b) or not len(test.label_b):
+        raise UserError(f"task {circuit.task}: no pair has prompts of the same number of tokens")
+    candidates = effects(sparse, circuit, means_n, select)
+    chosen = [c.node for c in candidates if config.node in (None, name_of(c.node))][:1]
+    if not chosen:
+        known = ", ".join(name_of(c.node) for c in candidates) or "none"
+        raise UserError(
+            f"steering.node: {config.node}: the circuit of {circuit.task} has these to choose from: {known}"
+        )
+    nodes = [tuple(chosen)]
+    for boundary in sorted({boundary_of(c.node) for c in candidates}):
+        nodes.append(tuple(c.node for c in candidates if boundary_of(c.node) == boundary))
+    return SteeringResult(
+        task=circuit.task,
+        model=circuit.model,
+        dense=dense_name,
+        pairs=len(test.label_b) // 2,
+        strengths=config.strengths,
+        candidates=tuple(candidates),
+        steerings=tuple(steer(sparse, dense, bridge, some, test, config) for some in dict.fromkeys(nodes)),
+    )
