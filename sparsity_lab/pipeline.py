@@ -12,6 +12,7 @@ import yaml
 
 from sparsity_lab import metrics
 from sparsity_lab.base import (
+    UserError,
     content_hash,
     read_json,
     validate,
@@ -20,9 +21,11 @@ from sparsity_lab.base import (
 )
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.prepare import prepare
+from sparsity_lab.data.tokenizer import load_tokenizer
+from sparsity_lab.dense_stages import AGREEMENT, agreement, dense_config, measured_bridge, steered_tasks
 from sparsity_lab.model.checkpoints import count_weights, load_model
 from sparsity_lab.model.machine import prepare_processor
-from sparsity_lab.results.metrics_log import METRICS_FILE
+from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
 from sparsity_lab.results.record import (
     RunRecord,
     TaskResult,
@@ -32,7 +35,7 @@ from sparsity_lab.results.record import (
 )
 from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.tracking import track
-from sparsity_lab.stages import RESULT, VALIDATION, task_circuits, trained_model
+from sparsity_lab.stages import RESULT, TOKENIZER, VALIDATION, task_circuits, trained_model
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +51,8 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
         config.logger, folder, name=folder.name, group=config.sweep, settings=config.model_dump(mode="json")
     ) as tracker:
         write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        model_folder, is_new = trained_model(config, tokens, root, tracker.loggers)
+        dense = existing_dense(config, tokens, root)
+        model_folder, is_new = trained_model(config, tokens, root, tracker.loggers, dense)
         trained = time.monotonic()
         link(folder / "tokens", tokens)
         link(folder / "model", model_folder)
@@ -58,7 +62,18 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
         circuit_folders = task_circuits(config, tokens, model_folder, root)
         for task, circuit_folder in circuit_folders.items():
             link(folder / "circuits" / task, circuit_folder)
-        record = make_record(config, overrides, folder.name, tokens, model_folder, circuit_folders)
+        more_stages: dict[str, Path] = {}
+        if dense is not None:
+            more_stages["dense"] = dense
+            more_stages["agreement"] = agreement(config, tokens, dense, model_folder, root)
+        if dense is not None and config.steering is not None:
+            steered = steered_tasks(config, tokens, dense, model_folder, circuit_folders, root)
+            more_stages |= {f"steering/{task}": path for task, path in steered.items()}
+        for name, path in more_stages.items():
+            link(folder / name, path)
+        record = make_record(
+            config, overrides, folder.name, tokens, model_folder, circuit_folders, more_stages
+        )
         write_record(record, folder)
         finished = time.monotonic()
         write_json(
@@ -72,6 +87,23 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
     return record
 
 
+def existing_dense(config: RunConfig, tokens: Path, root: Path) -> Path | None:
+    """The folder of the existing dense model, if the run has one; trained first if it is to be trained here.
+
+    Raises:
+        UserError: the given folder holds no model, or one of another vocabulary.
+    """
+    if config.dense is None:
+        return None
+    if config.dense.folder is None:
+        return trained_model(dense_config(config), tokens, root, lambda folder: [MetricsLog(folder)])[0]
+    folder = Path(config.dense.folder).absolute()
+    theirs, ours = load_model(folder).vocab_size, load_tokenizer(tokens / TOKENIZER).vocab_size
+    if theirs != ours:
+        raise UserError(f"dense.folder: {folder}: a vocabulary of {theirs}; the tokenizer has {ours}")
+    return folder
+
+
 def make_record(
     config: RunConfig,
     overrides: list[str],
@@ -79,6 +111,7 @@ def make_record(
     tokens: Path,
     model_folder: Path,
     circuit_folders: dict[str, Path],
+    more_stages: dict[str, Path],
 ) -> RunRecord:
     """Everything that was measured, from the stages' folders."""
     tasks = tuple(
@@ -106,6 +139,10 @@ def make_record(
     if solved:
         measured[metrics.GEOMEAN_EDGES.name] = geometric_mean([max(1, point.edges) for point in solved])
         measured[metrics.GEOMEAN_NODES.name] = geometric_mean([max(1, point.nodes) for point in solved])
+    if "agreement" in more_stages:
+        measured |= read_json(more_stages["agreement"] / AGREEMENT)
+    if config.bridge is not None:
+        measured |= measured_bridge(model_folder)
     plain = config.model_dump(mode="json")
     return RunRecord(
         name=name,
@@ -115,7 +152,8 @@ def make_record(
         config_hash=content_hash(plain),
         seeds={"seed": config.seed, "tasks": config.tasks.seed, "pruning": config.pruning.seed},
         stages={"tokens": tokens.name, "model": model_folder.name}
-        | {f"circuits/{task}": folder.name for task, folder in circuit_folders.items()},
+        | {f"circuits/{task}": folder.name for task, folder in circuit_folders.items()}
+        | {name: folder.name for name, folder in more_stages.items()},
         metrics=measured,
         tasks=tasks,
         **environment(),

@@ -29,12 +29,14 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.packed import bigram_counts
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
+from sparsity_lab.dense_stages import about_dense, bridge_module, finish_bridge, start_from
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
 from sparsity_lab.results.record import (
     CurvePoint,
     TaskResult,
 )
+from sparsity_lab.training.bridges import BridgeModule
 from sparsity_lab.training.fit import fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule
 
@@ -46,11 +48,16 @@ TOKENIZER, VALIDATION, RESULT = "tokenizer.json", "validation.json", "result.jso
 
 
 def trained_model(
-    config: RunConfig, tokens: Path, root: Path, loggers: Callable[[Path], list[Any]]
+    config: RunConfig,
+    tokens: Path,
+    root: Path,
+    loggers: Callable[[Path], list[Any]],
+    dense: Path | None = None,
 ) -> tuple[Path, bool]:
     """Stage `model`: the trained model's folder, and whether it was trained just now.
 
-    An interrupted training goes on from its last checkpoint. `loggers` makes those of a folder.
+    An interrupted training goes on from its last checkpoint. `loggers` makes those of a folder. `dense` is
+    the existing dense model's folder, where the training starts from it or bridges to it (stage `bridge`).
     """
     about = {
         "stage": "model",
@@ -58,10 +65,10 @@ def trained_model(
         "tokens": tokens.name,
         "model": config.model.model_dump(mode="json"),
         "sparsity": config.sparsity.model_dump(mode="json"),
-        "trainer": config.trainer.model_dump(mode="json", exclude={"log_every", "checkpoint_every"}),
+        "trainer": config.trainer.model_dump(mode="json", exclude={"log_every", "checkpoint_every", "start"}),
         "precision": precision(config.trainer.precision),
         "seed": config.seed,
-    }
+    } | about_dense(config, dense)
 
     def make(folder: Path) -> None:
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
@@ -81,15 +88,23 @@ def trained_model(
             bigram_vv = bigram_log_probabilities(torch.from_numpy(counts_vv))
         model = Transformer(config.model, vocab_size, bigram_vv)
         module: DenseModule
-        if config.sparsity.kind == "sparse":
+        if dense is not None and config.trainer.start == "dense":
+            start_from(model, dense)
+        if dense is not None and config.bridge is not None:
+            module = bridge_module(config, model, dense, n_steps)
+        elif config.sparsity.kind == "sparse":
             module = SparseModule(model, config.trainer, n_steps, config.sparsity)
         else:
             module = DenseModule(model, config.trainer, n_steps)
         final = fit(module, data, folder, loggers(folder), config.name)
         save_model(model, folder)
         write_json(folder / VALIDATION, final)
+        if isinstance(module, BridgeModule):
+            finish_bridge(module, data.val_dataloader(), config.seed, folder)
 
-    folder = root / "models" / f"{config.name}-{content_hash(about)}"
+    folder = (
+        root / ("models" if config.bridge is None else "bridges") / f"{config.name}-{content_hash(about)}"
+    )
     is_new = not folder.exists()
     return build(folder, about, make, resume=True), is_new
 

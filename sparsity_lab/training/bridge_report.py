@@ -63,7 +63,7 @@ class BridgeReport(Config):
 def mixed_pass(
     dense: Transformer, sparse: Transformer, bridge: Bridge, tokens_bt: Tensor, pattern: str
 ) -> Tensor:
-    """Logits (b, t, v) of a path through both models; `pattern` names the one that goes on at each boundary."""
+    """Logits (b, t, v) of a path through both; `pattern` names the model that goes on at each boundary."""
     models = {DENSE: dense, SPARSE: sparse}
     convert = {DENSE: bridge.decode, SPARSE: bridge.encode}
     start: Start | None = None
@@ -82,6 +82,21 @@ def random_patterns(boundaries: int, count: int, seed: int) -> list[str]:
         if sum(a != b for a, b in pairwise(pattern)) >= 2 and len(found) < count:
             found[pattern] = None
     return sorted(found)
+
+
+@torch.no_grad()
+def report_agreement(
+    dense: Transformer, model: Transformer, batches: Iterable[Tensor]
+) -> tuple[float, float]:
+    """Mean loss of the dense model, and mean KL(dense, model) over `batches` of windows, nats per token."""
+    total, rows = torch.zeros(2, dtype=torch.float64), 0
+    for windows in batches:
+        dense_btv, tokens_bt = dense(windows[:, :-1]), windows[:, :-1]
+        loss, kl = cross_entropy(dense_btv, windows[:, 1:]), Teacher(dense_btv).kl(model(tokens_bt))
+        total += len(windows) * torch.tensor([loss.item(), kl.item()], dtype=torch.float64)
+        rows += len(windows)
+    loss, kl = (total / rows).tolist()
+    return loss, max(0.0, kl)
 
 
 @torch.no_grad()

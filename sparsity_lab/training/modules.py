@@ -133,7 +133,7 @@ class DenseModule(lightning.LightningModule):
         return [ParameterGroup(model, config.learning_rate, config.weight_decay, self.kept_fraction)]
 
     def scale_gradients(self) -> list[Tensor]:
-        """Normalise or clip the gradients in place, each group's by itself; their root mean squares before."""
+        """Normalise or clip each group's gradients in place; their root mean squares before that."""
         before = []
         for group in self.groups():
             rms = gradient_rms(group.parameters)
