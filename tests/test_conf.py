@@ -21,6 +21,9 @@ NEEDED = {
     ("corpus", "huggingface"): ["corpus.name=some/dataset"],
     ("tokenizer", "files"): ["tokenizer.vocab_bpe=a.bpe", "tokenizer.encoder_json=a.json"],
     ("sparsity", "dense"): ["model=dense"],
+    ("dense", "folder"): ["dense.folder=models/some"],
+    ("bridge", "default"): ["dense=trained"],
+    ("steering", "default"): ["dense=trained", "bridge=default"],
 }
 
 register_sweeps()
@@ -55,7 +58,8 @@ def test_the_defaults_compose_and_name_every_field() -> None:
     config = config_of([])
     composed = OmegaConf.to_container(compose("config"))
     assert isinstance(composed, dict)
-    assert set(composed) - {"experiment"} == set(RunConfig.model_fields)
+    optional = {"dense", "bridge", "steering"}
+    assert (set(composed) - {"experiment"}) | optional == set(RunConfig.model_fields)
     assert config.model.n_layer >= 2
     assert config.root == "runs"
 
@@ -68,7 +72,9 @@ def test_every_option_composes_and_validates(group: str, option: str) -> None:
         assert getattr(config, group).kind == option
 
 
-@pytest.mark.parametrize(("group", "option"), [pair for pair in sorted(NEEDED) if pair[0] != "sparsity"])
+@pytest.mark.parametrize(
+    ("group", "option"), [pair for pair in sorted(NEEDED) if pair[0] in ("corpus", "tokenizer", "dense")]
+)
 def test_values_that_must_be_given_are_asked_for_by_name(group: str, option: str) -> None:
     keys = [value.partition("=")[0] for value in NEEDED[group, option]]
     assert told(f"{group}={option}").splitlines() == sorted(f"{key}: missing" for key in keys)
@@ -113,6 +119,17 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
         ),
         (["pruning.targets=[0.3,0.1]"], r"^pruning.targets: .*ascending"),
         (["pruning.masks.steps=0"], r"^pruning.masks.steps: 0: input should be greater than 0"),
+        (
+            ["bridge=default"],
+            r"^config: bridge needs an existing dense model: dense=trained or dense=folder$",
+        ),
+        (
+            ["trainer.start=dense"],
+            r"^config: trainer.start dense needs an existing dense model: dense=trained",
+        ),
+        (["steering=default"], r"^config: steering needs a bridge: bridge=default$"),
+        (["dense=trained", "dense.folder=x"], r"^dense: give either folder, or model and trainer$"),
+        (["dense=trained", "dense.model.d_model=20"], r"^dense.model: d_model 20 must be a multiple of"),
         (["seed=-1"], r"^seed: -1: input should be greater than or equal to 0"),
         (["corpus.kind=tinypithon"], r"^corpus: .*tinypithon.*'tinypython'"),
         (["trainer.tokens=${nothing}"], r"^trainer.tokens: Interpolation key 'nothing' not found"),

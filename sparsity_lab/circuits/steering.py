@@ -104,7 +104,7 @@ def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskB
         return values[site, layer]
 
     def loss(tap: Tap) -> float:
-        logits_b2 = sparse(batch.tokens_bt, tap, positions_b=batch.last_b).gather(1, batch.answers_b2)
+        logits_b2 = sparse(batch.tokens_bt, tap, position_b=batch.last_b).gather(1, batch.answers_b2)
         return two_way_loss(logits_b2[:, 0] - logits_b2[:, 1], batch.label_b).item()
 
     whole = loss(record)
@@ -175,7 +175,7 @@ def steer(
         for strength in config.strengths:
             start = boundary, stream_btd + strength * change_btd
             probabilities.append(
-                dense(batch.tokens_bt, positions_b=batch.last_b, start=start).double().softmax(-1)
+                dense(batch.tokens_bt, position_b=batch.last_b, start=start).double().softmax(-1)
             )
         steered, kept = (
             tuple(p_bv[row_b, answer_b].mean().item() for p_bv in probabilities)

@@ -96,7 +96,7 @@ class BridgeModule(SparseModule):
         seed: int,
     ) -> None:
         super().__init__(model, config, n_steps, sparsity)
-        self.dense = dense.requires_grad_(False)
+        self.dense = dense.train().requires_grad_(False)  # the mode matters to Lightning alone: nothing drops
         self.bridge, self.bridge_config, self.seed = bridge, bridge_config, seed
 
     def groups(self) -> list[ParameterGroup]:

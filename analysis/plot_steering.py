@@ -1,0 +1,110 @@
+"""Draw what steering a dense model through a bridge did (Gao et al. 2025, Fig. 9), from a run's folder.
+
+    python analysis/plot_steering.py RUN [--out DIR]
+
+RUN holds steering/TASK/steering.json. Writes steering.png and steering.svg (default: into RUN).
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
+
+from analysis.pictures import DENSE, SPARSE, STYLE, plain, save
+from sparsity_lab.base import UserError
+from sparsity_lab.circuits.steered import Steering, SteeringResult, load_steering
+
+TOGETHER = "#0072B2"  # blue of Okabe and Ito
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("run", type=Path, help="a run's folder")
+    parser.add_argument("--out", type=Path, help="folder of the picture; default: the run's")
+    options = parser.parse_args(arguments)
+    try:
+        results = load(options.run)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    for result in results:
+        for line in told(result):
+            sys.stdout.write(plain(line) + "\n")
+    out = options.out or options.run
+    out.mkdir(parents=True, exist_ok=True)
+    for path in save(draw(results), out, "steering"):
+        sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+def load(run: Path) -> list[SteeringResult]:
+    """The results below a run's folder, by task.
+
+    Raises:
+        UserError: there are none, or one cannot be read.
+    """
+    found = [load_steering(path) for path in sorted(run.glob("steering/*/steering.json"))]
+    if not found:
+        raise UserError(
+            f"{run}: no steering/TASK/steering.json here; make some: sparsity_lab.run experiment=bridge"
+        )
+    return found
+
+
+def best_together(result: SteeringResult) -> Steering:
+    """Of the steerings by all channels at a boundary, the one of highest probability at full strength."""
+    return max(result.steerings[1:], key=lambda one: one.probability[-1], default=result.steerings[0])
+
+
+def told(result: SteeringResult) -> list[str]:
+    """A line a steering: probability without and with, and how many times none and the best random one."""
+    return [
+        f"{result.task}: {one.name}: {one.probability[0]:.4f} to {one.probability[-1]:.4f}, "
+        f"{one.times_none:.1f} times none, {one.times_random:.1f} times the best of {len(one.random)} random"
+        for one in result.steerings
+    ]
+
+
+def draw(results: Sequence[SteeringResult]) -> Figure:
+    """A panel a task: probability of the other prompt's answer against strength."""
+    with mpl.rc_context(STYLE):
+        figure, all_axes = plt.subplots(
+            1, len(results), figsize=(5.2 * len(results), 4.2), sharey=True, squeeze=False
+        )
+        for axes, result in zip(all_axes[0], results, strict=True):
+            _panel(axes, result)
+        all_axes[0][0].set_ylabel("Probability of the steered answer")
+        return figure
+
+
+def _panel(axes: Axes, result: SteeringResult) -> None:
+    single, together = result.steerings[0], best_together(result)
+    for index, curve in enumerate(single.random):
+        label = f"{len(single.random)} random directions of that norm" if index == 0 else None
+        axes.plot(result.strengths, curve, color=DENSE, alpha=0.35, linewidth=0.8, label=label)
+    axes.plot(
+        result.strengths, single.probability, "o-", color=SPARSE, label=plain(f"one channel, {single.name}")
+    )
+    if together is not single:
+        axes.plot(
+            result.strengths, together.probability, "s--", color=TOGETHER, label=plain(f"all {together.name}")
+        )
+    axes.set_ylim(0, 1)
+    axes.set_xlabel("Steering strength")
+    axes.set_title(plain(f"{result.task} ({result.pairs} pairs)"), loc="left")
+    axes.legend(loc="upper left", fontsize=8)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
