@@ -1,4 +1,4 @@
-"""A run, stage by stage: tokens → model → circuits → record.
+"""A run, stage by stage: tokens → model → circuits → examples → record.
 
 The run's own folder holds the record, the config, a picture, and links to the stages' folders.
 """
@@ -35,6 +35,7 @@ from sparsity_lab.results.record import (
 )
 from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.tracking import track
+from sparsity_lab.stage_examples import task_examples
 from sparsity_lab.stages import RESULT, TOKENIZER, VALIDATION, task_circuits, trained_model
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
         circuit_folders = task_circuits(config, tokens, model_folder, root)
         for task, circuit_folder in circuit_folders.items():
             link(folder / "circuits" / task, circuit_folder)
-        more_stages: dict[str, Path] = {}
+        examples = task_examples(config, tokens, model_folder, circuit_folders, root)
+        more_stages = {f"examples/{task}": path for task, path in examples.items()}
         if dense is not None:
             more_stages["dense"] = dense
             more_stages["agreement"] = agreement(config, tokens, dense, model_folder, root)

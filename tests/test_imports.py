@@ -21,6 +21,7 @@ ROOMS = {
     "circuits": ("base", "model", "data.tokenizer", "data.lexicon"),
     "circuits.circuit": ("base",),
     "circuits.evidence": ("base", "circuits.circuit"),
+    "circuits.examples_record": ("base", "circuits.circuit"),
     "circuits.steered": ("base", "circuits.circuit"),
     "results": ("base", "circuits.circuit", "circuits.evidence"),
     "results.record": ("base", "circuits.circuit", "circuits.evidence"),
@@ -29,6 +30,7 @@ ROOMS = {
         "base",
         "circuits.circuit",
         "circuits.evidence",
+        "circuits.examples_record",
         "circuits.steered",
         "results.record",
         "results.remote",
@@ -37,6 +39,7 @@ ROOMS = {
 OF_ITSELF = {
     "circuits.circuit",
     "circuits.evidence",
+    "circuits.examples_record",
     "circuits.steered",
     "results.record",
 }  # a module's own rule: not even the rest of its room
@@ -46,6 +49,7 @@ ONLY = {
     "metrics": set[str](),
     "circuits.circuit": set[str](),
     "circuits.evidence": set[str](),
+    "circuits.examples_record": set[str](),
     "circuits.steered": set[str](),
 }
 TORCH = {"torch", "lightning", "safetensors", "torchmetrics"}
@@ -53,6 +57,7 @@ NEVER = {
     "base": TORCH,
     "circuits.circuit": TORCH,
     "circuits.evidence": TORCH,
+    "circuits.examples_record": TORCH,
     "circuits.steered": TORCH,
     "results.record": TORCH,
     "results.logger": TORCH | {"wandb"},
@@ -100,7 +105,7 @@ def room_of(module: str, rooms: object) -> str | None:
 
 MODULES = modules()
 # the package itself, and those that know every room
-FREE = ("", "run", "pipeline", "stages", "dense_stages", "config", "bench", "plain")
+FREE = ("", "run", "pipeline", "stages", "dense_stages", "stage_examples", "config", "bench", "plain")
 
 
 @pytest.mark.parametrize("module", sorted(set(MODULES) - set(FREE)))

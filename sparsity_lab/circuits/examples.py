@@ -62,7 +62,7 @@ def collect_examples(
     shown = rows_of(batch, _shortest_pairs(batch, SHOWN_PAIRS))
     kept_n = layout.mask({node for circuit in circuits for node in circuit.nodes})
     on_task, on_text, on_shown = (_Recording(layout, kept_n) for _ in range(3))
-    logits_bv = model(batch.tokens_bt, on_task.tap, batch.last_b)
+    model(batch.tokens_bt, on_task.tap, batch.last_b)
     model(windows_bt, on_text.tap, torch.zeros(len(windows_bt), dtype=torch.long))
     shown_b2 = model(shown.tokens_bt, on_shown.tap, shown.last_b).gather(1, shown.answers_b2)
     prompts = [_row(batch, b) for b in range(len(batch.last_b))]
@@ -73,9 +73,7 @@ def collect_examples(
     wires = connections(model, kept_n)
     channels = residual_channels(model, kept_n)
     tokens = deciding_tokens(batch, tokenizer.end_of_text)[:TOKENS]
-    first, second = (
-        unembedded(model, token, channels, tokenizer) for token in shown.answers_b2[0].tolist()
-    )
+    first, second = (unembedded(model, token, channels, tokenizer) for token in shown.answers_b2[0].tolist())
     return Examples(
         task=task.name,
         description=task.description,

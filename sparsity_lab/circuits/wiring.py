@@ -41,9 +41,7 @@ def _connections(weight_y: Tensor, inside_y: Tensor, layer: int, other: Site) ->
     return Connections(
         total=int(torch.count_nonzero(weight_y)),
         outside=tuple(
-            Connection(
-                node=Node(layer=layer, site=other.value, channel=y), weight=digits(weight_y[y].item())
-            )
+            Connection(node=Node(layer=layer, site=other.value, channel=y), weight=digits(weight_y[y].item()))
             for y in strongest
             if outside_y[y] > 0
         ),

@@ -1,0 +1,83 @@
+"""Stage `examples`: what pages show of a task's circuits, a folder a task, made from the circuits'."""
+
+import logging
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparsity_lab.base import build, content_hash
+from sparsity_lab.circuits.ablation import mean_activations
+from sparsity_lab.circuits.circuit import Circuit, load_circuit
+from sparsity_lab.circuits.examples import collect_examples
+from sparsity_lab.circuits.examples_record import save_examples
+from sparsity_lab.circuits.task import encode_pairs, make_pairs
+from sparsity_lab.circuits.tasks import TASKS
+from sparsity_lab.config import RunConfig
+from sparsity_lab.data.datamodule import TokenDataModule
+from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
+from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.stages import TOKENIZER
+
+log = logging.getLogger(__name__)
+
+EXAMPLES_VERSION = 1  # raise when the same circuits would give other examples
+MAX_NODES = 256  # a larger circuit is not for looking at
+TEXT_TOKENS = 8192  # of pretraining text, about
+
+
+def task_examples(
+    config: RunConfig, tokens: Path, model_folder: Path, circuits: dict[str, Path], root: Path
+) -> dict[str, Path]:
+    """The examples' folder of each task that has a circuit of at most `MAX_NODES` nodes."""
+    found = {task: _circuits(folder) for task, folder in circuits.items()}
+    found = {task: some for task, some in found.items() if some}
+    about = {
+        task: {
+            "stage": "examples",
+            "version": EXAMPLES_VERSION,
+            "circuits": circuits[task].name,
+            "tokens": tokens.name,
+            "validation_windows": config.trainer.validation_windows,
+        }
+        for task in found
+    }
+    folders = {task: root / "examples" / f"{task}-{content_hash(about[task])}" for task in found}
+    missing = [task for task, folder in folders.items() if not folder.exists()]
+    if not missing:
+        return folders
+    model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
+    data = TokenDataModule(
+        tokens, config.model.n_ctx, config.trainer.batch_size, 1, 0, config.trainer.validation_windows
+    )
+    windows = [windows_bc[:, :-1] for windows_bc in data.val_dataloader()]
+    means_n = mean_activations(model, windows)
+    text_bt = torch.cat(windows)[: max(1, TEXT_TOKENS // config.model.n_ctx)]
+    for task in missing:
+        make = partial(_write_examples, config, task, model, means_n, found[task], text_bt, tokenizer)
+        build(folders[task], about[task], make)
+    log.info("%s: examples of the circuits of %d tasks", config.name, len(missing))
+    return folders
+
+
+def _circuits(folder: Path) -> list[Circuit]:
+    circuits = [load_circuit(path) for path in folder.glob("circuit-*.json")]
+    small = [circuit for circuit in circuits if len(circuit.nodes) <= MAX_NODES]
+    return sorted(small, key=lambda circuit: circuit.target)
+
+
+def _write_examples(
+    config: RunConfig,
+    name: str,
+    model: Transformer,
+    means_n: Tensor,
+    circuits: list[Circuit],
+    text_bt: Tensor,
+    tokenizer: Tokenizer,
+    folder: Path,
+) -> None:
+    task, sizes = TASKS[name], config.tasks
+    test = encode_pairs(task, make_pairs(task, "test", sizes.n_test_pairs, sizes.seed), tokenizer)
+    save_examples(collect_examples(task, model, means_n, circuits, test, text_bt, tokenizer), folder)
