@@ -1,0 +1,40 @@
+"""Write a task's circuits as one HTML page that opens from disk, or as a figure.
+
+    python analysis/view_circuit.py runs/single/NAME --task single_double_quote [--out PAGE.html]
+    python analysis/view_circuit.py runs/single/NAME --task single_double_quote --svg FIGURE.svg [--target NATS]
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
+
+from analysis.circuit_page import figure, load_view, page
+from analysis.pictures import plain
+from sparsity_lab.base import UserError, write_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("run", type=Path, help="folder of a finished run")
+    parser.add_argument("--task", required=True, help="the task whose circuits are shown")
+    parser.add_argument("--out", type=Path, help="the page; default: RUN/pages/TASK.html")
+    parser.add_argument("--svg", type=Path, help="write one circuit as a figure instead of the page")
+    parser.add_argument("--target", type=float, help="with --svg: the circuit's target loss, in nats")
+    options = parser.parse_args(arguments)
+    try:
+        view = load_view(options.run, options.task)
+        path = options.svg or options.out or options.run / "pages" / f"{options.task}.html"
+        write_text(path, figure(view, options.target) if options.svg else page(view))
+    except UserError as error:
+        sys.stderr.write(f"error: {plain(str(error))}\n")
+        return 1
+    sys.stdout.write(f"wrote {plain(str(path))}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
