@@ -15,7 +15,7 @@ const Graph = (() => {
     attn_in: "attention read", attn_q: "query", attn_k: "key", attn_v: "value", attn_out: "attention write",
     mlp_in: "MLP read", mlp_neuron: "neuron", mlp_out: "MLP write",
   };
-  const MOST_EDGES = 400, MOST_OUTER = 24;
+  const MOST_EDGES = 500, MOST_OUTER = 24;
   const CHARACTER = 7.3, HEIGHT = 24, HEAD_ROOM = 16, TOP = 58, MARGIN = 16;
 
   const escapeText = (text) =>

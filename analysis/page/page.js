@@ -159,7 +159,7 @@
     const circuit = view.circuits[state.index];
     const cells = (name, s) => [name, nats(s.loss), nats(s.calibrated_loss), percent(s.accuracy)];
     return card("How well it answers",
-      h("table", {}, h("thead", {}, row("th", ["on pairs that nothing chose", "loss", "calibrated loss", "accuracy"])),
+      h("table", {}, h("thead", {}, row("th", ["on held-out pairs", "loss", "calibrated loss", "accuracy"])),
         h("tbody", {}, view.unpruned && row("td", cells("the whole model", view.unpruned)), row("td", cells("the circuit alone", circuit.test)))),
       h("p", { class: "soft" }, "Loss between the two answers; guessing costs 0.693 nats. Calibrated: after a scale and a shift of the circuit's logits, which can hide that it ranks the answers wrongly; accuracy is of the raw logits."));
   }

@@ -26,7 +26,7 @@ const Panel = (() => {
   function tokens(examples, text, values, most, { peak = -1, lines = false } = {}) {
     const spans = examples.texts[text].map((index, i) => {
       const token = examples.vocabulary[index];
-      const shown = token.replace(/\n/g, lines ? "⏎\n" : "⏎").replace(/\t/g, "⇥");
+      const shown = (lines ? token.replace(/\n/g, "⏎\n") : token.replace(/\n/g, "⏎").replace(/ {3,}/g, "  ")).replace(/\t/g, "⇥");
       return h("span", { style: shade(values[i], most), title: `${Graph.visible(token)}  ${number(values[i])}`,
         class: i === peak ? "peak" : null }, shown);
     });
