@@ -158,7 +158,8 @@ def figure(view: View, target: float | None = None) -> str:
     nodes, edges = view["circuits"][index]["counts"]
     title = f"{view['task']}: {nodes} nodes, {edges} edges at {wanted:g} nats"
     svg: str = interpreter.evaljs(
-        "Graph.draw(Graph.place(Graph.build(dukpy.view, dukpy.index)), {style: dukpy.style, title: dukpy.title})",
+        "const graph = Graph.place(Graph.build(dukpy.view, dukpy.index));"
+        "Graph.draw(graph, {style: dukpy.style, title: dukpy.title})",
         view=view,
         index=index,
         style=_read("page/graph.css"),

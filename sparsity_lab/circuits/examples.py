@@ -82,9 +82,12 @@ def collect_examples(
         prompts=tuple(
             Prompt(
                 text=texts.row(_row(shown, b)),
-                answers=tuple(tokenizer.token(token) for token in shown.answers_b2[b].tolist()),
+                answers=(
+                    tokenizer.token(int(shown.answers_b2[b, 0])),
+                    tokenizer.token(int(shown.answers_b2[b, 1])),
+                ),
                 right=int(shown.label_b[b]),
-                logits=_rounded(shown_b2[b]),
+                logits=_both(shown_b2[b]),
             )
             for b in range(len(shown.last_b))
         ),
@@ -150,7 +153,7 @@ def _in_circuit(
         target=circuit.target,
         nodes=tuple(by_node[node] for node in circuit.nodes),
         heads=_heads(model, on_shown, kept_n, shown),
-        logits=tuple(_rounded(row) for row in logits_b2),
+        logits=tuple(_both(row) for row in logits_b2),
     )
 
 
@@ -262,6 +265,10 @@ def _shortest_pairs(batch: TaskBatch, pairs: int) -> Tensor:
 def _row(batch: TaskBatch, b: int) -> Tensor:
     """A prompt's tokens without padding."""
     return batch.tokens_bt[b, : int(batch.last_b[b]) + 1]
+
+
+def _both(logits_2: Tensor) -> tuple[float, float]:
+    return digits(logits_2[0].item()), digits(logits_2[1].item())
 
 
 def _rounded(values_t: Tensor) -> tuple[float, ...]:

@@ -71,7 +71,7 @@ def test_a_figure_shows_the_circuits_nodes_edges_heads_and_ends(run: Path) -> No
 
 def test_columns_stand_in_the_order_of_the_forward_pass(run: Path) -> None:
     root = ElementTree.fromstring(figure(load_view(run, TASK), 0.05))
-    place = {}
+    place: dict[str, float] = {}
     for group in root.iter(f"{SVG}g"):
         box = group.find(f"{SVG}rect")
         assert box is not None

@@ -122,7 +122,7 @@ def test_patterns_are_those_of_heads_with_a_kept_channel(examples: Examples) -> 
 def test_edges_that_leave_the_circuit_are_counted_and_the_strongest_named() -> None:
     kept_n = LAYOUT.mask(PLANTED_NODES)
     inputs, outputs = connections(MODEL, kept_n)[PLANTED_NODES[1]]
-    weight_v = MODEL.blocks[0].attention.v.weight[0]  # type: ignore[union-attr,index]
+    weight_v = MODEL.get_parameter("blocks.0.attention.v.weight")[0]
     assert inputs.total == outputs.total == SMALL.d_model
     assert PLANTED_NODES[0] not in [end.node for end in inputs.outside]
     assert abs(inputs.outside[0].weight) == digits(float(weight_v[1:].abs().max()))
