@@ -1,7 +1,9 @@
 """Write a task's circuits as one HTML page that opens from disk, or as a figure.
 
-python analysis/view_circuit.py runs/single/NAME --task single_double_quote [--out PAGE.html]
-python analysis/view_circuit.py runs/single/NAME --task single_double_quote --svg FIGURE.svg [--target NATS]
+    python analysis/view_circuit.py RUN --task single_double_quote [--out PAGE.html]
+    python analysis/view_circuit.py RUN --task single_double_quote --svg FIGURE.svg [--target NATS]
+
+The page is RUN/pages/TASK.html unless --out says otherwise.
 """
 
 import argparse

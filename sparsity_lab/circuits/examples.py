@@ -62,9 +62,9 @@ def collect_examples(
     shown = rows_of(batch, _shortest_pairs(batch, SHOWN_PAIRS))
     kept_n = layout.mask({node for circuit in circuits for node in circuit.nodes})
     on_task, on_text, on_shown = (_Recording(layout, kept_n) for _ in range(3))
-    model(batch.tokens_bt, on_task.tap, batch.last_b)
-    model(windows_bt, on_text.tap, torch.zeros(len(windows_bt), dtype=torch.long))
-    shown_b2 = model(shown.tokens_bt, on_shown.tap, shown.last_b).gather(1, shown.answers_b2)
+    model(batch.tokens_bt, on_task.tap)
+    model(windows_bt, on_text.tap)
+    shown_b2 = _answer_logits(model, shown, on_shown.tap)
     prompts = [_row(batch, b) for b in range(len(batch.last_b))]
     extremes = [
         texts.extremes(on_task.values_btn, prompts),
@@ -124,8 +124,8 @@ def _in_circuit(
     narrow = compact(model, kept_n, means_n)
     frozen = ablate(layout, kept_n, means_n)
     on_batch, on_shown = _Recording(layout, kept_n, frozen), _Recording(layout, kept_n, frozen)
-    narrow(batch.tokens_bt, on_batch.tap, batch.last_b)
-    logits_b2 = narrow(shown.tokens_bt, on_shown.tap, shown.last_b).gather(1, shown.answers_b2)
+    narrow(batch.tokens_bt, on_batch.tap)
+    logits_b2 = _answer_logits(narrow, shown, on_shown.tap)
     ends_bn = on_batch.values_btn[torch.arange(len(batch.last_b)), batch.last_b]
     at_end = [ends_bn[batch.label_b == label].mean(0).tolist() for label in (0, 1)]
     values_btn = on_shown.values_btn
@@ -265,6 +265,12 @@ def _shortest_pairs(batch: TaskBatch, pairs: int) -> Tensor:
 def _row(batch: TaskBatch, b: int) -> Tensor:
     """A prompt's tokens without padding."""
     return batch.tokens_bt[b, : int(batch.last_b[b]) + 1]
+
+
+def _answer_logits(model: Transformer, batch: TaskBatch, tap: Tap) -> Tensor:
+    """Logits of the two answers at each prompt's end; the tap sees every position."""
+    rows_b = torch.arange(len(batch.last_b))
+    return model(batch.tokens_bt, tap)[rows_b, batch.last_b].gather(1, batch.answers_b2)
 
 
 def _both(logits_2: Tensor) -> tuple[float, float]:
