@@ -23,6 +23,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.dense_stages import AGREEMENT, agreement, dense_config, measured_bridge, steered_tasks
+from sparsity_lab.examples_stage import task_examples
 from sparsity_lab.model.checkpoints import count_weights, load_model
 from sparsity_lab.model.machine import prepare_processor
 from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
@@ -35,7 +36,6 @@ from sparsity_lab.results.record import (
 )
 from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.tracking import track
-from sparsity_lab.stage_examples import task_examples
 from sparsity_lab.stages import RESULT, TOKENIZER, VALIDATION, task_circuits, trained_model
 
 log = logging.getLogger(__name__)
