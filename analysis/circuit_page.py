@@ -68,8 +68,8 @@ def load_view(run: Path, task: str) -> View:
 
 
 def _evidence(run: Path, task: str) -> Evidence | None:
-    places = (run / "circuits" / task / EVIDENCE, run / "evidence" / task / EVIDENCE)
-    return next((load_evidence(place) for place in places if place.exists()), None)
+    path = run / "evidence" / task / EVIDENCE
+    return load_evidence(path) if path.exists() else None
 
 
 def _about(record: RunRecord) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def write_run(folder: Path, examples: bool = True, evidence: bool = True) -> Run
         )
         save_evidence(
             Evidence(task=TASK, model="planted", target=0.15, circuit="x", checks=(check,), nodes=nodes),
-            folder / "circuits" / TASK,
+            folder / "evidence" / TASK,
         )
     made = record("sparse", 16, 100, 1.9, {TASK: 2, PLAIN_TASK: 2}, targets={0.05: 3.0})
     made = made.model_copy(
