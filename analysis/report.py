@@ -78,7 +78,7 @@ def report(runs: Sequence[tuple[Path, RunRecord]], target: float, out: Path, tit
     tables = [name for name in TABLES if (out / "frontier" / f"{name}.csv").exists()]
     parts = [
         _head(title, runs),
-        *(_figure(name) for name in figures),
+        f'<div class="figures">{"".join(_figure(name) for name in figures)}</div>',
         _models(runs),
         f"<section><h2>Circuits at {target:g} nats</h2>",
         "<p>Edges of each circuit; each number leads to its page.</p>",

@@ -79,7 +79,7 @@ const Graph = (() => {
         [["token", examples.tokens, -1, embeds], ["answer", examples.answers, last, unembeds]])
         entries.forEach((entry, i) => {
           const id = `${kind}/${i}`;
-          if (drawn.some((link) => link.source === id || link.target === id))
+          if (kind === "answer" || drawn.some((link) => link.source === id || link.target === id))
             nodes.push({ id, kind, column, token: entry.token, weights: entry.weights, effect: null, head: null,
               label: shorten(visible(entry.token), 14) });
         });
@@ -95,7 +95,7 @@ const Graph = (() => {
     if (node.kind === "token") return { group: "", title: "tokens" };
     if (node.kind === "answer") return { group: "", title: "answers" };
     const part = node.site.startsWith("mlp") ? "MLP" : "attention";
-    return { group: `layer ${node.layer} ${part}`, title: STAGES[column % STAGES.length].title };
+    return { group: `layer ${node.layer} ${part}`, short: `L${node.layer} ${part.slice(0, 4)}`, title: STAGES[column % STAGES.length].title };
   }
 
   const widthOf = (node) => Math.max(node.kind === "node" ? 38 : 44, [...node.label].length * CHARACTER + 16);
@@ -105,7 +105,7 @@ const Graph = (() => {
   function place(graph) {
     const g = new dagre.graphlib.Graph({ compound: true, multigraph: true });
     const many = graph.nodes.length > 60;
-    g.setGraph({ rankdir: "LR", nodesep: many ? 11 : 14, ranksep: many ? 70 : 58, edgesep: many ? 0 : 3, marginx: 0, marginy: 0 });
+    g.setGraph({ rankdir: "LR", nodesep: many ? 11 : 14, ranksep: 58 + Math.min(120, graph.links.length / 2.5), edgesep: many ? 0 : 3, marginx: 0, marginy: 0 });
     g.setDefaultEdgeLabel(() => ({}));
     for (let r = -1; r < graph.columns.length; r++) {
       g.setNode(`spine${r}`, { width: 1, height: 1 });
@@ -204,13 +204,13 @@ const Graph = (() => {
       const left = Math.min(...inside.map((n) => n.x - n.width / 2)), right = Math.max(...inside.map((n) => n.x + n.width / 2));
       const lastGroup = groups[groups.length - 1];
       if (column.group && lastGroup && lastGroup.name === column.group) lastGroup.right = right;
-      else groups.push({ name: column.group, left, right });
+      else groups.push({ name: column.group, short: column.short, left, right });
       out += `<text class="column" x="${n1((left + right) / 2)}" y="40" text-anchor="middle">${escapeText(column.title)}</text>`;
     });
     for (const group of groups.filter((g) => g.name)) {
       const half = Math.max((group.right - group.left) / 2 + 13, 0), middle = (group.left + group.right) / 2;
       out = `<rect class="band" x="${n1(middle - half)}" y="4" width="${n1(2 * half)}" height="${n1(graph.height - 8)}" rx="6"/>` + out +
-        `<text class="group" x="${n1(middle)}" y="21" text-anchor="middle"${group.name.length * 6.2 > 2 * half ? ` textLength="${n1(2 * half - 6)}" lengthAdjust="spacingAndGlyphs"` : ""}>${escapeText(group.name)}</text>`;
+        `<text class="group" x="${n1(middle)}" y="21" text-anchor="middle">${escapeText(group.name.length * 6.4 > 2 * half ? group.short : group.name)}</text>`;
     }
     return out;
   }
