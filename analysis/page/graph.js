@@ -95,7 +95,7 @@ const Graph = (() => {
     if (node.kind === "token") return { group: "", title: "tokens" };
     if (node.kind === "answer") return { group: "", title: "answers" };
     const part = node.site.startsWith("mlp") ? "MLP" : "attention";
-    return { group: `layer ${node.layer} ${part}`, short: `L${node.layer} ${part.slice(0, 4)}`, title: STAGES[column % STAGES.length].title };
+    return { group: `layer ${node.layer} ${part}`, short: `L${node.layer} ${part === "MLP" ? part : "attn"}`, title: STAGES[column % STAGES.length].title };
   }
 
   const widthOf = (node) => Math.max(node.kind === "node" ? 38 : 44, [...node.label].length * CHARACTER + 16);
