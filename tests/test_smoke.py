@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.circuit_page import load_view, page
 from sparsity_lab import metrics
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.results.record import RunRecord, read_record
@@ -127,6 +128,16 @@ def test_every_circuit_of_the_record_can_be_read(folder: Path) -> None:
         assert circuit.select.calibrated_loss <= circuit.target
 
 
+def test_every_circuit_can_be_looked_at(folder: Path) -> None:
+    run = run_folder(folder)
+    for task in read_record(run).tasks:
+        assert (run / "examples" / task.task).exists() == bool(task.curve)
+        if task.curve:
+            view = load_view(run, task.task)
+            assert [c["target"] for c in view["examples"]["circuits"]] == [p.target for p in task.curve]
+            assert task.task in page(view)
+
+
 def test_another_directory_gives_the_same_record(folders: list[Path]) -> None:
     records = [comparable(read_record(run_folder(folder))) for folder in folders]
     assert records[0] == records[1]
@@ -151,7 +162,7 @@ def test_a_mistake_ends_at_once_with_its_line(tmp_path: Path) -> None:
 
 
 def _stage_files(folder: Path) -> list[Path]:
-    stages = ("corpora", "tokens", "models", "circuits")
+    stages = ("corpora", "tokens", "models", "circuits", "examples")
     return [
         path for stage in stages for path in sorted((folder / "out" / stage).glob("*/*")) if path.is_file()
     ]

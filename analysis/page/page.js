@@ -204,7 +204,8 @@
         ...(seen ? seen.nodes[i].at_end.map((value) => number(value)) : [])]);
     });
     return card(`All ${plural(own.length, "node")}`, h("table", {}, h("thead", {}, row("th",
-      ["node", "cost of ablating it", "edges in", "edges out", ...(seen ? answers.map((a) => `value at the end, ${a} right`) : [])])), h("tbody", {}, rows)));
+      ["node", "cost of ablating it", "edges in", "edges out", ...(seen ? answers.map((a) => `value at the end, ${a} right`) : [])])), h("tbody", {}, rows)),
+    h("p", { class: "soft" }, "Cost of ablating: the rise of the circuit's calibrated loss when the node is frozen at its mean too; on all test pairs for the circuit that was checked (see Evidence), on a few for the others."));
   }
 
   head();
