@@ -170,7 +170,7 @@
     const found = view.evidence;
     const rows = found.checks.map((check) => h("tr", {}, h("td", {}, check.name.replace(/_/g, " ")),
       h("td", {}, h("span", { class: `verdict ${check.verdict}` }, VERDICTS[check.verdict] || check.verdict)),
-      h("td", {}, check.sentence), h("td", {}, check.values.map((m) => h("div", {}, `${m.name}: ${number(m.value)} ${m.unit}`)))));
+      h("td", {}, check.sentence), h("td", {}, check.values.map((m) => h("div", {}, `${m.name}: ${m.unit === "fraction" ? percent(m.value) : `${number(m.value)} ${m.unit}`}`)))));
     return card(`Evidence, for the circuit at ${found.target} nats`, h("table", {},
       h("thead", {}, h("tr", {}, ["check", "verdict", "in words", "measured"].map((name) => h("th", {}, name)))), h("tbody", {}, rows)));
   }

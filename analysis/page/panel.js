@@ -151,7 +151,7 @@ const Panel = (() => {
     svg.setAttribute("aria-label", "attention, a row for each query");
     put("rect", { class: "frame", x: 0, y: 0, width: SIZE, height: SIZE });
     rows.forEach((row, q) => row.forEach((p, k) => {
-      if (p >= 0.02) put("rect", { class: "cell", x: k * step, y: q * step, width: step, height: step, "fill-opacity": p },
+      if (p >= 0.005) put("rect", { class: "cell", x: k * step, y: q * step, width: step, height: step, "fill-opacity": Math.sqrt(p).toFixed(2) },
         `${words[q]} attends to ${words[k]}: ${percent(p)}`);
     }));
     return svg;
