@@ -5,6 +5,7 @@
   const view = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
   const state = { index: Math.max(0, view.circuits.findIndex((c) => c.target === view.main)), selected: null, zoom: null };
+  const placed = new Map(); // by the slider's place: laying out a large circuit takes seconds
   let graph = null;
 
   function head() {
@@ -31,17 +32,19 @@
       h("span", { id: "size" }),
       h("span", { class: "zoom", role: "group", "aria-label": "Zoom" },
         h("button", { type: "button", "aria-label": "smaller", onclick: () => zoom(0.8) }, "−"),
-        h("button", { type: "button", onclick: () => zoom(null) }, "fit"),
+        h("button", { type: "button", onclick: () => zoom(0) }, "fit"),
         h("button", { type: "button", "aria-label": "larger", onclick: () => zoom(1.25) }, "+")));
     show();
   }
 
+  // factor 0: all of it; null: all of it while that is legible
   function zoom(factor) {
     const svg = at("graph").querySelector("svg");
     if (!svg) return;
-    const fit = Math.min(1.35, at("graph").clientWidth / graph.width, Math.max(0.5, 0.76 * innerHeight / graph.height));
-    state.zoom = factor === null ? null : Math.min(3, Math.max(0.2, (state.zoom || fit) * factor));
-    const scale = state.zoom || Math.max(fit, 0.5);
+    const fit = Math.min(1.35, at("graph").clientWidth / graph.width, 0.76 * innerHeight / graph.height);
+    const legible = Math.max(fit, 0.5);
+    state.zoom = factor === null ? null : factor === 0 ? fit : Math.min(3, Math.max(0.1, (state.zoom || legible) * factor));
+    const scale = state.zoom || legible;
     svg.setAttribute("width", Math.floor(graph.width * scale));
     svg.setAttribute("height", Math.floor(graph.height * scale));
   }
@@ -55,7 +58,8 @@
       at("note").textContent = circuit.counts[0] ? "This circuit has too many nodes to draw." : "This circuit has no nodes.";
       at("panel").replaceChildren();
     } else {
-      graph = Graph.place(Graph.build(view, state.index));
+      if (!placed.has(state.index)) placed.set(state.index, Graph.place(Graph.build(view, state.index)));
+      graph = placed.get(state.index);
       // the one place where markup is made from a string: draw() escapes every text in it
       at("graph").innerHTML = Graph.draw(graph, { title: `${view.task}, ${circuit.target} nats` });
       const notes = [];

@@ -124,6 +124,17 @@ def test_the_slider_changes_the_circuit(tab: Tab) -> None:
     assert tab.count("#graph .node:not(.token):not(.answer)") == 3
 
 
+def test_zoom_changes_the_size_and_fit_restores_all_of_it(tab: Tab) -> None:
+    def width() -> float:
+        return float(tab.page.locator("#graph svg").get_attribute("width"))
+
+    before = width()
+    tab.page.get_by_label("larger").click()
+    assert width() > 1.1 * before
+    tab.page.get_by_text("fit", exact=True).click()
+    assert width() <= tab.page.evaluate("document.getElementById('graph').clientWidth")
+
+
 def test_the_keyboard_reaches_and_selects_every_part(tab: Tab) -> None:
     tab.page.locator(".zoom button").last.focus()
     tab.page.keyboard.press("Tab")
