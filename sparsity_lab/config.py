@@ -11,6 +11,7 @@ from sparsity_lab.base import Config, UserError, validate
 from sparsity_lab.circuits.pruning import PruningConfig
 from sparsity_lab.circuits.steering import SteeringConfig
 from sparsity_lab.circuits.task import TasksConfig
+from sparsity_lab.circuits.validation import ValidationConfig
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizer import TokenizerConfig
 from sparsity_lab.model.transformer import ModelConfig, Transformer
@@ -55,6 +56,7 @@ class RunConfig(Config):
     tasks: TasksConfig
     pruning: PruningConfig
     steering: SteeringConfig | None = None
+    validation: ValidationConfig
     logger: LoggerConfig
 
     @model_validator(mode="after")

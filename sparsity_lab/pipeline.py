@@ -19,10 +19,12 @@ from sparsity_lab.base import (
     write_json,
     write_text,
 )
+from sparsity_lab.circuits.evidence import load_evidence
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.dense_stages import AGREEMENT, agreement, dense_config, measured_bridge, steered_tasks
+from sparsity_lab.evidence_stage import circuit_evidence
 from sparsity_lab.examples_stage import task_examples
 from sparsity_lab.model.checkpoints import count_weights, load_model
 from sparsity_lab.model.machine import prepare_processor
@@ -71,6 +73,10 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
         if dense is not None and config.steering is not None:
             steered = steered_tasks(config, tokens, dense, model_folder, circuit_folders, root)
             more_stages |= {f"steering/{task}": path for task, path in steered.items()}
+        explained = time.monotonic()
+        if config.validation.enabled:
+            evidence = circuit_evidence(config, tokens, model_folder, circuit_folders, root)
+            more_stages |= {f"evidence/{task}": path for task, path in evidence.items()}
         for name, path in more_stages.items():
             link(folder / name, path)
         record = make_record(
@@ -80,7 +86,12 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
         finished = time.monotonic()
         write_json(
             folder / "timings.json",
-            {"prepare": prepared - started, "train": trained - prepared, "circuits": finished - trained},
+            {
+                "prepare": prepared - started,
+                "train": trained - prepared,
+                "circuits": explained - trained,
+                "evidence": finished - explained,
+            },
         )
         picture = draw_run(record, folder / METRICS_FILE, folder / "run.png")
         circuits = [path for f in circuit_folders.values() for path in f.glob("circuit-*.json")]
@@ -119,6 +130,12 @@ def make_record(
     tasks = tuple(
         validate(TaskResult, read_json(folder / RESULT), str(folder / RESULT))
         for folder in circuit_folders.values()
+    )
+    tasks = tuple(
+        task.model_copy(update={"evidence": load_evidence(more_stages[name]).checks})
+        if (name := f"evidence/{task.task}") in more_stages
+        else task
+        for task in tasks
     )
     weights, nonzeros = count_weights(load_model(model_folder))
     solved = [

@@ -22,7 +22,8 @@ from sparsity_lab.base import (
 )
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, save_circuit
-from sparsity_lab.circuits.pruning import Pruner, TaskData, find_circuits
+from sparsity_lab.circuits.pruning import TaskData, make_pruner
+from sparsity_lab.circuits.search import search
 from sparsity_lab.circuits.task import NotAskable, Split, TaskBatch, encode_pairs, make_pairs
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
@@ -187,7 +188,7 @@ def explain_task(
         )
     except NotAskable as error:
         return result("not_askable", error.reason), []
-    pruner = Pruner(model, means_n, data)
+    pruner = make_pruner(model, means_n, data, config.pruning)
     select, test = pruner.unpruned()
     if select.loss > target:
         return result(
@@ -196,7 +197,7 @@ def explain_task(
     empty = pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
     if empty <= target:
         return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
-    circuits = find_circuits(pruner, name, model_name, config.pruning)
+    circuits = search(pruner, name, model_name, config.pruning)
     curve = tuple(
         CurvePoint(target=c.target, nodes=len(c.nodes), edges=len(c.edges), select=c.select, test=c.test)
         for c in circuits

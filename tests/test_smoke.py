@@ -11,6 +11,7 @@ import pytest
 from analysis.circuit_page import load_view, page
 from sparsity_lab import metrics
 from sparsity_lab.circuits.circuit import load_circuit
+from sparsity_lab.circuits.evidence import load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
 
 ROOT = Path(__file__).parents[1]
@@ -138,6 +139,21 @@ def test_every_circuit_can_be_looked_at(folder: Path) -> None:
             assert task.task in page(view)
 
 
+def test_every_circuit_at_the_target_comes_with_evidence(folder: Path) -> None:
+    run = run_folder(folder)
+    for task in read_record(run).tasks:
+        if task.status != "circuit":
+            assert task.evidence == ()
+            continue
+        evidence = load_evidence(run / "evidence" / task.task)
+        assert evidence.checks == task.evidence
+        circuit = load_circuit(run / "circuits" / task.task / evidence.circuit)
+        assert [about.node for about in evidence.nodes] == list(circuit.nodes)
+        assert {"sufficiency", "necessity", "minimality", "robustness", "controls", "generalisation"} < {
+            check.name for check in evidence.checks
+        }
+
+
 def test_another_directory_gives_the_same_record(folders: list[Path]) -> None:
     records = [comparable(read_record(run_folder(folder))) for folder in folders]
     assert records[0] == records[1]
@@ -162,7 +178,7 @@ def test_a_mistake_ends_at_once_with_its_line(tmp_path: Path) -> None:
 
 
 def _stage_files(folder: Path) -> list[Path]:
-    stages = ("corpora", "tokens", "models", "circuits", "examples")
+    stages = ("corpora", "tokens", "models", "circuits", "examples", "evidence")
     return [
         path for stage in stages for path in sorted((folder / "out" / stage).glob("*/*")) if path.is_file()
     ]

@@ -14,7 +14,7 @@ from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 
-_MATRICES = (
+MATRICES = (
     ("attention.q", Site.ATTN_IN, Site.ATTN_Q),
     ("attention.k", Site.ATTN_IN, Site.ATTN_K),
     ("attention.v", Site.ATTN_IN, Site.ATTN_V),
@@ -27,7 +27,7 @@ _MATRICES = (
 def edge_matrices(model: Transformer) -> Iterator[tuple[int, Site, Site, Tensor]]:
     """Each matrix that carries edges: layer, the site it reads, the site it writes, its weight (out, in)."""
     for layer, block in enumerate(model.blocks):
-        for name, source, target in _MATRICES:
+        for name, source, target in MATRICES:
             yield layer, source, target, block.get_parameter(f"{name}.weight").detach()
 
 

@@ -4,7 +4,9 @@
 2. minimise two-way cross-entropy + coefficient · (number of open gates), by AdamW with clipped gradients;
 3. the paper fixes the coefficient and searches it per model and task. Here it is, by default, a multiplier
    that rises while the loss is below the target and falls while above, so that each task finds its own;
-4. gates that have shut firmly are dropped for good, and the model computes without them.
+4. gates that have shut firmly are dropped for good, and the model computes without them;
+5. hardened (`restore`): in every other step some of the other nodes are restored, so that a set of nodes
+   that only works while all the rest is frozen at its means does not last.
 """
 
 import math
@@ -12,7 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from sparsity_lab.base import Config, derive_seed
@@ -20,6 +22,7 @@ from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.gates import gate_nodes, heaviside_slope
+from sparsity_lab.circuits.restoration import Restoration
 from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.model.sites import Tap
 from sparsity_lab.model.transformer import Transformer
@@ -29,7 +32,9 @@ class MaskConfig(Config):
     """Mask learning. `penalty` "fixed" is the paper's; "target" adapts `k_coef` to hold the loss at `target`.
 
     `start` "noise" is the paper's: all gates alike but for noise. `rate`: by how much log k_coef may rise in
-    a step. `drop_below`: the tau below which a node is gone for good (-1: never).
+    a step. `drop_below`: the tau below which a node is gone for good (-1: never). `restore`: in every other
+    step a random subset of the shut nodes is restored, each with a probability drawn up to this (0: none), or
+    with `adversarial` those of them that raise the loss, by the gradient of an earlier step.
     """
 
     steps: PositiveInt = 200
@@ -48,6 +53,8 @@ class MaskConfig(Config):
     rate: float = 0.05
     drop_below: float = -0.5
     drop_every: PositiveInt = 25
+    restore: float = Field(default=0.0, ge=0, le=1)
+    adversarial: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,11 +83,17 @@ def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = No
 
 
 def learn_masks(
-    model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskConfig, seed: int
+    model: Transformer,
+    means_n: Tensor,
+    batch: TaskBatch,
+    config: MaskConfig,
+    seed: int,
+    give_up: float | None = None,
 ) -> LearnedMasks:
     """Learn the gates of one task on the training pairs in `batch`.
 
-    `model`'s weights must not require gradients; `means_n` holds what shut nodes are frozen at.
+    `model`'s weights must not require gradients; `means_n` holds what shut nodes are frozen at. With
+    `give_up` training ends after a quarter of the steps if the smoothed loss is above it then.
     """
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
@@ -101,16 +114,21 @@ def learn_masks(
         fused=True,
     )
     small, k_coef, smoothed = model, config.k_coef, None
+    restoration = Restoration(config.restore, config.adversarial, layout.size, derive_seed(seed, "restored"))
     losses, sizes = [], []
     for step in range(config.steps):
         rising = (step + 1) / max(1.0, config.warmup * config.steps)
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, rising) * (1 - step / config.steps)
         rows = sampler.draw()
-        tap = gate_nodes(layout, tau_n, means_n, config.temperature)
-        loss = two_way_loss(answer_difference(small, rows, tap), rows.label_b)
+        restored_n = restoration.draw(step)
+        net = small if restored_n is None else compact(model, live_n | restored_n, means_n)
+        open_n = tau_n if restored_n is None else torch.where(restored_n, torch.ones(()), tau_n)
+        tap = gate_nodes(layout, open_n, means_n, config.temperature)
+        loss = two_way_loss(answer_difference(net, rows, tap), rows.label_b)
         optimizer.zero_grad()
         loss.backward()
         assert tau_n.grad is not None
+        restoration.saw(tau_n.grad)
         with torch.no_grad():
             tau_n.grad += k_coef * heaviside_slope(tau_n, config.temperature)
             tau_n.grad *= live_n
@@ -125,6 +143,8 @@ def learn_masks(
         if config.penalty == "target":
             error = (config.target - smoothed) / config.target
             k_coef *= math.e ** (config.rate * max(-3.0, min(1.0, error)))
+        if give_up is not None and step + 1 == config.steps // 4 and smoothed > give_up:
+            break
         if (step + 1) % config.drop_every == 0:
             live_n = live_n & (tau_n.detach() >= config.drop_below)
             small = compact(model, live_n, means_n)

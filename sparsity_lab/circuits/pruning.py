@@ -1,7 +1,8 @@
 """From learned gates to circuits (Gao et al. 2025, §2.2, App. A.5).
 
-1. order the nodes by tau and bisect for the smallest number whose calibrated loss on the selection pairs
-   meets the target; the calibration, a scale and a shift of the two-way logits, is fitted at each size;
+1. order the nodes by tau and bisect for the smallest number whose loss on the selection pairs meets the
+   target: "raw", that of the circuit's own logits, or "calibrated", as in the paper, after a scale and a
+   shift fitted at each size; with `restore` also when random subsets of the other nodes are restored;
 2. polish: the paper's pruning leaves nodes that can go, so drop kept ones, those with the smallest estimated
    effect first, as long as the target is met;
 3. report both splits: the selection pairs, which chose the circuit, and the test pairs, unseen so far.
@@ -9,12 +10,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import PositiveFloat, field_validator
 from torch import Tensor
 
-from sparsity_lab.base import Config
+from sparsity_lab.base import Config, derive_seed
 from sparsity_lab.circuits.ablation import NodeLayout, ablate
 from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Scores
@@ -22,20 +24,26 @@ from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.gates import gate_nodes
 from sparsity_lab.circuits.graph import list_edges
 from sparsity_lab.circuits.masks import LearnedMasks, MaskConfig, answer_difference, learn_masks
+from sparsity_lab.circuits.restoration import restored_nodes
 from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.model.transformer import Transformer
 
+Selection = Literal["raw", "calibrated"]
 Provenance = dict[str, str | int | float | bool | None]
 
 
 class PruningConfig(Config):
-    """How circuits are found.
+    """How circuits are found: by learned masks, or by attribution (`attribution.py`), the baseline.
 
     `target` (nats) is the loss that models are compared at, `targets` give the curve; `retries`: further
-    trainings of the masks, with other seeds, where one went astray.
+    trainings of the masks, with other seeds, where one went astray. `selection`: whether the raw or the
+    calibrated loss must meet the target; a scale and a shift can make an answer of a circuit that gives none,
+    so that the calibrated loss finds small circuits for nonsense too (`checks/controls.py`).
     """
 
     masks: MaskConfig
+    method: Literal["masks", "gradient", "integrated"] = "masks"
+    selection: Selection = "calibrated"
     target: PositiveFloat = 0.15
     targets: tuple[PositiveFloat, ...] = (0.15,)
     polish: bool = True
@@ -66,11 +74,17 @@ class TaskData:
 
 @dataclass(frozen=True)
 class Pruner:
-    """A model, the nodes' frozen values and the task: evaluates sets of kept nodes."""
+    """A model, the nodes' frozen values and the task: evaluates sets of kept nodes.
+
+    `restored`: subsets of all nodes, boolean (n); a set of kept nodes must meet the target by itself and, on
+    average, with what of each subset lies outside it restored.
+    """
 
     model: Transformer
     means_n: Tensor
     data: TaskData
+    selection: Selection = "calibrated"
+    restored: tuple[Tensor, ...] = ()
 
     @torch.no_grad()
     def difference(self, kept_n: Tensor, batch: TaskBatch, model: Transformer | None = None) -> Tensor:
@@ -79,15 +93,31 @@ class Pruner:
         return answer_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
 
     def select_loss(self, kept_n: Tensor, model: Transformer | None = None) -> float:
-        """Calibrated loss on the selection pairs."""
-        difference_b, label_b = self.difference(kept_n, self.data.select, model), self.data.select.label_b
-        return score(difference_b, label_b, calibrate(difference_b, label_b)).calibrated_loss
+        """Loss on the selection pairs: what has to meet the target."""
+        select = self.data.select
+        difference_b = self.difference(kept_n, select, model)
+        calibration = self.calibration(difference_b)
+        loss = score(difference_b, select.label_b, calibration).calibrated_loss
+        restored = [
+            score(self.difference(kept_n | more_n, select), select.label_b, calibration).calibrated_loss
+            for more_n in self.restored
+        ]
+        return max(loss, sum(restored) / len(restored)) if restored else loss
+
+    def calibration(self, difference_b: Tensor) -> Calibration:
+        """What the selection loss is measured under."""
+        if self.selection == "raw":
+            return Calibration(scale=1.0, shift=0.0)
+        return calibrate(difference_b, self.data.select.label_b)
 
     def scores(self, kept_n: Tensor) -> tuple[Calibration, Scores, Scores]:
         """The calibration fitted on the selection pairs, and the scores on both splits under it."""
         select_b = self.difference(kept_n, self.data.select)
+        return self.scored(select_b, self.difference(kept_n, self.data.test))
+
+    def scored(self, select_b: Tensor, test_b: Tensor) -> tuple[Calibration, Scores, Scores]:
+        """The calibration fitted on the selection pairs' two-way logits, and the scores on both splits."""
         calibration = calibrate(select_b, self.data.select.label_b)
-        test_b = self.difference(kept_n, self.data.test)
         return (
             calibration,
             score(select_b, self.data.select.label_b, calibration),
@@ -132,15 +162,24 @@ class Pruner:
         return without((too_many or len(order_k)) - 1)
 
     def effects(self, kept_n: Tensor) -> Tensor:
-        """First-order estimate of the rise of the calibrated selection loss when a node is frozen (n)."""
+        """First-order estimate of the rise of the selection loss when a node is frozen (n)."""
         select, layout = self.data.select, NodeLayout(self.model.config)
         tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
         narrow = compact(self.model, kept_n, self.means_n)
         difference_b = answer_difference(narrow, select, gate_nodes(layout, tau_n, self.means_n, 1.0))
-        calibration = calibrate(difference_b.detach(), select.label_b)
+        calibration = self.calibration(difference_b.detach())
         loss = two_way_loss(calibration.scale * difference_b + calibration.shift, select.label_b)
         (slope_n,) = torch.autograd.grad(loss, tau_n)
         return -slope_n  # opening a gate lowers the loss by this much per unit
+
+
+def make_pruner(model: Transformer, means_n: Tensor, data: TaskData, config: PruningConfig) -> Pruner:
+    """The pruner that `config` asks for: with fixed restored subsets where masks are trained under such."""
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "restored for selection"))
+    restored = [
+        restored_nodes(len(means_n), share * config.masks.restore, generator) for share in (0.3, 0.6, 1)
+    ]
+    return Pruner(model, means_n, data, config.selection, tuple(restored) if config.masks.restore else ())
 
 
 def bisect(most: int, meets: Callable[[int], bool], guess: int = 1) -> int | None:
@@ -167,19 +206,24 @@ def bisect(most: int, meets: Callable[[int], bool], guess: int = 1) -> int | Non
     return high
 
 
-def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningConfig) -> list[Circuit]:
+def find_circuits(
+    pruner: Pruner, task: str, model_name: str, config: PruningConfig, give_up: float | None = None
+) -> list[Circuit]:
     """One circuit for each target that some set of nodes meets, from one training of the masks.
 
-    Training that went astray (a circuit of more than half the nodes, or none) is repeated with another seed,
-    at a tighter loss to aim at; the smallest circuit of all tries is taken.
+    `pruner` must select as `config` says (`make_pruner`). Training that went astray (a circuit of more than
+    half the nodes, or none) is repeated with another seed, at a tighter loss to aim at; the smallest circuit
+    of all tries is taken. `give_up`: see `learn_masks`; what was given up has no circuits.
     """
     best: dict[float, tuple[Tensor, LearnedMasks, int]] = {}
     for attempt in range(config.retries + 1):
         aim = config.masks.target / 2**attempt
         masks_config = config.masks.model_copy(update={"target": aim})
         masks = learn_masks(
-            pruner.model, pruner.means_n, pruner.data.train, masks_config, config.seed + attempt
+            pruner.model, pruner.means_n, pruner.data.train, masks_config, config.seed + attempt, give_up
         )
+        if len(masks.losses) < masks_config.steps:
+            continue
         order_n = masks.tau_n.argsort(descending=True, stable=True)
         guess = int((masks.tau_n > 0).sum())
         for target in config.all_targets:
@@ -193,6 +237,8 @@ def find_circuits(pruner: Pruner, task: str, model_name: str, config: PruningCon
         polished_n = pruner.polish(kept_n, target) if config.polish else kept_n
         provenance: Provenance = {
             "method": "masks",
+            "selection": config.selection,
+            "restore": config.masks.restore,
             "penalty": config.masks.penalty,
             "k_coef": masks.k_coef,
             "steps": config.masks.steps,

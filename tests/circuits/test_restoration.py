@@ -1,0 +1,61 @@
+"""Restored subsets: how many, when, and which; and what a hardened search returns."""
+
+import torch
+from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
+
+from sparsity_lab.circuits.ablation import mean_activations
+from sparsity_lab.circuits.pruning import TaskData, find_circuits, make_pruner
+from sparsity_lab.circuits.restoration import Restoration, restored_nodes
+
+
+def test_each_node_is_restored_with_the_share() -> None:
+    drawn = restored_nodes(10_000, 0.3, torch.Generator().manual_seed(0))
+    assert 2_800 < drawn.sum() < 3_200
+
+
+def test_every_other_step_restores_and_none_without_a_share() -> None:
+    restoration = Restoration(0.5, False, 100, seed=0)
+    drawn = [restoration.draw(step) for step in range(6)]
+    assert [nodes is None for nodes in drawn] == [True, False] * 3
+    assert all(Restoration(0.0, False, 100, 0).draw(step) is None for step in range(4))
+
+
+def test_adversarial_restoring_takes_only_what_did_harm() -> None:
+    restoration = Restoration(1.0, True, 100, seed=0)
+    assert restoration.draw(0) is None
+    restoration.saw(torch.linspace(-1, 1, 100))
+    drawn = restoration.draw(1)
+    assert drawn is not None
+    assert drawn.any()
+    assert not drawn[:50].any()
+    restoration.saw(torch.ones(100))  # a step with something restored says nothing of harm
+    assert restoration.draw(2) is None
+    again = restoration.draw(3)
+    assert again is not None
+    assert not again[:50].any()
+
+
+def test_a_hardened_search_stands_its_own_subsets_and_finds_what_is_planted() -> None:
+    model = planted_model()
+    means_n = mean_activations(model, [random_tokens(20, 8)])
+    data = TaskData(*[question(48, seed) for seed in (1, 2, 3)])
+    plain = quick_pruning(target=0.15, targets=[0.15], retries=0, selection="raw")
+    config = plain.model_copy(update={"masks": plain.masks.model_copy(update={"restore": 0.5})})
+    pruner = make_pruner(model, means_n, data, config)
+    assert len(pruner.restored) == 3
+    (circuit,) = find_circuits(pruner, "question", "planted", config)
+    assert set(PLANTED) <= {(node.layer, node.site, node.channel) for node in circuit.nodes}
+    assert circuit.provenance["restore"] == 0.5
+    assert circuit.select.loss <= 0.15
+
+
+def test_raw_selection_meets_the_target_without_calibration() -> None:
+    model = planted_model()
+    means_n = mean_activations(model, [random_tokens(20, 8)])
+    data = TaskData(*[question(48, seed) for seed in (1, 2, 3)])
+    for selection in ("raw", "calibrated"):
+        config = quick_pruning(target=0.15, targets=[0.15], retries=0, selection=selection)
+        (circuit,) = find_circuits(make_pruner(model, means_n, data, config), "question", "planted", config)
+        assert circuit.select.calibrated_loss <= 0.15
+        if selection == "raw":
+            assert circuit.select.loss <= 0.15
