@@ -16,7 +16,7 @@ def test_a_dropped_edge_passes_its_sources_mean() -> None:
     means_n = mean_activations(model, [torch.tensor([[0, 1, 2, 0]])])
     source, target = Node(layer=0, site="mlp_neuron", channel=0), Node(layer=0, site="mlp_out", channel=0)
     changed = without_edges(model, means_n, [Edge(source=source, target=target, weight=3.0)])
-    seen = {}
+    seen: dict[Site, torch.Tensor] = {}
 
     def tap(site: Site, layer: int, x: torch.Tensor) -> torch.Tensor:
         seen[site] = x
