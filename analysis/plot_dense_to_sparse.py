@@ -1,0 +1,147 @@
+"""Compare the ways from an existing dense model to a sparse one: from scratch, sparsified, bridged.
+
+    python analysis/plot_dense_to_sparse.py [runs] [--sweep NAME] [--target NATS] [--out DIR]
+
+Writes dense_to_sparse.csv, .png and .svg (default: to SOURCE/dense_to_sparse): pretraining loss and agreement
+with the dense model, KL(dense, model), against edges, the geometric mean over the tasks that all have.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import pandas as pd
+
+mpl.use("Agg")
+
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
+
+from analysis import frontier
+from analysis.pictures import STYLE, plain, save
+from sparsity_lab import metrics
+from sparsity_lab.base import UserError
+from sparsity_lab.results.record import RunRecord, read_all
+
+COLOURS = {"scratch": "#D55E00", "sparsified": "#0072B2", "bridged": "#009E73"}  # of Okabe and Ito's palette
+
+
+@dataclass(frozen=True)
+class Way:
+    """One sparse model: how it was made, and what it is like. Losses and KL in nats per token."""
+
+    way: str
+    name: str
+    d_model: int
+    nonzeros: int
+    tokens: int
+    loss: float
+    dense_loss: float
+    dense_kl: float
+    hybrid_excess: float | None
+    tasks: int
+    edges: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("source", nargs="?", type=Path, default=Path("runs"), help="folder of runs")
+    parser.add_argument("--sweep", default="dense_to_sparse", help="the sweep whose runs are compared")
+    parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
+    parser.add_argument("--out", type=Path, help="folder of the results; default: SOURCE/dense_to_sparse")
+    options = parser.parse_args(arguments)
+    try:
+        records = [record for _, record in read_all(options.source) if record.sweep == options.sweep]
+        found, tasks = ways(records, options.target)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    out = options.out or options.source / "dense_to_sparse"
+    out.mkdir(parents=True, exist_ok=True)
+    frame = pd.DataFrame([asdict(way) for way in found])
+    frame.to_csv(out / "dense_to_sparse.csv", index=False, lineterminator="\n")
+    sys.stdout.write(plain_lines(f"tasks: {', '.join(tasks)}\n{frame.to_string(index=False)}"))
+    for path in save(draw(found, len(tasks), options.target), out, "dense_to_sparse"):
+        sys.stdout.write(f"wrote {path}\n")
+    return 0
+
+
+def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[str]]:
+    """The sparse models that were measured against a dense one, and the tasks that all have a circuit for.
+
+    Raises:
+        UserError: there are none, or they share no task.
+    """
+    by_hash = {r.config_hash: r for r in records if metrics.DENSE_KL.name in r.metrics}
+    compared = frontier.models(by_hash.values(), target)
+    tasks = frontier.shared(compared)
+    if not tasks:
+        raise UserError(
+            f"{len(compared)} runs with an existing dense model, and no task with a circuit at {target:g} "
+            "nats in all of them; make some: python -m sparsity_lab.run +sweep=dense_to_sparse -m"
+        )
+    found = []
+    for model in compared:
+        record = by_hash[model.id]
+        config, measured = record.config, record.metrics
+        found.append(
+            Way(
+                way=_way(record),
+                name=model.name,
+                d_model=model.d_model,
+                nonzeros=model.nonzeros,
+                tokens=config["trainer"]["tokens"],
+                loss=model.loss,
+                dense_loss=measured[metrics.DENSE_LOSS.name],
+                dense_kl=measured[metrics.DENSE_KL.name],
+                hybrid_excess=measured.get(metrics.HYBRID_EXCESS.name),
+                tasks=len(tasks),
+                edges=frontier.size(model, tasks),
+            )
+        )
+    return sorted(found, key=lambda way: (list(COLOURS).index(way.way), way.name)), tasks
+
+
+def _way(record: RunRecord) -> str:
+    if record.config.get("bridge"):
+        return "bridged"
+    return "sparsified" if record.config["trainer"].get("start") == "dense" else "scratch"
+
+
+def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
+    """Two panels over edges: pretraining loss, and agreement with the dense model."""
+    with mpl.rc_context(STYLE):
+        figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8), sharex=True)
+        for way in found:
+            label = plain(f"{way.way}, d_model {way.d_model}")
+            left.plot(way.edges, way.loss, "o", color=COLOURS[way.way], markersize=9, label=label)
+            right.plot(way.edges, way.dense_kl, "o", color=COLOURS[way.way], markersize=9)
+        left.axhline(
+            found[0].dense_loss, color="#555555", linestyle="--", linewidth=1, label="the dense model"
+        )
+        left.set_ylabel("Pretraining loss (nats per token)")
+        right.set_ylabel("KL from the dense model (nats per token)")
+        right.set_ylim(bottom=0)
+        for axes in (left, right):
+            axes.set_xscale("log")
+            axes.set_xlabel(f"Edges per circuit ({tasks} tasks, {target:g} nats)")
+            axes.margins(x=0.2)
+        figure.legend(loc="outside upper center", ncols=4)
+        return figure
+
+
+def plain_lines(text: str) -> str:
+    """`text`, ending in a new line, without whatever in it could steer a terminal."""
+    return "".join(plain(line) + "\n" for line in text.split("\n"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
