@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sparsity_lab import metrics
@@ -100,7 +101,8 @@ def bridge_module(config: RunConfig, model: Transformer, dense_folder: Path, n_s
     """What trains `model` and a new bridge beside the dense model."""
     assert config.bridge is not None
     dense = load_model(dense_folder)
-    bridge, seed = make_bridge(dense, model, config.bridge), derive_seed(config.seed, "bridge")
+    torch.manual_seed(derive_seed(config.seed, "bridge"))  # whatever was drawn so far
+    bridge, seed = make_bridge(dense, model, config.bridge), derive_seed(config.seed, "boundaries")
     return BridgeModule(model, config.trainer, n_steps, config.sparsity, dense, bridge, config.bridge, seed)
 
 
