@@ -15,7 +15,7 @@ from sparsity_lab.base import UserError, build, content_hash, derive_seed, read_
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.steered import SteeringResult, save_steering
-from sparsity_lab.circuits.steering import steering
+from sparsity_lab.circuits.steering import NotSteerable, steering
 from sparsity_lab.circuits.task import Split, TaskBatch, encode_pairs, make_pairs
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
@@ -195,7 +195,10 @@ def steered_tasks(
             save_steering(result, folder / STEERING)
             _tell(result)
 
-        folders[task] = build(root / "steering" / f"{task}-{content_hash(about)}", about, make)
+        try:
+            folders[task] = build(root / "steering" / f"{task}-{content_hash(about)}", about, make)
+        except NotSteerable as error:
+            log.info("steering: %s", error)
     return folders
 
 

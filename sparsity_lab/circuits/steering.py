@@ -70,6 +70,10 @@ class SteeringConfig(Config):
         return strengths
 
 
+class NotSteerable(UserError):
+    """There is nothing to steer by, whatever the config: no pairs that correspond, or no node that reads."""
+
+
 def name_of(node: Node) -> str:
     """LAYER.SITE.CHANNEL."""
     return f"{node.layer}.{node.site}.{node.channel}"
@@ -216,15 +220,18 @@ def steering(
     """Choose nodes on the selection pairs and steer on the test pairs.
 
     Raises:
-        UserError: the circuit has no node to steer by, or not the named one.
+        NotSteerable: the circuit has no node to steer by, or the task no pairs whose positions correspond.
+        UserError: the named node is not among the candidates.
     """
     select, test = comparable(select), comparable(test)
     if not len(select.label_b) or not len(test.label_b):
-        raise UserError(f"task {circuit.task}: no pair has prompts of the same number of tokens")
+        raise NotSteerable(f"task {circuit.task}: no pair has prompts of the same number of tokens")
     candidates = effects(sparse, circuit, means_n, select)
+    if not candidates:
+        raise NotSteerable(f"task {circuit.task}: no node of its circuit reads the residual stream")
     chosen = [c.node for c in candidates if config.node in (None, name_of(c.node))][:1]
     if not chosen:
-        known = ", ".join(name_of(c.node) for c in candidates) or "none"
+        known = ", ".join(name_of(c.node) for c in candidates)
         raise UserError(
             f"steering.node: {config.node}: the circuit of {circuit.task} has these to choose from: {known}"
         )

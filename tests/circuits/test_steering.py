@@ -11,6 +11,7 @@ from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
 from sparsity_lab.circuits.steered import load_steering, save_steering
 from sparsity_lab.circuits.steering import (
+    NotSteerable,
     SteeringConfig,
     boundary_of,
     comparable,
@@ -103,6 +104,14 @@ def test_a_named_node_is_taken_and_a_wrong_one_told() -> None:
     wrong = CONFIG.model_copy(update={"node": "1.mlp_in.2"})
     with pytest.raises(UserError, match=r"1.mlp_in.2: the circuit of var_if has .*: 0.attn_in.0$"):
         steering(model, model, identity_bridge(), circuit(), means_n, batch, batch, wrong, "itself")
+
+
+def test_a_circuit_that_reads_nothing_cannot_be_steered_by() -> None:
+    model, batch = planted_model(), question(8)
+    means_n = mean_activations(model, [batch.tokens_bt])
+    blind = circuit().model_copy(update={"nodes": NODES[1:]})
+    with pytest.raises(NotSteerable, match="no node of its circuit reads the residual stream"):
+        steering(model, model, identity_bridge(), blind, means_n, batch, batch, CONFIG, "itself")
 
 
 def test_effects_are_of_reads_alone() -> None:
