@@ -24,7 +24,7 @@ from analysis.pictures import DENSE, SPARSE, STYLE, plain, save
 from sparsity_lab.base import UserError
 from sparsity_lab.circuits.steered import Steering, SteeringResult, load_steering
 
-TOGETHER = "#0072B2"  # blue of Okabe and Ito
+TOGETHER, WHOLE = "#0072B2", "#009E73"  # blue and green of Okabe and Ito
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,8 +63,8 @@ def load(run: Path) -> list[SteeringResult]:
 
 
 def best_together(result: SteeringResult) -> Steering:
-    """Of the steerings by all channels at a boundary, the one of highest probability at full strength."""
-    return max(result.steerings[1:], key=lambda one: one.probability[-1], default=result.steerings[0])
+    """Of those by the circuit's channels at a boundary, the one of highest probability at full strength."""
+    return max(result.steerings[1:-1], key=lambda one: one.probability[-1], default=result.steerings[0])
 
 
 def told(result: SteeringResult) -> list[str]:
@@ -89,16 +89,22 @@ def draw(results: Sequence[SteeringResult]) -> Figure:
 
 
 def _panel(axes: Axes, result: SteeringResult) -> None:
-    single, together = result.steerings[0], best_together(result)
+    single, together, whole = result.steerings[0], best_together(result), result.steerings[-1]
     for index, curve in enumerate(single.random):
         label = f"{len(single.random)} random directions of that norm" if index == 0 else None
         axes.plot(result.strengths, curve, color=DENSE, alpha=0.35, linewidth=0.8, label=label)
     axes.plot(
         result.strengths, single.probability, "o-", color=SPARSE, label=plain(f"one channel, {single.name}")
     )
+    if whole is not single:
+        axes.plot(result.strengths, whole.probability, "^:", color=WHOLE, label=plain(whole.name))
     if together is not single:
         axes.plot(
-            result.strengths, together.probability, "s--", color=TOGETHER, label=plain(f"all {together.name}")
+            result.strengths,
+            together.probability,
+            "s--",
+            color=TOGETHER,
+            label=plain(f"the circuit's {together.name}"),
         )
     axes.set_ylim(0, 1)
     axes.set_xlabel("Steering strength")

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 BRIDGE, AGREEMENT, STEERING, TOKENIZER = "bridge.json", "agreement.json", "steering.json", "tokenizer.json"
 BRIDGE_VERSION = 1  # raise when the same config would give another bridge
-STEERING_VERSION = 1
+STEERING_VERSION = 3
 MIXED_PATHS = 8
 
 

@@ -42,7 +42,9 @@ class Steering(Config):
 
 
 class SteeringResult(Config):
-    """One task: the candidates by effect, and the steerings tried, by a single channel first."""
+    """One task: the candidates by effect, and the steerings tried.
+
+    By a single channel first, by the circuit's channels at each boundary, and by the whole read last."""
 
     task: str
     model: str

@@ -1,22 +1,25 @@
 """Steer a dense model by what a node of a sparse one means, through the bridge (Gao et al. 2025, App. A.4).
 
-1. candidates are the circuit's nodes that read the residual stream, channels of `attn_in` and `mlp_in`; a
-   node's effect is how much the task's loss in the circuit rises when the node takes its value from the
-   pair's other prompt (the selection pairs);
-2. its activation is recorded in the whole sparse model on both prompts of a pair; the difference at each
-   position, times the decoder's row of that channel, is a change of the dense residual stream at that
-   boundary. A read is in units of the residual RMS and the norm's weight; both are undone, so that the change
-   is what the decoder makes of the sparse stream's own change (the paper's ratio of RMS, exactly);
+1. candidates are the circuit's nodes on the residual stream: channels that it reads (`attn_in`, `mlp_in`),
+   and channels that it writes (`attn_out`, `mlp_out`), as the next sublayer reads them; a node's effect is
+   how much the task's loss in the circuit rises when the node takes its value from the pair's other prompt
+   (the selection pairs);
+2. the channel's value after RMSNorm is taken in the whole sparse model on both prompts of a pair; the
+   difference at each position, times the decoder's row of that channel, is a change of the dense residual
+   stream at that boundary. A read is in units of the sparse residual RMS; that is undone, so that the change
+   is what the decoder makes of the sparse stream's own (as a share of the dense RMS, the paper's ratio);
 3. the dense model runs on from there with strength × change added, on the test pairs; against it, the same
    change turned in a random direction: one random rotation for all prompts and positions.
 
 Nothing about the dense model's answers chooses the node. Beside the best single channel, all of the
-circuit's channels at each boundary are tried together; the result holds every one.
+circuit's channels at each boundary are tried together, and the whole read at the single channel's boundary:
+what the bridge carries at most. The result holds every one.
 
 Shape suffixes: b rows, t time, c channels, d dense width.
 """
 
 import re
+from dataclasses import replace
 
 import torch
 from pydantic import NonNegativeInt, PositiveInt, field_validator
@@ -34,16 +37,21 @@ from sparsity_lab.model.residuals import with_residuals
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
 
-_READS = (Site.ATTN_IN, Site.MLP_IN)
+# where the stream is that a site reads, or that it has written to: boundaries after its layer's first
+_ON_STREAM = {Site.ATTN_IN: 0, Site.ATTN_OUT: 1, Site.MLP_IN: 1, Site.MLP_OUT: 2}
 
 
 class SteeringConfig(Config):
-    """`node` names the channel, LAYER.SITE.CHANNEL; null takes the candidate of largest effect."""
+    """`node` names the channel, LAYER.SITE.CHANNEL; null takes the candidate of largest effect.
+
+    `pairs`: at most so many of the test pairs are steered.
+    """
 
     tasks: tuple[str, ...]
     node: str | None = None
     strengths: tuple[float, ...]
     random_directions: PositiveInt = 20
+    pairs: PositiveInt = 64
     seed: NonNegativeInt = 0
 
     @field_validator("tasks")
@@ -58,8 +66,10 @@ class SteeringConfig(Config):
     @field_validator("node")
     @classmethod
     def _named(cls, node: str | None) -> str | None:
-        if node is not None and not re.fullmatch(r"\d+\.(attn_in|mlp_in)\.\d+", node):
-            raise ValueError("allowed: LAYER.SITE.CHANNEL with the site attn_in or mlp_in, as 1.attn_in.37")
+        if node is not None and not re.fullmatch(r"\d+\.(attn|mlp)_(in|out)\.\d+", node):
+            raise ValueError(
+                "allowed: LAYER.SITE.CHANNEL, the site attn_in, attn_out, mlp_in or mlp_out, as 1.attn_in.37"
+            )
         return node
 
     @field_validator("strengths")
@@ -71,7 +81,7 @@ class SteeringConfig(Config):
 
 
 class NotSteerable(UserError):
-    """There is nothing to steer by, whatever the config: no pairs that correspond, or no node that reads."""
+    """Nothing to steer by, whatever the config: no pairs that correspond, or no node on the stream."""
 
 
 def name_of(node: Node) -> str:
@@ -80,15 +90,17 @@ def name_of(node: Node) -> str:
 
 
 def boundary_of(node: Node) -> int:
-    """Where the residual stream is that a node of `attn_in` or `mlp_in` reads."""
-    return 2 * node.layer + _READS.index(Site(node.site))
+    """Where the residual stream is that a node reads, or that it has just written to."""
+    return 2 * node.layer + _ON_STREAM[Site(node.site)]
 
 
-def comparable(batch: TaskBatch) -> TaskBatch:
-    """The pairs whose two prompts have as many tokens, so that their positions correspond."""
+def comparable(batch: TaskBatch, limit: int) -> TaskBatch:
+    """The first `limit` pairs whose prompts have as many tokens, so that positions correspond; no padding."""
     pairs = len(batch.label_b) // 2
-    same_p = (batch.last_b[:pairs] == batch.last_b[pairs:]).nonzero().flatten()
-    return rows_of(batch, torch.cat([same_p, same_p + pairs]))
+    same_p = (batch.last_b[:pairs] == batch.last_b[pairs:]).nonzero().flatten()[:limit]
+    few = rows_of(batch, torch.cat([same_p, same_p + pairs]))
+    longest = int(few.last_b.max()) + 1 if len(same_p) else 0
+    return replace(few, tokens_bt=few.tokens_bt[:, :longest])
 
 
 def swapped(x: Tensor) -> Tensor:
@@ -112,10 +124,10 @@ def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskB
         return two_way_loss(logits_b2[:, 0] - logits_b2[:, 1], batch.label_b).item()
 
     whole = loss(record)
-    other = {place: swapped(x_btc) for place, x_btc in values.items() if place[0] in _READS}
+    other = {place: swapped(x_btc) for place, x_btc in values.items() if place[0] in _ON_STREAM}
     found = []
     for node in circuit.nodes:
-        if Site(node.site) not in _READS or node.channel >= sparse.config.d_model:
+        if Site(node.site) not in _ON_STREAM or node.channel >= sparse.config.d_model:
             continue  # a concatenated position is not of the residual stream
 
         def exchange(site: Site, layer: int, x_btc: Tensor, node: Node = node) -> Tensor:
@@ -133,24 +145,14 @@ def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskB
 def dense_change(sparse: Transformer, bridge: Bridge, nodes: tuple[Node, ...], batch: TaskBatch) -> Tensor:
     """What the nodes' difference between a pair's prompts is in the dense residual stream, (b, t, d).
 
-    The nodes all read the stream at one boundary.
+    The nodes are all of one boundary.
     """
     (boundary,) = {boundary_of(node) for node in nodes}
-    layer, is_mlp = divmod(boundary, 2)
-    reads: list[Tensor] = []
-
-    def tap(site: Site, at: int, x_btc: Tensor) -> Tensor:
-        if (site, at) == (_READS[is_mlp], layer):
-            reads.append(x_btc)
-        return x_btc
-
-    streams = with_residuals(sparse, batch.tokens_bt, tap)[1]
-    channels = torch.tensor([node.channel for node in nodes])
-    sublayer = sparse.blocks[layer].get_submodule("mlp" if is_mlp else "attention")
-    weight_c = sublayer.get_parameter("read.norm.weight")[channels]
-    rms_bt1 = streams[boundary].pow(2).mean(-1, keepdim=True).sqrt()
-    difference_btc = (swapped(reads[0]) - reads[0])[..., channels] * rms_bt1
-    difference_btc = torch.where(weight_c == 0, 0.0, difference_btc / weight_c)
+    channels = torch.tensor(sorted({node.channel for node in nodes}))
+    stream_btd = with_residuals(sparse, batch.tokens_bt)[1][boundary]
+    rms_bt1 = stream_btd.pow(2).mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
+    read_btc = stream_btd[..., channels] / rms_bt1  # the norm's own weight would cancel
+    difference_btc = (swapped(read_btc) - read_btc) * rms_bt1
     decoder: Tensor = bridge.decoders[boundary].get_parameter("weight")
     change_btd = difference_btc @ decoder[:, channels].T
     time_t = torch.arange(batch.tokens_bt.shape[1])
@@ -195,8 +197,9 @@ def steer(
     ]
     probability, kept = curves(change_btd)
     size_b = change_btd.flatten(1).norm(dim=1) / stream_btd.flatten(1).norm(dim=1)
+    several = "the whole read" if len(nodes) == sparse.config.d_model else f"{len(nodes)} channels"
     return Steering(
-        name=name_of(nodes[0]) if len(nodes) == 1 else f"{len(nodes)} channels at boundary {boundary}",
+        name=name_of(nodes[0]) if len(nodes) == 1 else f"{several} at boundary {boundary}",
         boundary=boundary,
         nodes=nodes,
         norm=size_b.mean().item(),
@@ -223,12 +226,12 @@ def steering(
         NotSteerable: the circuit has no node to steer by, or the task no pairs whose positions correspond.
         UserError: the named node is not among the candidates.
     """
-    select, test = comparable(select), comparable(test)
+    select, test = comparable(select, config.pairs), comparable(test, config.pairs)
     if not len(select.label_b) or not len(test.label_b):
         raise NotSteerable(f"task {circuit.task}: no pair has prompts of the same number of tokens")
     candidates = effects(sparse, circuit, means_n, select)
     if not candidates:
-        raise NotSteerable(f"task {circuit.task}: no node of its circuit reads the residual stream")
+        raise NotSteerable(f"task {circuit.task}: no node of its circuit is on the residual stream")
     chosen = [c.node for c in candidates if config.node in (None, name_of(c.node))][:1]
     if not chosen:
         known = ", ".join(name_of(c.node) for c in candidates)
@@ -238,6 +241,7 @@ def steering(
     nodes = [tuple(chosen)]
     for boundary in sorted({boundary_of(c.node) for c in candidates}):
         nodes.append(tuple(c.node for c in candidates if boundary_of(c.node) == boundary))
+    nodes.append(tuple(chosen[0].model_copy(update={"channel": c}) for c in range(sparse.config.d_model)))
     return SteeringResult(
         task=circuit.task,
         model=circuit.model,

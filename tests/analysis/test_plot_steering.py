@@ -22,7 +22,7 @@ def made_up(task: str, single: float = 0.3, together: tuple[float, ...] = (0.6, 
     return SteeringResult(
         task=task, model="m", dense="d", pairs=9, strengths=(0.0, 0.5, 1.0),
         candidates=(Candidate(node=NODE, effect=1.0),),
-        steerings=(steering("1.attn_in.7", single, NODE), *several),
+        steerings=(steering("1.attn_in.7", single, NODE), *several, steering("the whole read", 0.9)),
     )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_it_draws_what_it_finds(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "quote: 1.attn_in.7: 0.0200 to 0.3000, 15.0 times none, 10.0 times the best of 2 random" in said
     assert "\x1b" not in said
     svg = (tmp_path / "steering.svg").read_text()
-    assert "all 2 channels at boundary 1" in svg  # the better of the two
+    assert "the circuit's 2 channels at boundary 1" in svg  # the better of the two
     assert "$x$" in svg
     assert (tmp_path / "steering.png").stat().st_size > 10_000
 
@@ -48,7 +48,7 @@ def test_it_draws_what_it_finds(tmp_path: Path, capsys: pytest.CaptureFixture[st
 def test_a_single_channel_alone_is_drawn() -> None:
     result = made_up("t", together=())
     assert plot_steering.best_together(result) is result.steerings[0]
-    plot_steering.draw([result])
+    plot_steering.draw([result, result.model_copy(update={"steerings": result.steerings[:1]})])
 
 
 def test_a_folder_without_steering_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

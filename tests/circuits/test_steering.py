@@ -52,11 +52,15 @@ def test_the_node_that_decides_steers_and_random_directions_do_not(tmp_path: Pat
     result = steering(
         model, model, identity_bridge(), circuit(IDLE), means_n, question(16, seed=1), batch, CONFIG, "itself"
     )
-    assert [name_of(c.node) for c in result.candidates] == ["0.attn_in.0", "0.attn_in.3"]
-    assert result.candidates[0].effect > 10 * abs(result.candidates[1].effect)
-    single, every = result.steerings
-    assert (single.name, single.boundary, single.nodes) == ("0.attn_in.0", 0, (NODES[0],))
-    assert every.nodes == (NODES[0], IDLE)
+    assert [name_of(c.node) for c in result.candidates] == ["0.attn_in.0", "0.attn_out.1", "0.attn_in.3"]
+    assert result.candidates[0].effect > 10 * abs(result.candidates[2].effect)
+    assert [one.name for one in result.steerings] == [
+        "0.attn_in.0", "2 channels at boundary 0", "0.attn_out.1", "the whole read at boundary 0",
+    ]  # fmt: skip
+    single = result.steerings[0]
+    assert (single.boundary, single.nodes) == (0, (NODES[0],))
+    whole = result.steerings[-1]
+    assert whole.probability[2] == pytest.approx(whole.kept[0], rel=0.05)
     # what decides is channel 0 of the first token; with it exchanged the answers are exchanged
     assert single.probability[0] == pytest.approx(single.kept[2], rel=0.05)
     assert single.probability[2] == pytest.approx(single.kept[0], rel=0.05)
@@ -84,15 +88,23 @@ def test_only_pairs_of_equal_length_are_compared() -> None:
     batch = question(3)
     lengths = torch.tensor([3, 2, 3, 3, 3, 3])
     uneven = TaskBatch(batch.tokens_bt, lengths, batch.answers_b2, batch.label_b)
-    kept = comparable(uneven)
+    assert comparable(uneven, 1).tokens_bt.shape == (2, 4)
+    kept = comparable(uneven, 9)
     assert torch.equal(kept.tokens_bt, batch.tokens_bt[[0, 2, 3, 5]])
     assert kept.label_b.tolist() == [0, 0, 1, 1]
     assert torch.equal(swapped(kept.tokens_bt), batch.tokens_bt[[3, 5, 0, 2]])
 
 
-def test_boundaries_of_reads() -> None:
-    places = [(0, "attn_in"), (0, "mlp_in"), (1, "attn_in"), (1, "mlp_in")]
-    assert [boundary_of(Node(layer=layer, site=site, channel=0)) for layer, site in places] == [0, 1, 2, 3]
+def test_boundaries_of_nodes() -> None:
+    places = [(0, "attn_in"), (0, "mlp_in"), (1, "attn_in"), (0, "mlp_out"), (1, "mlp_in"), (1, "mlp_out")]
+    assert [boundary_of(Node(layer=layer, site=site, channel=0)) for layer, site in places] == [
+        0,
+        1,
+        2,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_a_named_node_is_taken_and_a_wrong_one_told() -> None:
@@ -102,22 +114,24 @@ def test_a_named_node_is_taken_and_a_wrong_one_told() -> None:
     result = steering(model, model, identity_bridge(), circuit(IDLE), means_n, batch, batch, named, "itself")
     assert result.steerings[0].name == "0.attn_in.3"
     wrong = CONFIG.model_copy(update={"node": "1.mlp_in.2"})
-    with pytest.raises(UserError, match=r"1.mlp_in.2: the circuit of var_if has .*: 0.attn_in.0$"):
+    with pytest.raises(
+        UserError, match=r"1.mlp_in.2: the circuit of var_if has .*: 0.attn_in.0, 0.attn_out.1$"
+    ):
         steering(model, model, identity_bridge(), circuit(), means_n, batch, batch, wrong, "itself")
 
 
 def test_a_circuit_that_reads_nothing_cannot_be_steered_by() -> None:
     model, batch = planted_model(), question(8)
     means_n = mean_activations(model, [batch.tokens_bt])
-    blind = circuit().model_copy(update={"nodes": NODES[1:]})
-    with pytest.raises(NotSteerable, match="no node of its circuit reads the residual stream"):
+    blind = circuit().model_copy(update={"nodes": NODES[1:2]})
+    with pytest.raises(NotSteerable, match="no node of its circuit is on the residual stream"):
         steering(model, model, identity_bridge(), blind, means_n, batch, batch, CONFIG, "itself")
 
 
-def test_effects_are_of_reads_alone() -> None:
+def test_effects_are_of_what_the_circuit_reads_and_writes() -> None:
     model, batch = planted_model(), question(8)
     means_n = mean_activations(model, [batch.tokens_bt])
-    assert [c.node for c in effects(model, circuit(), means_n, batch)] == [NODES[0]]
+    assert [c.node for c in effects(model, circuit(), means_n, batch)] == [NODES[0], NODES[2]]
     assert NodeLayout(model.config).size == len(means_n)
 
 
