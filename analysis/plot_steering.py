@@ -17,6 +17,7 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
 
@@ -80,19 +81,22 @@ def draw(results: Sequence[SteeringResult]) -> Figure:
     """A panel a task: probability of the other prompt's answer against strength."""
     with mpl.rc_context(STYLE):
         figure, all_axes = plt.subplots(
-            1, len(results), figsize=(5.2 * len(results), 4.2), sharey=True, squeeze=False
+            1, len(results), figsize=(5.2 * len(results), 5.2), sharey=True, squeeze=False
         )
         for axes, result in zip(all_axes[0], results, strict=True):
             _panel(axes, result)
+        all_axes[0][0].set_ylim(top=1)
         all_axes[0][0].set_ylabel("Probability of the steered answer")
         return figure
 
 
 def _panel(axes: Axes, result: SteeringResult) -> None:
     single, together, whole = result.steerings[0], best_together(result), result.steerings[-1]
-    for index, curve in enumerate(single.random):
-        label = f"{len(single.random)} random directions of that norm" if index == 0 else None
-        axes.plot(result.strengths, curve, color=DENSE, alpha=0.35, linewidth=0.8, label=label)
+    against = [(single, DENSE)] if whole is single else [(single, DENSE), (whole, WHOLE)]
+    for of, colour in against:
+        for index, curve in enumerate(of.random):
+            label = plain(f"{len(of.random)} random directions, size of {of.name}") if index == 0 else None
+            axes.plot(result.strengths, curve, color=colour, alpha=0.25, linewidth=0.8, label=label)
     axes.plot(
         result.strengths, single.probability, "o-", color=SPARSE, label=plain(f"one channel, {single.name}")
     )
@@ -106,10 +110,11 @@ def _panel(axes: Axes, result: SteeringResult) -> None:
             color=TOGETHER,
             label=plain(f"the circuit's {together.name}"),
         )
-    axes.set_ylim(0, 1)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlabel("Steering strength")
     axes.set_title(plain(f"{result.task} ({result.pairs} pairs)"), loc="left")
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), fontsize=8)
 
 
 if __name__ == "__main__":
