@@ -2,10 +2,11 @@
 
 Magnitudes are compared by the bit pattern of |x| read as an integer, which orders floats exactly; among
 equals the lower index wins, and NaN counts as larger than infinity, so that it is seen and not hidden. The
-reference is plain PyTorch and runs anywhere; on a CPU a numba kernel bisects on the bits and selects the
-same entries.
+reference is plain PyTorch and runs anywhere; a numba kernel on a CPU and a Triton kernel on a GPU search on
+the bits and select the same entries.
 """
 
+from importlib.util import find_spec
 from typing import Any
 
 import numba
@@ -27,9 +28,14 @@ _INTEGER = {
 }
 
 
+def float_bits(x: Tensor) -> Tensor:
+    """The bit patterns of floats as signed integers, of the same memory where `x` is contiguous."""
+    return x.detach().contiguous().view(_INTEGER[x.dtype])
+
+
 def magnitude_bits(x: Tensor) -> Tensor:
     """|x| as integers of the same width, in the same order; NaN is above infinity."""
-    bits = _bits(x)
+    bits = float_bits(x)
     return bits & torch.iinfo(bits.dtype).max
 
 
@@ -39,45 +45,67 @@ def largest_reference(x_nc: Tensor, k: int) -> Tensor:
     return torch.zeros(x_nc.shape, dtype=torch.bool, device=x_nc.device).scatter_(-1, order_nk, True)
 
 
-def abs_top_k(x: Tensor, k: int) -> Tensor:
+def abs_top_k(x: Tensor, k: int, implementation: str | None = None) -> Tensor:
     """Keep the k entries of largest magnitude along the last axis and zero the rest (§2.1).
 
     The gradient passes through the kept entries alone. `k` at or above the width returns `x` itself.
+    `implementation`, one of `IMPLEMENTATIONS`, is for tests; all of them keep the same entries.
     """
     if k >= x.shape[-1]:
         return x
-    return _AbsTopK.apply(x.reshape(-1, x.shape[-1]), k).view(x.shape)
+    rows_nc = x.reshape(-1, x.shape[-1])
+    return _AbsTopK.apply(rows_nc, k, implementation or implementation_for(x.device)).view(x.shape)
+
+
+def implementation_for(device: torch.device) -> str:
+    """The fastest implementation that `device` has here."""
+    if device.type == "cpu":
+        return "numba"
+    return "triton" if device.type == "cuda" and find_spec("triton") is not None else "reference"
+
+
+def _by_reference(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    kept_nc = largest_reference(x_nc, k)
+    return torch.where(kept_nc, x_nc, 0), kept_nc
+
+
+def _by_numba(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    bits_nc = float_bits(x_nc)
+    y_nc, kept_nc = torch.empty_like(bits_nc), torch.empty(x_nc.shape, dtype=torch.bool)
+    use_torch_threads()
+    mask = torch.iinfo(bits_nc.dtype).max
+    _keep_largest(bits_nc.numpy(), mask, k, y_nc.numpy(), kept_nc.numpy())
+    return y_nc.view(x_nc.dtype), kept_nc
+
+
+def _by_triton(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    from sparsity_lab.model.triton_kernels import keep_largest  # only where it is used: Triton starts slowly
+
+    kept_nc = keep_largest(float_bits(x_nc), k)
+    return torch.where(kept_nc, x_nc, 0), kept_nc
+
+
+IMPLEMENTATIONS = {"reference": _by_reference, "numba": _by_numba, "triton": _by_triton}
 
 
 class _AbsTopK(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_nc: Tensor, k: int) -> Tensor:
-        if x_nc.device.type != "cpu":
-            kept_nc = largest_reference(x_nc, k)
-            y_nc = torch.where(kept_nc, x_nc, 0)
-        else:
-            x_nc = x_nc.detach().contiguous()
-            y_nc, kept_nc = torch.empty_like(x_nc), torch.empty(x_nc.shape, dtype=torch.bool)
-            use_torch_threads()
-            mask = torch.iinfo(_INTEGER[x_nc.dtype]).max
-            _keep_largest(_bits(x_nc).numpy(), mask, k, _bits(y_nc).numpy(), kept_nc.numpy())
+    def forward(ctx: Any, x_nc: Tensor, k: int, implementation: str) -> Tensor:
+        y_nc, kept_nc = IMPLEMENTATIONS[implementation](x_nc.detach(), k)
         ctx.save_for_backward(kept_nc)
+        ctx.implementation = implementation
         return y_nc
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (kept_nc,) = ctx.saved_tensors
-        if kept_nc.device.type != "cpu":
-            return torch.where(kept_nc, grads[0], 0), None
-        grad_nc = grads[0].contiguous()
+        if ctx.implementation != "numba":
+            return torch.where(kept_nc, grads[0], 0), None, None
+        grad_nc = float_bits(grads[0])
         out_nc = torch.empty_like(grad_nc)
         use_torch_threads()
-        _keep_where(_bits(grad_nc).numpy(), kept_nc.numpy(), _bits(out_nc).numpy())
-        return out_nc, None
-
-
-def _bits(x: Tensor) -> Tensor:
-    return x.detach().contiguous().view(_INTEGER[x.dtype])
+        _keep_where(grad_nc.numpy(), kept_nc.numpy(), out_nc.numpy())
+        return out_nc.view(grads[0].dtype), None, None
 
 
 def use_torch_threads() -> None:
@@ -117,20 +145,21 @@ def threshold(magnitudes: np.ndarray, k: Integer) -> tuple[Integer, Integer]:
 @numba.njit(cache=True, parallel=True)
 def _keep_largest(x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc: np.ndarray) -> None:
     for row in numba.prange(x_nc.shape[0]):
-        bits = x_nc[row]
-        magnitudes = bits & bits.dtype.type(mask)
-        limit, ties = threshold(magnitudes, k)
+        bits, y, kept = x_nc[row], y_nc[row], kept_nc[row]
+        for channel in range(bits.size):  # the output holds the magnitudes until they have been searched
+            y[channel] = bits[channel] & bits.dtype.type(mask)
+        limit, ties = threshold(y, k)
         narrow = bits.dtype.type(limit)
-        for channel in range(bits.size):
-            kept = magnitudes[channel] > narrow
-            kept_nc[row, channel] = kept
-            y_nc[row, channel] = bits[channel] if kept else 0
-        if ties > 0:
+        if ties == 0:
             for channel in range(bits.size):
-                if ties > 0 and magnitudes[channel] == narrow:
-                    kept_nc[row, channel] = True
-                    y_nc[row, channel] = bits[channel]
-                    ties -= 1
+                kept[channel] = y[channel] > narrow
+                y[channel] = bits[channel] if y[channel] > narrow else 0
+        else:
+            for channel in range(bits.size):
+                first = ties > 0 and y[channel] == narrow
+                ties -= first
+                kept[channel] = first or y[channel] > narrow
+                y[channel] = bits[channel] if kept[channel] else 0
 
 
 @numba.njit(cache=True, parallel=True)

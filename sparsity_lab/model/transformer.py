@@ -22,7 +22,9 @@ from torch.nn import functional as F
 from sparsity_lab.base import Config
 from sparsity_lab.model.attention import causal_attention
 from sparsity_lab.model.kernels import abs_top_k
+from sparsity_lab.model.loss import overwriting_cross_entropy
 from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
+from sparsity_lab.model.sparse_product import Linear
 
 
 class ModelConfig(Config):
@@ -112,10 +114,10 @@ class Attention(nn.Module):
         self.d_head, channels = config.d_head, config.heads * config.d_head
         self.mix = causal_attention
         self.read = Read(config)
-        self.q = nn.Linear(config.d_read, channels)
-        self.k = nn.Linear(config.d_read, channels)
-        self.v = nn.Linear(config.d_read, channels)
-        self.out = nn.Linear(channels, config.d_model)
+        self.q = Linear(config.d_read, channels)
+        self.k = Linear(config.d_read, channels)
+        self.v = Linear(config.d_read, channels)
+        self.out = Linear(channels, config.d_model)
         self.sink = nn.Parameter(torch.zeros(config.heads)) if config.attention_sink else None
 
     def forward(
@@ -140,8 +142,8 @@ class MLP(nn.Module):
         super().__init__()
         neurons = config.width(Site.MLP_NEURON)
         self.read = Read(config)
-        self.up = nn.Linear(config.d_read, neurons)
-        self.down = nn.Linear(neurons, config.d_model)
+        self.up = Linear(config.d_read, neurons)
+        self.down = Linear(neurons, config.d_model)
 
     def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, at: Tap) -> Tensor:
         read_btr = at(Site.MLP_IN, layer, self.read(x_btd, embedded_btp))
@@ -171,7 +173,7 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = RMSNorm(config.d_model)
-        self.unembedding = nn.Linear(config.d_model, vocab_size)
+        self.unembedding = Linear(config.d_model, vocab_size)
         width = config.d_pos or config.d_model
         self.positions = None if config.positions == "none" else nn.Embedding(config.n_ctx, width)
         table_vv = torch.zeros(vocab_size, vocab_size) if bigram_vv is None else bigram_vv
@@ -198,6 +200,44 @@ class Transformer(nn.Module):
         Raises:
             ValueError: a row is longer than n_ctx where positions are embedded, or there is no such boundary.
         """
+        x_btd = self._stream(tokens_bt, tap, position_b, start)
+        logits_btv = self.unembedding(self.norm(x_btd))
+        if self.bigram is not None:
+            logits_btv = logits_btv + F.embedding(rows_at(tokens_bt, position_b), self.bigram)
+        return logits_btv if position_b is None else logits_btv.squeeze(1)
+
+    def loss(self, tokens_bt: Tensor, targets_bt: Tensor, tap: Tap | None = None) -> Tensor:
+        """Mean cross-entropy of the logits at `targets_bt`, in nats per token."""
+        logits_nv = self.unembedding(self.norm(self._stream(tokens_bt, tap, None, None))).flatten(0, 1)
+        return overwriting_cross_entropy(logits_nv, self.bigram, tokens_bt.flatten(), targets_bt.flatten())
+
+    def multiply_by_nonzeros(self, whether: bool) -> None:
+        """Whether linear layers multiply by their nonzero weights alone, where they can: the same results."""
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.by_nonzeros = whether
+
+    def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
+        """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
+
+        Every matrix, bias and embedding; not norms, sinks or the bigram table (§2.1). The axis counts neurons
+        or attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that
+        write.
+        """
+        axes = {"q": 0, "k": 0, "v": 0, "up": 0, "out": 1, "down": 1}
+        found: dict[str, tuple[nn.Parameter, int | None]] = {}
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                weight = self.get_parameter(f"{name}.weight")
+                found[f"{name}.weight"] = weight, axes.get(name.rpartition(".")[2])
+            if isinstance(module, nn.Linear):
+                found[f"{name}.bias"] = module.bias, None
+        return found
+
+    def _stream(
+        self, tokens_bt: Tensor, tap: Tap | None, position_b: Tensor | None, start: Start | None
+    ) -> Tensor:
+        """The residual stream before the unembedding, (b, t, d), or (b, 1, d) with `position_b`."""
         positions_tp = self._positions(tokens_bt.shape[1])
         first, x_btd = (0, self._embed(tokens_bt, positions_tp)) if start is None else start
         last = 2 * len(self.blocks)
@@ -226,28 +266,7 @@ class Transformer(nn.Module):
                 written_btd = block.attention(x_btd, read_btp, layer, at, only_b)
                 x_btd = rows_at(x_btd, only_b) + written_btd
                 read_btp = None if read_btp is None else rows_at(read_btp, only_b)
-        x_btd = at(Site.RESID, last, x_btd)
-        logits_btv = self.unembedding(self.norm(x_btd))
-        if self.bigram is not None:
-            logits_btv = logits_btv + F.embedding(rows_at(tokens_bt, position_b), self.bigram)
-        return logits_btv if position_b is None else logits_btv.squeeze(1)
-
-    def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
-        """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
-
-        Every matrix, bias and embedding; not norms, sinks or the bigram table (§2.1). The axis counts neurons
-        or attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that
-        write.
-        """
-        axes = {"q": 0, "k": 0, "v": 0, "up": 0, "out": 1, "down": 1}
-        found: dict[str, tuple[nn.Parameter, int | None]] = {}
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                weight = self.get_parameter(f"{name}.weight")
-                found[f"{name}.weight"] = weight, axes.get(name.rpartition(".")[2])
-            if isinstance(module, nn.Linear):
-                found[f"{name}.bias"] = module.bias, None
-        return found
+        return at(Site.RESID, last, x_btd)
 
     def _positions(self, length: int) -> Tensor | None:
         if self.positions is None:

@@ -24,6 +24,8 @@ from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.projection import fraction_for, project
 from sparsity_lab.training.schedules import kept_fraction, sharkfin
 
+BY_NONZEROS_BELOW = 0.2  # kept fraction; above it the dense product is faster (docs/speed_log.md)
+
 
 class TrainerConfig(Config):
     """Optimisation. `tokens` sets the number of steps, tokens // (batch_size · n_ctx).
@@ -103,7 +105,7 @@ class DenseModule(lightning.LightningModule):
 
     def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
         """Mean cross-entropy of each window's next tokens, in nats per token."""
-        return cross_entropy(self.model(windows[:, :-1], tap), windows[:, 1:])
+        return self.model.loss(windows[:, :-1], windows[:, 1:], tap)
 
     def training_step(self, windows: Tensor, index: int) -> Tensor:
         logged = self.global_step % self.config.log_every == 0
@@ -209,6 +211,10 @@ class SparseModule(DenseModule):
 
     def kept_fraction(self, step: int) -> float:
         return kept_fraction(step / self.n_steps, self.target, self.sparsity.anneal_until)
+
+    def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
+        self.model.multiply_by_nonzeros(self.kept_fraction(self.global_step) < BY_NONZEROS_BELOW)
+        return super().loss(windows, tap)
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()

@@ -13,7 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsity_lab.model.kernels import magnitude_bits, threshold
+from sparsity_lab.model.kernels import float_bits, magnitude_bits, threshold
+
+SAMPLE = 2048
 
 
 def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
@@ -38,9 +40,15 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
     channels = 1 if axis is None else weight.shape[axis]
     at_least = 0 if axis is None else min(at_least, weight.numel() // channels)
     keep = kept_count(weight.numel(), fraction, channels, at_least)
+    if weight.device.type == "cpu":
+        contiguous = weight.contiguous()
+        bits = float_bits(contiguous).view(1 if axis is None else len(weight), -1).numpy()
+        _project(bits, np.iinfo(bits.dtype).max, keep, at_least, axis or 0)
+        if contiguous is not weight:
+            weight.copy_(contiguous)
+        return
     by_channel = weight.view(1, -1) if axis is None else weight.movedim(axis, 0).flatten(1)
-    kept = (_kept if weight.device.type == "cpu" else kept_reference)(by_channel, keep, at_least)
-    by_channel = by_channel.masked_fill(~kept, 0)
+    by_channel = by_channel.masked_fill(~kept_reference(by_channel, keep, at_least), 0)
     weight.copy_(by_channel.view_as(weight) if axis is None else by_channel.movedim(0, axis))
 
 
@@ -55,32 +63,99 @@ def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     return kept_cn
 
 
-def _kept(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
-    kept_cn = torch.zeros(weight_cn.shape, dtype=torch.bool)
-    _select(magnitude_bits(weight_cn).numpy(), keep, at_least, kept_cn.numpy())
-    return kept_cn
+@numba.njit(cache=True)
+def _project(bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int) -> None:
+    """As `project`, on the floats' bit patterns: four passes over the weight, whatever the kept fraction."""
+    flat = bits_rc.reshape(-1)
+    guarded = _largest_of_channels(bits_rc, mask, at_least, axis)
+    saved = flat[guarded]
+    flat[guarded] = 0  # the least of all: so the rest is selected among the others
+    limit, ties = _threshold_of_many(flat, mask, keep - guarded.size)
+    tied = _first_equal(bits_rc, mask, limit, ties, axis)
+    tied_bits = flat[tied]
+    narrow = flat.dtype.type(limit)
+    for index in range(flat.size):
+        flat[index] = flat[index] if (flat[index] & flat.dtype.type(mask)) > narrow else 0
+    flat[tied] = tied_bits
+    flat[guarded] = saved
 
 
 @numba.njit(cache=True)
-def _select(magnitude_cn: np.ndarray, keep: int, at_least: int, kept_cn: np.ndarray) -> None:
-    if at_least > 0:
-        for channel in range(magnitude_cn.shape[0]):
-            _mark(magnitude_cn[channel], at_least, kept_cn[channel])
-        for channel in range(magnitude_cn.shape[0]):
-            for index in range(magnitude_cn.shape[1]):
-                if kept_cn[channel, index]:
-                    magnitude_cn[channel, index] = -1
-    rest = keep - at_least * magnitude_cn.shape[0]
-    if rest > 0:
-        _mark(magnitude_cn.reshape(-1), rest, kept_cn.reshape(-1))
+def _largest_of_channels(bits_rc: np.ndarray, mask: int, at_least: int, axis: int) -> np.ndarray:
+    """Flat positions of the `at_least` largest of each channel; of equals the lower index."""
+    channels = bits_rc.shape[axis]
+    best = np.full((at_least + 1, channels), -1, dtype=bits_rc.dtype)  # the last row takes what falls out
+    where = np.zeros((at_least + 1, channels), dtype=np.int64)
+    if at_least == 0:
+        return where[0, :0]
+    for row in range(bits_rc.shape[0]):
+        for column in range(bits_rc.shape[1]):
+            channel = row if axis == 0 else column
+            magnitude = bits_rc[row, column] & bits_rc.dtype.type(mask)
+            if magnitude > best[at_least - 1, channel]:
+                place = at_least - 1
+                while place > 0 and magnitude > best[place - 1, channel]:
+                    best[place, channel] = best[place - 1, channel]
+                    where[place, channel] = where[place - 1, channel]
+                    place -= 1
+                best[place, channel] = magnitude
+                where[place, channel] = row * bits_rc.shape[1] + column
+    return where[:at_least].copy().reshape(-1)
 
 
 @numba.njit(cache=True)
-def _mark(magnitudes: np.ndarray, k: int, kept: np.ndarray) -> None:
-    limit, ties = threshold(magnitudes, k)
-    for index in range(magnitudes.size):
-        if magnitudes[index] > limit:
-            kept[index] = True
-        elif magnitudes[index] == limit and ties > 0:
-            kept[index] = True
-            ties -= 1
+def _threshold_of_many(bits: np.ndarray, mask: int, k: int) -> tuple[int, int]:
+    """`threshold` of the magnitudes of many numbers, mostly in one pass.
+
+    A sample says between which two values the limit must lie; a pass counts what is above and gathers what is
+    between, and the limit is chosen among those. Where the sample misleads, the whole is searched.
+    """
+    narrow = bits.dtype.type(mask)
+    if k <= 0:
+        return mask, 0
+    if bits.size > 4 * SAMPLE:
+        sample = bits[:: (bits.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
+        share = k / bits.size
+        middle = share * sample.size
+        margin = 4 * np.sqrt(sample.size * share * (1 - share)) + 8
+        low, high = np.int64(0), np.int64(mask)
+        if middle + margin < sample.size:
+            low = threshold(sample, np.int64(middle + margin))[0]
+        if middle - margin >= 1:
+            high = threshold(sample, np.int64(middle - margin))[0]
+        between = np.empty(bits.size // 2, dtype=bits.dtype)
+        above, found = _gather_between(bits, narrow, bits.dtype.type(low), bits.dtype.type(high), between)
+        if above < k <= above + found:
+            return threshold(between[:found], k - above)
+    return threshold(bits & narrow, k)
+
+
+@numba.njit(cache=True)
+def _gather_between(bits: np.ndarray, mask: int, low: int, high: int, between: np.ndarray) -> tuple[int, int]:
+    """How many magnitudes are above `high`, and those in [low, high], as many as `between` takes."""
+    above = found = 0
+    last = between.size - 1
+    for index in range(bits.size):
+        magnitude = bits[index] & mask
+        above += magnitude > high
+        between[found] = magnitude  # without a branch: what is not between is written over
+        found += (magnitude >= low) & (magnitude <= high) & (found < last)
+    return above, found if found < last else 0
+
+
+@numba.njit(cache=True)
+def _first_equal(bits_rc: np.ndarray, mask: int, limit: int, ties: int, axis: int) -> np.ndarray:
+    """Flat positions of the first `ties` magnitudes that equal `limit`, in the order of the channels."""
+    found = np.zeros(ties, dtype=np.int64)
+    count = 0
+    if ties == 0:
+        return found
+    for channel in range(bits_rc.shape[axis]):
+        for index in range(bits_rc.shape[1 - axis]):
+            row, column = (channel, index) if axis == 0 else (index, channel)
+            if (bits_rc[row, column] & bits_rc.dtype.type(mask)) == limit:
+                found[count] = row * bits_rc.shape[1] + column
+                count += 1
+                if count == ties:
+                    return found
+    return found

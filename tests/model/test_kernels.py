@@ -1,5 +1,8 @@
 """S4: AbsTopK keeps exactly k, the same k in the kernel and in the reference, forward and backward."""
 
+import os
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsity_lab.model.kernels import abs_top_k, largest_reference, magnitude_bits, threshold
+from sparsity_lab.model import kernels
+from sparsity_lab.model.kernels import (
+    abs_top_k,
+    implementation_for,
+    largest_reference,
+    magnitude_bits,
+    threshold,
+)
 
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernel is first imported
+HAS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+OURS = ["numba", pytest.param("triton", marks=HAS_TRITON)]  # against the reference
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
 AWKWARD = [0.0, -0.0, 1.0, -1.0, 1.0, 2.0, float("inf"), float("-inf"), float("nan"), 1e-40, -3e-3, 65000.0]
 
@@ -20,11 +33,11 @@ def bits(x: Tensor) -> list[bytes]:
     return [bytes(row) for row in flat.tolist()]
 
 
-def check_against_the_reference(x_nc: Tensor, k: int) -> None:
-    """The kernel's output and gradient are, to the bit, those of the reference's choice."""
+def check_against_the_reference(implementation: str, x_nc: Tensor, k: int) -> None:
+    """The implementation's output and gradient are, to the bit, those of the reference's choice."""
     kept_nc = largest_reference(x_nc, k)
     x_nc = x_nc.clone().requires_grad_()
-    y_nc = abs_top_k(x_nc, k)
+    y_nc = abs_top_k(x_nc, k, implementation)
     assert kept_nc.sum(-1).eq(min(k, x_nc.shape[1])).all()
     assert bits(y_nc.detach()) == bits(torch.where(kept_nc, x_nc.detach(), 0))
     grad_nc = torch.arange(1, x_nc.numel() + 1).view_as(x_nc).to(x_nc.dtype)
@@ -44,10 +57,11 @@ def check_against_the_reference(x_nc: Tensor, k: int) -> None:
     k=st.integers(1, 5),
     dtype=st.sampled_from(DTYPES),
 )
+@pytest.mark.parametrize("implementation", OURS)
 def test_s4_kernel_equals_reference_on_narrow_awkward_rows(
-    rows: list[list[float]], k: int, dtype: torch.dtype
+    implementation: str, rows: list[list[float]], k: int, dtype: torch.dtype
 ) -> None:
-    check_against_the_reference(torch.tensor(rows, dtype=torch.float64).to(dtype), k)
+    check_against_the_reference(implementation, torch.tensor(rows, dtype=torch.float64).to(dtype), k)
 
 
 @given(
@@ -57,25 +71,28 @@ def test_s4_kernel_equals_reference_on_narrow_awkward_rows(
     levels=st.integers(1, 50),
 )
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("implementation", OURS)
 def test_s4_kernel_equals_reference_on_wide_rows_with_ties(
-    dtype: torch.dtype, seed: int, width: int, share: float, levels: int
+    implementation: str, dtype: torch.dtype, seed: int, width: int, share: float, levels: int
 ) -> None:
     random = np.random.default_rng(seed)
-    x_nc = torch.from_numpy(random.integers(-levels, levels + 1, size=(5, width)) / 7.0).to(dtype)
-    check_against_the_reference(x_nc, max(1, round(share * width)))
+    x_nc = torch.from_numpy(random.integers(-levels, levels + 1, size=(2, width)) / 7.0).to(dtype)
+    check_against_the_reference(implementation, x_nc, max(1, round(share * width)))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_s4_distinct_magnitudes_agree_with_torch_topk(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("implementation", ["reference", *OURS])
+def test_s4_distinct_magnitudes_agree_with_torch_topk(implementation: str, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     order_nc = torch.rand(6, 40, generator=generator).argsort(-1)
     x_nc = ((order_nc + 1) * torch.where(order_nc % 2 == 0, 1, -1)).to(dtype)
     kept_nc = x_nc.abs().topk(9, dim=-1).indices
     expected_nc = torch.zeros_like(x_nc).scatter(-1, kept_nc, x_nc.gather(-1, kept_nc))
-    assert torch.equal(abs_top_k(x_nc, 9), expected_nc)
+    assert torch.equal(abs_top_k(x_nc, 9, implementation), expected_nc)
 
 
-def test_s4_by_hand() -> None:
+@pytest.mark.parametrize("implementation", ["reference", *OURS])
+def test_s4_by_hand(implementation: str) -> None:
     nan, inf = float("nan"), float("inf")
     x = torch.tensor(
         [[1.0, -3.0, 3.0, 2.0], [0.0, 0.0, 0.0, 0.0], [inf, 5.0, nan, -inf], [2.0, 2.0, -2.0, 2.0]]
@@ -88,7 +105,8 @@ def test_s4_by_hand() -> None:
     ]  # ties: the lower index; NaN before infinity
     assert torch.equal(largest_reference(x, 2), torch.tensor(kept, dtype=torch.bool))
     expected = [[0.0, -3.0, 3.0, 0.0], [0.0] * 4, [inf, 0.0, nan, 0.0], [2.0, 2.0, 0.0, 0.0]]
-    torch.testing.assert_close(abs_top_k(x, 2), torch.tensor(expected), equal_nan=True, rtol=0, atol=0)
+    y = abs_top_k(x, 2, implementation)
+    torch.testing.assert_close(y, torch.tensor(expected), equal_nan=True, rtol=0, atol=0)
 
 
 def test_s4_k_at_or_above_the_width_changes_nothing() -> None:
@@ -97,9 +115,18 @@ def test_s4_k_at_or_above_the_width_changes_nothing() -> None:
     assert abs_top_k(x, 9) is x
 
 
-def test_s4_any_leading_shape_and_stride() -> None:
+def test_one_place_chooses_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert implementation_for(torch.device("cpu")) == "numba"
+    for installed, expected in ((object(), "triton"), (None, "reference")):
+        monkeypatch.setattr(kernels, "find_spec", lambda name, found=installed: found)
+        assert implementation_for(torch.device("cuda")) == expected
+        assert implementation_for(torch.device("mps")) == "reference"
+
+
+@pytest.mark.parametrize("implementation", ["reference", *OURS])
+def test_s4_any_leading_shape_and_stride(implementation: str) -> None:
     x = torch.randn(7, 3, 5, 2, generator=torch.Generator().manual_seed(0)).transpose(0, 3).requires_grad_()
-    y = abs_top_k(x, 3)
+    y = abs_top_k(x, 3, implementation)
     kept = largest_reference(x.detach().reshape(-1, 7), 3).view(x.shape)
     assert torch.equal(y, torch.where(kept, x, 0))
     grad = torch.randn(5, 3, 2, 7, generator=torch.Generator().manual_seed(1)).transpose(0, 2)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from sparsity_lab.base import UserError, validate
+from sparsity_lab.model import loss
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer, bigram_log_probabilities, rows_at
 
@@ -225,3 +226,30 @@ def test_wrong_configs_are_told(changes: dict[str, Any], told: str) -> None:
 def test_a_models_config_cannot_change_under_it() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         SMALL.d_model = 32
+
+
+@pytest.mark.parametrize("changes", [*VARIANTS, {"bigram": "learned"}])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_the_loss_is_the_cross_entropy_of_the_logits_and_so_are_its_gradients(
+    changes: dict[str, Any], scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loss, "CHUNK", 4 * VOCABULARY)  # several chunks, the last one not full
+    fused, plain = (small_model(**changes).requires_grad_() for _ in range(2))
+    tokens_bt, targets_bt = random_tokens(2, 9), random_tokens(2, 9, seed=1)
+    value = fused.loss(tokens_bt, targets_bt)
+    expected = torch.nn.functional.cross_entropy(plain(tokens_bt).flatten(0, 1), targets_bt.flatten())
+    torch.testing.assert_close(value, expected)
+    (scale * value).backward()
+    (scale * expected).backward()
+    for (name, one), other in zip(fused.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, rtol=1e-4, atol=1e-6, msg=name)
+    if isinstance(fused.bigram, torch.nn.Parameter):
+        gradient_vv = fused.bigram.grad
+        assert gradient_vv is not None
+        assert set(gradient_vv.abs().sum(1).nonzero().flatten().tolist()) == set(tokens_bt.flatten().tolist())
+
+
+def test_the_loss_of_extreme_logits_is_finite_where_it_can_be() -> None:
+    logits_nv = torch.tensor([[1e4, 0.0, -1e4], [0.0, 1e4, 0.0]])
+    value = loss.overwriting_cross_entropy(logits_nv, None, torch.zeros(2).long(), torch.tensor([1, 1]))
+    assert value.item() == pytest.approx(5e3)

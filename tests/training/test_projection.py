@@ -83,6 +83,30 @@ def test_the_kernel_keeps_what_the_reference_keeps(
     assert torch.equal(after.view(1, -1) if axis is None else after.movedim(axis, 0), expected)
 
 
+@pytest.mark.parametrize(("axis", "at_least"), [(None, 0), (0, 4), (1, 4), (0, 200)])
+@pytest.mark.parametrize("fraction", [0.0, 0.001, 0.03, 0.5, 0.98])
+@pytest.mark.parametrize("kind", ["normal", "ties", "zeros", "columns", "float64"])
+def test_large_weights_keep_what_the_reference_keeps(
+    kind: str, fraction: float, axis: int | None, at_least: int
+) -> None:
+    """Where a sample guides the selection, and where it misleads."""
+    weight = torch.randn(130, 150, generator=torch.Generator().manual_seed(0))
+    if kind == "ties":
+        weight = (3 * weight).round() / 3
+    elif kind == "zeros":
+        weight = weight * (weight.abs() > 2)
+    elif kind == "columns":
+        weight[:, 37] *= 1000  # in a sample of its own, or in none
+    elif kind == "float64":
+        weight = weight.double()
+    by_channel = weight.view(1, -1) if axis is None else weight.movedim(axis, 0)
+    at_least = min(at_least, by_channel.shape[1])
+    keep = kept_count(weight.numel(), fraction, len(by_channel), at_least)
+    expected = torch.where(kept_reference(by_channel, keep, at_least), by_channel, 0)
+    after = projected(weight, fraction, axis, at_least)
+    assert torch.equal(after.view(1, -1) if axis is None else after.movedim(axis, 0), expected)
+
+
 def test_s1_ties_go_to_the_lower_index() -> None:
     assert projected(torch.tensor([[1.0, -1.0], [1.0, -1.0]]), 0.5).tolist() == [[1.0, -1.0], [0.0, 0.0]]
     ones = torch.ones(3, 2)

@@ -1,0 +1,156 @@
+"""A linear layer whose weight is mostly zero: products with the nonzero weights alone, dense weight gradient.
+
+1. The nonzeros of each output, and of each input for the way back, are listed anew from the dense weight.
+2. A block of tokens is laid out features first, so that a nonzero multiplies a contiguous run of tokens; the
+   sums go back tokens first.
+3. The weight's gradient is the ordinary dense product: training revives weights by it (§2.1).
+
+For float32 on a CPU. Each output is a sum in the order of the inputs, so results do not depend on threads.
+
+Shapes: t tokens, i inputs, o outputs, n nonzeros.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsity_lab.model.kernels import use_torch_threads
+
+BLOCK = 64  # tokens: eight vectors of eight
+GROUP = 16  # outputs, or inputs, that are transposed together: a cache line of floats
+
+
+class Nonzeros(NamedTuple):
+    """Compressed rows: those of row r are at starts[r] : starts[r + 1]."""
+
+    starts: np.ndarray
+    columns_n: np.ndarray
+    values_n: np.ndarray
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, which multiplies by its nonzero weights alone while `by_nonzeros` says so."""
+
+    by_nonzeros = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        fits = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        if self.by_nonzeros and fits:
+            return _SparseLinear.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias).view(
+                *x.shape[:-1], -1
+            )
+        return F.linear(x, self.weight, self.bias)
+
+
+class _SparseLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor) -> Tensor:
+        x_ti = x_ti.contiguous()
+        ctx.save_for_backward(x_ti, weight_oi)
+        rows = Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
+        return sparse_product(x_ti, rows, len(weight_oi), bias_o)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        x_ti, weight_oi = ctx.saved_tensors
+        grad_to = grads[0].contiguous()
+        d_x_ti = None
+        if ctx.needs_input_grad[0]:
+            rows = _nonzeros(weight_oi.detach().numpy())
+            columns = Nonzeros(*_transposed(*rows, weight_oi.shape[1]))
+            d_x_ti = sparse_product(grad_to, columns, weight_oi.shape[1], None)
+        return d_x_ti, grad_to.T @ x_ti, grad_to.sum(0)
+
+
+def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None) -> Tensor:
+    """(t, outputs): each token's inputs times the nonzeros of each output, and the bias."""
+    y_to = torch.empty(len(x_ti), outputs)
+    bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
+    use_torch_threads()
+    _multiply(x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
+    return y_to
+
+
+@numba.njit(cache=True)
+def _nonzeros(weight_oi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    outputs, inputs = weight_oi.shape
+    starts = np.zeros(outputs + 1, dtype=np.int32)
+    for row in range(outputs):
+        count = np.int32(0)
+        for column in range(inputs):
+            count += np.int32(weight_oi[row, column] != 0)
+        starts[row + 1] = starts[row] + count
+    columns = np.empty(starts[-1] + 1, dtype=np.int32)  # one more, for what is written and not counted
+    values = np.empty(starts[-1] + 1, dtype=weight_oi.dtype)
+    for row in range(outputs):
+        place = starts[row]
+        for column in range(inputs):
+            columns[place] = column
+            values[place] = weight_oi[row, column]
+            place += weight_oi[row, column] != 0
+    return starts, columns[: starts[-1]], values[: starts[-1]]
+
+
+@numba.njit(cache=True)
+def _transposed(
+    starts: np.ndarray, columns: np.ndarray, values: np.ndarray, inputs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    first = np.zeros(inputs + 1, dtype=np.int32)
+    for column in columns:
+        first[column + 1] += 1
+    for column in range(inputs):
+        first[column + 1] += first[column]
+    place = first[:-1].copy()
+    rows, moved = np.empty_like(columns), np.empty_like(values)
+    for row in range(starts.size - 1):
+        for index in range(starts[row], starts[row + 1]):
+            column = columns[index]
+            rows[place[column]], moved[place[column]] = row, values[index]
+            place[column] += 1
+    return first, rows, moved
+
+
+@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+def _multiply(
+    x_ti: np.ndarray,
+    starts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    y_to: np.ndarray,
+) -> None:
+    tokens, inputs = x_ti.shape
+    outputs = y_to.shape[1]
+    for block in numba.prange((tokens + BLOCK - 1) // BLOCK):
+        begin, size = block * BLOCK, min(BLOCK, tokens - block * BLOCK)
+        x_it, y_gt = np.zeros((inputs, BLOCK), dtype=x_ti.dtype), np.empty((GROUP, BLOCK), dtype=x_ti.dtype)
+        for group in range(0, inputs, GROUP):
+            for token in range(size):
+                for column in range(group, min(group + GROUP, inputs)):
+                    x_it[column, token] = x_ti[begin + token, column]
+        for group in range(0, outputs, GROUP):
+            for row in range(group, min(group + GROUP, outputs)):
+                y_t = y_gt[row - group]
+                for token in range(BLOCK):
+                    y_t[token] = bias[row]
+                index, end = starts[row], starts[row + 1]
+                while index + 4 <= end:
+                    a, b, c, d = values[index], values[index + 1], values[index + 2], values[index + 3]
+                    x_a, x_b = x_it[columns[index]], x_it[columns[index + 1]]
+                    x_c, x_d = x_it[columns[index + 2]], x_it[columns[index + 3]]
+                    for token in range(BLOCK):
+                        sum_ab = y_t[token] + a * x_a[token] + b * x_b[token]
+                        y_t[token] = sum_ab + c * x_c[token] + d * x_d[token]
+                    index += 4
+                while index < end:
+                    a, x_a = values[index], x_it[columns[index]]
+                    for token in range(BLOCK):
+                        y_t[token] += a * x_a[token]
+                    index += 1
+            for token in range(size):
+                for row in range(group, min(group + GROUP, outputs)):
+                    y_to[begin + token, row] = y_gt[row - group, token]
