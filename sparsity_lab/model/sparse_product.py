@@ -46,6 +46,13 @@ class Linear(nn.Linear):
         return F.linear(x, self.weight, self.bias)
 
 
+def multiply_by_nonzeros(model: nn.Module, whether: bool) -> None:
+    """Have the linear layers of `model` multiply by their nonzero weights alone, where they can, or not."""
+    for module in model.modules():
+        if isinstance(module, Linear):
+            module.by_nonzeros = whether
+
+
 class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor) -> Tensor:

@@ -211,12 +211,6 @@ class Transformer(nn.Module):
         logits_nv = self.unembedding(self.norm(self._stream(tokens_bt, tap, None, None))).flatten(0, 1)
         return overwriting_cross_entropy(logits_nv, self.bigram, tokens_bt.flatten(), targets_bt.flatten())
 
-    def multiply_by_nonzeros(self, whether: bool) -> None:
-        """Whether linear layers multiply by their nonzero weights alone, where they can: the same results."""
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.by_nonzeros = whether
-
     def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
         """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
 

@@ -20,6 +20,7 @@ from sparsity_lab import metrics
 from sparsity_lab.base import Config, UserError
 from sparsity_lab.model.checkpoints import count_weights
 from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.sparse_product import multiply_by_nonzeros
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.projection import fraction_for, project
 from sparsity_lab.training.schedules import kept_fraction, sharkfin
@@ -213,7 +214,7 @@ class SparseModule(DenseModule):
         return kept_fraction(step / self.n_steps, self.target, self.sparsity.anneal_until)
 
     def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
-        self.model.multiply_by_nonzeros(self.kept_fraction(self.global_step) < BY_NONZEROS_BELOW)
+        multiply_by_nonzeros(self.model, self.kept_fraction(self.global_step) < BY_NONZEROS_BELOW)
         return super().loss(windows, tap)
 
     def configure_optimizers(self) -> Any:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from micro import random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.model.sparse_product import Linear
+from sparsity_lab.model.sparse_product import Linear, multiply_by_nonzeros
 
 FIELDS = {
     "tokens": st.integers(1, 150),
@@ -81,7 +81,7 @@ def test_a_model_that_multiplies_by_nonzeros_has_the_same_loss_and_gradients() -
         model = small_model().requires_grad_()
         for weight, _ in model.sparse_weights().values():
             weight.data *= torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.3
-        model.multiply_by_nonzeros(whether)
+        multiply_by_nonzeros(model, whether)
         loss = model.loss(tokens_bt, targets_bt)
         loss.backward()
         gradients.append([loss.detach(), *(p.grad for p in model.parameters())])
