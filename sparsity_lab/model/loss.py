@@ -29,7 +29,8 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         logits_nv = logits_nv.detach()
         total = torch.zeros((), dtype=torch.float32, device=logits_nv.device)
-        rows = max(1, CHUNK // logits_nv.shape[1])
+        on_cpu = logits_nv.device.type == "cpu"
+        rows = max(1, CHUNK // logits_nv.shape[1]) if on_cpu else len(logits_nv)
         with torch.autocast(logits_nv.device.type, enabled=False):
             for chunk_cv, tokens_c, target_c in zip(
                 logits_nv.split(rows), tokens_n.split(rows), targets_n.split(rows), strict=True
