@@ -15,46 +15,69 @@ from torch.nn import functional as F
 
 from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.model.sites import Site
+from sparsity_lab.model.sparse_product import FrozenLinear
 from sparsity_lab.model.transformer import Transformer
 
 M = TypeVar("M", bound=nn.Module)
-_READERS = {
-    Site.ATTN_IN: "attention.q attention.k attention.v",
-    Site.MLP_IN: "mlp.up",
-    Site.MLP_NEURON: "mlp.down",
+_READS = {
+    "attention.q": Site.ATTN_IN,
+    "attention.k": Site.ATTN_IN,
+    "attention.v": Site.ATTN_IN,
+    "attention.out": None,
+    "mlp.up": Site.MLP_IN,
+    "mlp.down": Site.MLP_NEURON,
 }
+BY_NONZEROS_BELOW = 0.2  # share of nonzero weights; above it the dense product is faster (docs/speed_log.md)
 
 
 class KeptInputs(nn.Module):
-    """A linear layer of which all inputs but `kept_i` (indices) are frozen at `value_c`."""
+    """A linear layer of which all inputs but those in `live_i` are frozen at `value_i`."""
 
-    def __init__(self, linear: nn.Linear, live_c: Tensor, value_c: Tensor) -> None:
+    def __init__(self, linear: nn.Linear, live_i: Tensor, value_i: Tensor) -> None:
         super().__init__()
-        self.kept_i = live_c.nonzero().flatten()
-        self.weight_oi = linear.weight[:, live_c].contiguous()
-        self.bias_o = linear.bias + linear.weight[:, ~live_c] @ value_c[~live_c]
+        self.kept_i = live_i.nonzero().flatten()
+        self.weight_oi = linear.weight[:, live_i].contiguous()
+        self.bias_o = linear.bias + linear.weight[:, ~live_i] @ value_i[~live_i]
+        self.sparse = FrozenLinear(self.weight_oi, self.bias_o) if mostly_zero(self.weight_oi) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.index_select(-1, self.kept_i), self.weight_oi, self.bias_o)
+        if len(self.kept_i) < x.shape[-1]:
+            x = x.index_select(-1, self.kept_i)
+        return F.linear(x, self.weight_oi, self.bias_o) if self.sparse is None else self.sparse(x)
+
+
+def mostly_zero(weight_oi: Tensor) -> bool:
+    """Whether a product with `weight_oi` is faster by its nonzeros alone."""
+    if weight_oi.device.type != "cpu" or weight_oi.dtype != torch.float32:
+        return False
+    return int(torch.count_nonzero(weight_oi)) < BY_NONZEROS_BELOW * weight_oi.numel()
 
 
 @torch.no_grad()
 def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer:
-    """A copy of `model`, sharing its tensors, that is right where the nodes outside `live_n` are frozen."""
+    """A copy of `model`, sharing its tensors, that is right where the nodes outside `live_n` are frozen.
+
+    Weights that are mostly zero are multiplied by their nonzeros alone.
+    """
     layout = NodeLayout(model.config)
     blocks = []
     for layer, block in enumerate(model.blocks):
         sublayers = {name: _with(block.get_submodule(name)) for name in ("attention", "mlp")}
-        for site, readers in _READERS.items():
-            place = layout.slices[site, layer]
-            if live_n[place].all():
+        for reader, site in _READS.items():
+            linear = block.get_submodule(reader)
+            assert isinstance(linear, nn.Linear)
+            live_i, value_i = (
+                torch.ones(linear.in_features, dtype=torch.bool),
+                torch.zeros(linear.in_features),
+            )
+            if site is not None:
+                place = layout.slices[site, layer]
+                live_i, value_i = live_n[place], values_n[place]
+            if live_i.all() and not mostly_zero(linear.weight):
                 continue
-            for reader in readers.split():
-                sublayer, name = reader.split(".")
-                linear = block.get_submodule(reader)
-                assert isinstance(linear, nn.Linear)
-                narrow = KeptInputs(linear, live_n[place], values_n[place])
-                sublayers[sublayer] = _with(sublayers[sublayer], **{name: narrow})
+            sublayer, name = reader.split(".")
+            narrow = KeptInputs(linear, live_i, value_i)
+            sublayers[sublayer] = _with(sublayers[sublayer], **{name: narrow})
         blocks.append(_with(block, **sublayers))
     return _with(model, blocks=nn.ModuleList(blocks))
 

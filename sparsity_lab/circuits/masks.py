@@ -113,7 +113,7 @@ def learn_masks(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    small, k_coef, smoothed = model, config.k_coef, None
+    small, k_coef, smoothed = compact(model, live_n, means_n), config.k_coef, None
     restoration = Restoration(config.restore, config.adversarial, layout.size, derive_seed(seed, "restored"))
     losses, sizes = [], []
     for step in range(config.steps):

@@ -53,6 +53,32 @@ def multiply_by_nonzeros(model: nn.Module, whether: bool) -> None:
             module.by_nonzeros = whether
 
 
+class FrozenLinear(nn.Module):
+    """A linear layer whose weight (o, i) and bias take no gradient: its nonzeros are listed once."""
+
+    def __init__(self, weight_oi: Tensor, bias_o: Tensor) -> None:
+        super().__init__()
+        self.bias_o = bias_o.detach()
+        self.rows = Nonzeros(*_nonzeros(weight_oi.detach().contiguous().numpy()))
+        self.columns = Nonzeros(*_transposed(*self.rows, weight_oi.shape[1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y_to = _FrozenLinear.apply(x.reshape(-1, x.shape[-1]), self.rows, self.columns, self.bias_o)
+        return y_to.view(*x.shape[:-1], -1)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ti: Tensor, rows: Nonzeros, columns: Nonzeros, bias_o: Tensor) -> Tensor:
+        ctx.columns = columns
+        return sparse_product(x_ti.contiguous(), rows, len(bias_o), bias_o)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        inputs = len(ctx.columns.starts) - 1
+        return sparse_product(grads[0].contiguous(), ctx.columns, inputs, None), None, None, None
+
+
 class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor) -> Tensor:

@@ -1,15 +1,30 @@
 """The narrowed model computes what the whole one does under the same ablation."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from micro import random_tokens, small_model
+from torch import Tensor
 
 from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
 from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.gates import gate_nodes
 from sparsity_lab.model.sites import Site
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.training.projection import project
 
+
+def sparse_model(**changes: Any) -> Transformer:
+    """A small model with a tenth of its weights."""
+    model = small_model(**changes)
+    for weight, axis in model.sparse_weights().values():
+        project(weight, 0.1, axis, at_least=1)
+    return model
+
+
+MODELS = [small_model, sparse_model]
 VARIANTS = [
     {"activation_fraction": 1.0},
     {"activation_fraction": 0.25},
@@ -20,10 +35,11 @@ VARIANTS = [
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])
 @pytest.mark.parametrize("changes", VARIANTS)
+@pytest.mark.parametrize("make", MODELS)
 def test_compacted_logits_equal_the_whole_models_under_the_same_ablation(
-    changes: dict[str, Any], share: float
+    make: Callable[..., Transformer], changes: dict[str, Any], share: float
 ) -> None:
-    model, tokens_bt = small_model(**changes), random_tokens(4, 9)
+    model, tokens_bt = make(**changes), random_tokens(4, 9)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     layout, means_n = NodeLayout(model.config), mean_activations(model, [random_tokens(9, 9, seed=1)])
     for seed in range(3):
@@ -38,6 +54,21 @@ def test_compacted_logits_equal_the_whole_models_under_the_same_ablation(
                 compact(model, live_n, means_n)(tokens_bt, tap), expected, rtol=1e-4, atol=1e-4
             )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_gates_have_the_gradients_that_they_have_in_the_whole_model(make: Callable[..., Transformer]) -> None:
+    model, tokens_bt = make(), random_tokens(4, 9)
+    layout, means_n = NodeLayout(model.config), mean_activations(model, [random_tokens(9, 9, seed=1)])
+    live_n = torch.rand(layout.size, generator=torch.Generator().manual_seed(0)) < 0.5
+
+    def slopes(narrow: Transformer) -> Tensor:
+        tau_n = torch.where(live_n, 0.5, -1.0).requires_grad_()
+        narrow(tokens_bt, gate_nodes(layout, tau_n, means_n, 1.0)).square().sum().backward()
+        assert tau_n.grad is not None
+        return tau_n.grad[live_n]
+
+    torch.testing.assert_close(slopes(compact(model, live_n, means_n)), slopes(model), rtol=1e-3, atol=1e-4)
 
 
 def test_the_model_does_become_narrower_and_the_original_does_not() -> None:
