@@ -5,16 +5,23 @@ Nothing here imports torch, so the analysis and `--help` start in a moment.
 
 import hashlib
 import json
+import logging
 import os
+import secrets
 import shutil
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+log = logging.getLogger(__name__)
+
 ABOUT = "about.json"
+REMEDY = "delete the folder, and it is made again"
 
 
 class UserError(Exception):
@@ -79,15 +86,37 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that is whole under its name at every moment (temporary sibling, fsync, rename)."""
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
+    """Write a file that is whole under its name at every moment, and stays so when the power goes.
+
+    A temporary sibling, its content on disk before its name; a failed write leaves nothing.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def _sync(path: Path) -> None:
+    """Have a file's content, or a folder's names, on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -109,24 +138,88 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Be the only process that makes `path`, on any machine that shares its disk.
+
+    The system keeps the lock, and frees that of a process that died; the empty `.NAME.lock` beside the path
+    stays and means nothing.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        log.info("%s: another process is at work on it; waiting for it to end", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def build(folder: Path, about: Mapping[str, Any], make: Callable[[Path], None], resume: bool = False) -> Path:
     """Return the finished `folder`; when it isn't there, `make` it first.
 
     `make` fills a sibling folder, which is renamed into place when it returns; two processes that want the
     same folder make it once (file lock). With `resume`, what an interrupted `make` left behind is kept for
-    the next attempt; otherwise each attempt starts empty. `about` says what made the folder, in `about.json`.
+    the next attempt; otherwise each attempt starts empty. `about` says what made the folder, in `about.json`,
+    with the size and checksum of each file, which a finished folder is held to when it is used again.
+
+    Raises:
+        UserError: the finished folder has lost a file, or one has changed.
     """
     if (folder / ABOUT).exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+        return _intact(folder)
+    with locked(folder):
         if (folder / ABOUT).exists():
-            return folder
+            return _intact(folder)
+        if folder.exists():
+            raise UserError(f"{folder}: has no {ABOUT}, so it is not what this program made; {REMEDY}")
         partial = folder.with_name(f".{folder.name}.partial")
         if partial.exists() and not resume:
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
-        make(partial)
-        write_json(partial / ABOUT, dict(about))
+        try:
+            make(partial)
+            files = {name: _fingerprint(partial / name, sync=True) for name in _files(partial)}
+            write_json(partial / ABOUT, {**about, "files": files})
+        except BaseException:
+            if not resume:
+                shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
+            raise
         partial.rename(folder)
+        _sync(folder.parent)
+    return folder
+
+
+def _files(folder: Path) -> list[str]:
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name != ABOUT)
+
+
+def _fingerprint(path: Path, sync: bool = False) -> list[int]:
+    """Size and CRC-32."""
+    crc = 0
+    with path.open("rb") as file:
+        while data := file.read(1 << 22):
+            crc = zlib.crc32(data, crc)
+        if sync:
+            os.fsync(file.fileno())
+        return [file.tell(), crc]
+
+
+def _intact(folder: Path) -> Path:
+    """`folder`, if each file that `about.json` lists is as it was; folders of old versions list none."""
+    about = read_json(folder / ABOUT)
+    files = about.get("files", {}) if isinstance(about, dict) else None
+    if not isinstance(files, dict):
+        raise UserError(f"{folder / ABOUT}: not a list of this folder's files; {REMEDY}")
+    for name, expected in files.items():
+        try:
+            found = _fingerprint(folder / name)
+        except OSError as error:
+            raise UserError(f"{folder / name}: {error.strerror}; {REMEDY}") from None
+        if found != expected:
+            raise UserError(f"{folder / name}: damaged, it is not as it was written; {REMEDY}")
     return folder
