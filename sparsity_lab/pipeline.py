@@ -26,7 +26,7 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.dense_stages import AGREEMENT, agreement, dense_config, measured_bridge, steered_tasks
 from sparsity_lab.evidence_stage import circuit_evidence
 from sparsity_lab.examples_stage import task_examples
-from sparsity_lab.model.checkpoints import count_weights, load_model
+from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.machine import prepare_processor
 from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
 from sparsity_lab.results.record import (
@@ -137,7 +137,6 @@ def make_record(
         else task
         for task in tasks
     )
-    weights, nonzeros = count_weights(load_model(model_folder))
     solved = [
         point
         for task in tasks
@@ -147,8 +146,6 @@ def make_record(
     ]
     measured: dict[str, float] = {
         **read_json(model_folder / VALIDATION),
-        metrics.WEIGHTS.name: weights,
-        metrics.MODEL_NONZEROS.name: nonzeros,
         metrics.TASKS_ASKED.name: sum(task.status != "not_askable" for task in tasks),
         metrics.TASKS_LEARNED.name: sum(
             task.status in ("circuit", "no_circuit", "empty_solves") for task in tasks

@@ -5,6 +5,7 @@ all runs below the same root.
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sparsity_lab import metrics
 from sparsity_lab.base import (
     build,
     content_hash,
@@ -31,19 +33,19 @@ from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.packed import bigram_counts
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.dense_stages import about_dense, bridge_module, finish_bridge, start_from
-from sparsity_lab.model.checkpoints import load_model, save_model
+from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
 from sparsity_lab.results.record import (
     CurvePoint,
     TaskResult,
 )
 from sparsity_lab.training.bridges import BridgeModule
-from sparsity_lab.training.fit import fit, precision
+from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule
 
 log = logging.getLogger(__name__)
 
-MODEL_VERSION = 1  # raise when the same config would give another model
+MODEL_VERSION = 2  # raise when the same config would give another model
 CIRCUITS_VERSION = 1  # raise when the same model and config would give other circuits
 TOKENIZER, VALIDATION, RESULT = "tokenizer.json", "validation.json", "result.json"
 
@@ -72,6 +74,8 @@ def trained_model(
     } | about_dense(config, dense)
 
     def make(folder: Path) -> None:
+        if (folder / VALIDATION).exists():
+            return  # interrupted when all was done but its checkpoints' removal
         torch.manual_seed(derive_seed(config.seed, "initial weights"))
         n_steps = config.trainer.steps(config.model.n_ctx)
         data = TokenDataModule(
@@ -99,15 +103,21 @@ def trained_model(
             module = DenseModule(model, config.trainer, n_steps)
         final = fit(module, data, folder, loggers(folder), config.name)
         save_model(model, folder)
-        write_json(folder / VALIDATION, final)
         if isinstance(module, BridgeModule):
             finish_bridge(module, data.val_dataloader(), config.seed, folder)
+        weights, nonzeros = count_weights(model)
+        counts = {metrics.WEIGHTS.name: weights, metrics.MODEL_NONZEROS.name: nonzeros}
+        write_json(folder / VALIDATION, final | counts)
+
+    def make_and_clear(folder: Path) -> None:
+        make(folder)
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
     folder = (
         root / ("models" if config.bridge is None else "bridges") / f"{config.name}-{content_hash(about)}"
     )
     is_new = not folder.exists()
-    return build(folder, about, make, resume=True), is_new
+    return build(folder, about, make_and_clear, resume=True), is_new
 
 
 def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:

@@ -15,9 +15,10 @@ MAX_LINES = 300
 ROOMS = {
     "base": (),
     "metrics": (),
+    "stopping": (),
     "data": ("base",),
     "model": ("base",),
-    "training": ("base", "model"),
+    "training": ("base", "model", "stopping"),
     "circuits": ("base", "model", "data.tokenizer", "data.lexicon"),
     "circuits.circuit": ("base",),
     "circuits.evidence": ("base", "circuits.circuit"),
@@ -47,6 +48,7 @@ OF_ITSELF = {
 ONLY = {
     "base": {"pydantic", "filelock"},
     "metrics": set[str](),
+    "stopping": set[str](),
     "circuits.circuit": set[str](),
     "circuits.evidence": set[str](),
     "circuits.examples_record": set[str](),

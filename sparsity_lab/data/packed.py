@@ -18,11 +18,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_lab.base import Config, UserError, derive_seed, read_json, validate
+from sparsity_lab.base import REMEDY, Config, UserError, derive_seed, read_json, validate
 
 META = "meta.json"
 TOKENIZER = "tokenizer.json"
-REMEDY = "delete the folder, and it is made again"
 MAX_BIGRAM_VOCAB = 16_384
 BIGRAM_CHUNK = 1 << 22
 Split = Literal["train", "validation"]
@@ -96,14 +95,10 @@ def open_tokens(folder: Path, split: Split) -> PackedTokens:
         raise UserError(f"{path}: no such file")
     size, expected_size = path.stat().st_size, expected.tokens * dtype.itemsize
     if size != expected_size:
-        raise UserError(
-            f"{path}: {size} bytes, but {META} says {expected_size}; delete the folder to make it again"
-        )
+        raise UserError(f"{path}: {size} bytes, but {META} says {expected_size}; {REMEDY}")
     tokens: Tokens = np.memmap(path, dtype=dtype, mode="r") if size else np.empty(0, dtype)
     if _crc32(tokens) != expected.crc32:
-        raise UserError(
-            f"{path}: corrupt, its checksum is not the one in {META}; delete the folder to make it again"
-        )
+        raise UserError(f"{path}: corrupt, its checksum is not the one in {META}; {REMEDY}")
     return PackedTokens(tokens, meta.vocab_size, meta.end_of_text)
 
 

@@ -1,6 +1,7 @@
 """The Lightning logger behind `metrics.csv`: one file a run, the project's names, across interruptions."""
 
 import csv
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,17 @@ class MetricsLog(Logger):
         if self._run is not None:
             self._run.log(row)
 
+    @rank_zero_only
+    def save(self) -> None:
+        """Have the rows so far on disk, whatever happens next."""
+        if self.path.exists():
+            with self.path.open("a") as file:
+                os.fsync(file.fileno())
+
     def _open(self, step: int) -> None:
-        lines = self.path.read_text(encoding="utf-8").splitlines() if self.path.exists() else []
-        kept = [line for line in lines[1:] if line[:1].isdigit() and int(line.split(",", 1)[0]) < step]
-        write_text(self.path, "\n".join([",".join(COLUMNS), *kept, ""]))
+        """Drop the rows from `step` on, and one that was cut off."""
+        text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
+        lines = [line for line in text.splitlines(keepends=True)[1:] if line.endswith("\n")]
+        kept = [line for line in lines if line[:1].isdigit() and int(line.split(",", 1)[0]) < step]
+        write_text(self.path, ",".join(COLUMNS) + "\n" + "".join(kept))
         self._opened = True

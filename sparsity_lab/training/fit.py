@@ -9,18 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 
 from sparsity_lab import metrics
 from sparsity_lab.model.machine import native_bf16
+from sparsity_lab.stopping import deferred
+from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
 from sparsity_lab.training.modules import DenseModule
 
 log = logging.getLogger(__name__)
 
+CHECKPOINTS = "checkpoints"
 _NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # by torch; Lightning still calls it
     r"The '.*_dataloader' does not have many workers",  # the tokens are a memory map: nothing to wait for
+    r"The `srun` command is available",  # where Slurm is installed; one process is meant
 )
 
 
@@ -46,24 +49,24 @@ def quiet() -> Iterator[None]:
 def fit(
     module: DenseModule, data: lightning.LightningDataModule, folder: Path, loggers: list[Logger], name: str
 ) -> dict[str, float]:
-    """Train to the end, from the last checkpoint in `folder` if there is one; returns validation metrics."""
+    """Train to the end, from the newest checkpoint in `folder` if there is one; returns validation metrics.
+
+    Raises:
+        Interrupted: the process was asked to end; the step that was under way is done and saved.
+    """
     config = module.config
-    checkpoints = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        every_n_train_steps=config.checkpoint_every,
-        save_last=True,
-        save_top_k=0,
-        enable_version_counter=False,
-    )
+    checkpoints = folder / CHECKPOINTS
+    validate_every = max(1, module.n_steps // config.validations)
     trainer = lightning.Trainer(
         accelerator="auto",
         devices=1,
         max_steps=module.n_steps,
         precision=precision(config.precision),  # type: ignore[arg-type]
         logger=loggers,
-        callbacks=[checkpoints, Progress(name)],
+        callbacks=[Progress(name), Checkpoints(checkpoints, config.checkpoint_every)],
+        plugins=[WholeFiles()],
         log_every_n_steps=1,
-        val_check_interval=max(1, module.n_steps // config.validations),
+        val_check_interval=validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
@@ -71,14 +74,16 @@ def fit(
         gradient_clip_val=1.0,  # asks for the hook; `configure_gradient_clipping` says what it does
         default_root_dir=folder,
     )
-    last = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    with deferred():
+        trainer.fit(module, data, ckpt_path=newest(checkpoints), weights_only=True)
+    if module.n_steps % validate_every == 0:
+        trainer.loggers = []  # the last validation of the training was this one
     (final,) = trainer.validate(module, data, verbose=False)
     return {metric.name: final[metric.name] for metric in metrics.VALIDATION}
 
 
 class Progress(lightning.Callback):
-    """Throughput for the log, and a line of progress every few seconds."""
+    """A row in the logs for each step that is measured, and a line of progress every few seconds."""
 
     def __init__(self, name: str, seconds: float = 10.0) -> None:
         self.name, self.seconds = name, seconds
@@ -86,6 +91,7 @@ class Progress(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.started = self.spoken = time.monotonic()
         self.first_step = trainer.global_step
+        self.loss = float("nan")
 
     def on_train_batch_end(
         self,
@@ -98,15 +104,16 @@ class Progress(lightning.Callback):
         assert isinstance(module, DenseModule)
         now, step = time.monotonic(), trainer.global_step
         per_step = batch.shape[0] * (batch.shape[1] - 1)
-        speed = (step - self.first_step) * per_step / (now - self.started)
-        if (step - 1) % module.config.log_every == 0:
-            module.log(metrics.THROUGHPUT.name, speed)
-            module.log(metrics.TOKENS.name, float(step * per_step))
+        speed = (step - self.first_step) * per_step / max(now - self.started, 1e-9)
+        if module.is_measured(step):
+            row = {metrics.TOKENS.name: step * per_step, metrics.THROUGHPUT.name: speed} | module.measured()
+            self.loss = row[metrics.TRAIN_LOSS.name]
+            for logger in trainer.loggers:
+                logger.log_metrics(row, step)
         if now - self.spoken >= self.seconds or step == module.n_steps:
             self.spoken = now
             left = (module.n_steps - step) * per_step / speed
-            loss = trainer.callback_metrics.get(metrics.TRAIN_LOSS.name, float("nan"))
             log.info(
                 "%s: step %d of %d, loss %.3f, %.0f tokens/s, %.0f s left",
-                self.name, step, module.n_steps, float(loss), speed, left,
+                self.name, step, module.n_steps, self.loss, speed, left,
             )  # fmt: skip

@@ -98,7 +98,7 @@ class DenseModule(lightning.LightningModule):
     def __init__(self, model: Transformer, config: TrainerConfig, n_steps: int) -> None:
         super().__init__()
         self.model, self.config, self.n_steps = model, config, n_steps
-        self._kurtosis: list[Tensor] = []
+        self._measured: dict[str, Tensor | float] = {}
 
     def kept_fraction(self, step: int) -> float:
         """Scheduled share of nonzero weights after `step` optimizer steps."""
@@ -108,8 +108,18 @@ class DenseModule(lightning.LightningModule):
         """Mean cross-entropy of each window's next tokens, in nats per token."""
         return self.model.loss(windows[:, :-1], windows[:, 1:], tap)
 
+    def is_measured(self, step: int) -> bool:
+        """Whether optimizer step `step`, from 1, leaves a row in the logs: first, last, every n-th."""
+        return step in (1, self.n_steps) or step % self.config.log_every == 0
+
+    def measured(self) -> dict[str, float]:
+        """What the last measured step has shown; the weights are those after it."""
+        self._measured[metrics.KEPT_FRACTION.name] = self.kept_fraction(self.global_step)
+        self._measured[metrics.NONZEROS.name] = count_weights(self.model)[1]
+        return {name: float(value) for name, value in self._measured.items()}
+
     def training_step(self, windows: Tensor, index: int) -> Tensor:
-        logged = self.global_step % self.config.log_every == 0
+        logged = self.is_measured(self.global_step + 1)
         silent: list[Tensor] = []
 
         def tap(site: Site, layer: int, x: Tensor) -> Tensor:
@@ -120,8 +130,7 @@ class DenseModule(lightning.LightningModule):
         loss, terms = self.objective(windows, tap if logged else None)
         self._require_finite("loss", loss)
         if logged:
-            dead = torch.stack(silent).sum().float()
-            self.log_dict({**terms, metrics.DEAD_NEURONS.name: dead})
+            self._measured = {**terms, metrics.DEAD_NEURONS.name: torch.stack(silent).sum()}
         return loss
 
     def objective(self, windows: Tensor, tap: Tap | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -150,8 +159,9 @@ class DenseModule(lightning.LightningModule):
         all_rms = self.scale_gradients()
         for rms in all_rms:
             self._require_finite("gradient", rms)  # before it reaches what the next checkpoint holds
-        if self.global_step % self.config.log_every == 0:
-            self.log(metrics.GRADIENT_RMS.name, all_rms[0])
+        if self.is_measured(self.global_step + 1):
+            self._measured[metrics.GRADIENT_RMS.name] = all_rms[0]
+            self._measured[metrics.LEARNING_RATE.name] = optimizer.param_groups[0]["lr"]
 
     def _require_finite(self, what: str, value: Tensor) -> None:
         if not torch.isfinite(value):
@@ -159,13 +169,6 @@ class DenseModule(lightning.LightningModule):
                 f"training: {what} is {value.item()} at step {self.global_step}: "
                 "lower trainer.learning_rate; the last checkpoint is kept"
             )
-
-    def on_train_batch_end(self, *args: Any) -> None:
-        if (self.global_step - 1) % self.config.log_every == 0:
-            kept = self.kept_fraction(self.global_step)
-            self.log(metrics.LEARNING_RATE.name, self.trainer.optimizers[0].param_groups[0]["lr"])
-            self.log(metrics.KEPT_FRACTION.name, kept)
-            self.log(metrics.NONZEROS.name, float(count_weights(self.model)[1]))
 
     def validation_step(self, windows: Tensor, index: int) -> None:
         final: list[Tensor] = []
@@ -176,6 +179,7 @@ class DenseModule(lightning.LightningModule):
             return x
 
         loss = self.loss(windows, tap)
+        self.log(metrics.STEP.name, float(self.global_step), on_epoch=True, batch_size=len(windows))
         self.log(metrics.VALIDATION_LOSS.name, loss, on_epoch=True, batch_size=len(windows))
         self.log(metrics.KURTOSIS.name, kurtosis(final[0]).mean(), on_epoch=True, batch_size=len(windows))
 

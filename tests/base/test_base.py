@@ -147,7 +147,7 @@ def test_a_finished_folder_is_not_made_again(tmp_path: Path) -> None:
     assert len(made) == 1
     assert made[0] != folder
     assert sorted(p.name for p in folder.iterdir()) == [ABOUT, "x"]
-    assert read_json(folder / ABOUT) == {"stage": "test"}
+    assert read_json(folder / ABOUT) == {"stage": "test", "files": {"x": [1, 0x8CDC1683]}}
 
 
 @pytest.mark.parametrize("resume", [False, True])

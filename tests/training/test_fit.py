@@ -218,3 +218,33 @@ def test_bfloat16_autocast_keeps_weights_and_counts_exact(tokens: Path, tmp_path
         assert weight.dtype == torch.float32
         guarded = 0 if axis is None else weight.shape[axis] * 3
         assert weight.count_nonzero() == max(round(0.2 * weight.numel()), guarded)
+
+
+@pytest.mark.parametrize("log_every", [1, 4])
+def test_the_log_has_one_row_a_measured_step_and_validation_whatever_interrupts(
+    tokens: Path, tmp_path: Path, log_every: int
+) -> None:
+    config = CONFIG.model_copy(update={"log_every": log_every, "checkpoint_every": 3})
+
+    def rows(folder: Path) -> list[list[str]]:
+        lines = (folder / "metrics.csv").read_text().splitlines()
+        throughput = lines[0].split(",").index(metrics.THROUGHPUT.name)
+        return [
+            [*cells[:throughput], *cells[throughput + 1 :]] for cells in (x.split(",") for x in lines[1:])
+        ]
+
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    train(SparseModule(new_model(), config, STEPS, SPARSE), tokens, whole, [MetricsLog(whole)])
+    measured = sorted({1, STEPS, *range(log_every, STEPS + 1, log_every)})
+    assert [int(row[0]) for row in rows(whole)] == sorted([*measured, 6, 12])  # validations after 6 and 12
+    for stop in (4, 6, 7, 11):
+        interrupted = StopsAt(new_model(), config, STEPS, SPARSE)
+        interrupted.stop = stop
+        with pytest.raises(Interrupted):
+            train(interrupted, tokens, broken, [MetricsLog(broken)])
+    with (broken / "metrics.csv").open("a") as file:
+        file.write("1")  # cut off
+    train(SparseModule(new_model(), config, STEPS, SPARSE), tokens, broken, [MetricsLog(broken)])
+    assert rows(broken) == rows(whole)

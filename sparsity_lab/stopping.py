@@ -1,0 +1,55 @@
+"""SIGINT and SIGTERM, as one exception that comes at a moment which loses nothing.
+
+A signal raises `Interrupted` at once, except within `deferred()`: there it is only noted, so that a training
+can finish its step and save it. A second signal raises at once anywhere.
+"""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interrupted(BaseException):
+    """The process has been asked to end; no `except Exception` may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}")
+        self.status = 128 + number  # the exit status that a shell gives a process ended by this signal
+
+
+class _State:
+    deferring = False
+    received: int | None = None
+
+
+def listen() -> None:
+    """Take the two signals over, where nobody else has (submitit does)."""
+    for number in SIGNALS:
+        if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
+            signal.signal(number, _receive)
+
+
+def received() -> Interrupted | None:
+    """What the first signal of this process asks for, if one came: nothing new should be begun."""
+    return None if _State.received is None else Interrupted(_State.received)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Let a block end by itself: it looks at `received` at moments of its own, and raises it."""
+    _State.deferring = True
+    try:
+        yield
+    finally:
+        _State.deferring = False
+    if interrupted := received():
+        raise interrupted
+
+
+def _receive(number: int, frame: FrameType | None) -> None:
+    first, _State.received = _State.received is None, number
+    if not (first and _State.deferring):
+        raise Interrupted(number)
