@@ -45,22 +45,31 @@ def validate(cls: type[C], values: Any, where: str = "") -> C:
     """
     try:
         return cls.model_validate_json(json.dumps(values))  # strict for numbers, yet a list may fill a tuple
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise UserError(f"{where or 'config'}: {error}") from None
     except ValidationError as error:
         raise UserError("\n".join(_one_line(e, where, cls) for e in error.errors())) from None
 
 
 def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
-    key = ".".join(str(part) for part in (where, *error["loc"]) if part != "") or "config"
+    key = ".".join(_shown(str(part)) for part in (where, *error["loc"]) if part != "") or "config"
     if error["type"] == "extra_forbidden":
         allowed = _fields_at(cls, error["loc"][:-1])
         return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     if error["type"] == "missing":
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(error["input"], dict) else f"{error['input']!r}: "
+    value = "" if isinstance(error["input"], dict) else f"{_short(repr(error['input']))}: "
     return f"{key}: {value}{message[0].lower()}{message[1:]}"
+
+
+def _shown(text: str) -> str:
+    """A text as it is, if a line of a terminal can show it."""
+    return text if text.isprintable() else repr(text)
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def _fields_at(cls: Any, loc: tuple[Any, ...]) -> list[str]:
@@ -134,7 +143,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UserError(f"{path}: not readable as JSON ({error})") from None
 
 

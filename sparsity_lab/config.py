@@ -63,9 +63,7 @@ class RunConfig(Config):
     def _fits(self) -> "RunConfig":
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
         if self.sparsity.nonzeros is not None and vocab_size is not None:
-            with torch.device("meta"):
-                model = Transformer(self.model, vocab_size)
-            total = sum(weight.numel() for weight, _ in model.sparse_weights().values())
+            total = number_of_weights(self.model, vocab_size)
             if self.sparsity.nonzeros > total:
                 raise ValueError(
                     f"sparsity.nonzeros {self.sparsity.nonzeros} is more than the model's {total} weights"
@@ -92,6 +90,25 @@ class RunConfig(Config):
         size = self.sparsity.nonzeros or self.sparsity.kept_fraction
         kept = "" if size is None else f"-{size:g}" if isinstance(size, float) else f"-n{size}"
         return f"{self.kind}-d{self.model.d_model}-l{self.model.n_layer}{kept}"
+
+
+def number_of_weights(config: ModelConfig, vocab_size: int) -> int:
+    """How many weights sparsity applies to, without their memory; every layer has as many.
+
+    Raises:
+        ValueError: tensors cannot be that large.
+    """
+
+    def total(n_layer: int) -> int:
+        with torch.device("meta"):
+            model = Transformer(config.model_copy(update={"n_layer": n_layer}), vocab_size)
+        return sum(weight.numel() for weight, _ in model.sparse_weights().values())
+
+    try:
+        one, two = total(1), total(2)
+    except (RuntimeError, TypeError, OverflowError):
+        raise ValueError("model: too large for any machine") from None
+    return one + (config.n_layer - 1) * (two - one)
 
 
 def from_hydra(config: DictConfig) -> RunConfig:

@@ -14,6 +14,7 @@ from sparsity_lab import metrics
 from sparsity_lab.base import (
     UserError,
     content_hash,
+    locked,
     read_json,
     validate,
     write_json,
@@ -42,14 +43,27 @@ from sparsity_lab.stages import RESULT, TOKENIZER, VALIDATION, task_circuits, tr
 
 log = logging.getLogger(__name__)
 
+TIMINGS = "timings.json"
 
-def run(config: RunConfig, overrides: list[str]) -> RunRecord:
-    """Do all that `config` asks for, reusing finished stages; writes and returns the record."""
+
+def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
+    """Do all that `config` asks for, reusing finished stages.
+
+    Returns the record, which is written too, and whether this run was not there yet. A process that wants a
+    run which another is at work on waits for it.
+    """
     prepare_processor(config.threads)
-    started, root = time.monotonic(), Path(config.root).absolute()
+    root = Path(config.root).absolute()
+    folder = root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}"
+    with locked(folder):
+        is_new = not (folder / TIMINGS).exists()  # written last
+        return _run(config, overrides, root, folder), is_new
+
+
+def _run(config: RunConfig, overrides: list[str], root: Path, folder: Path) -> RunRecord:
+    started, known = time.monotonic(), (folder / TIMINGS).exists()
     tokens = prepare(config.corpus, config.tokenizer, root)
     prepared = time.monotonic()
-    folder = root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}"
     with track(
         config.logger, folder, name=folder.name, group=config.sweep, settings=config.model_dump(mode="json")
     ) as tracker:
@@ -84,18 +98,17 @@ def run(config: RunConfig, overrides: list[str]) -> RunRecord:
         )
         write_record(record, folder)
         finished = time.monotonic()
-        write_json(
-            folder / "timings.json",
-            {
-                "prepare": prepared - started,
-                "train": trained - prepared,
-                "circuits": explained - trained,
-                "evidence": finished - explained,
-            },
-        )
         picture = draw_run(record, folder / METRICS_FILE, folder / "run.png")
         circuits = [path for f in circuit_folders.values() for path in f.glob("circuit-*.json")]
         tracker.log_record(record, model=model_folder, circuits=circuits, plots=[picture])
+    if not known:
+        seconds = {
+            "prepare": prepared - started,
+            "train": trained - prepared,
+            "circuits": explained - trained,
+            "evidence": finished - explained,
+        }
+        write_json(folder / TIMINGS, seconds)
     log.info("%s: done in %.0f s, record in %s", folder.name, finished - started, folder)
     return record
 

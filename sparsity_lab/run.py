@@ -4,15 +4,23 @@ python -m sparsity_lab.run experiment=smoke
 python -m sparsity_lab.run +sweep=width_l0 -m
 """
 
+import errno
 import logging
+import os
 import sys
+import time
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
+from sparsity_lab import stopping
 from sparsity_lab.base import UserError
+from sparsity_lab.points import Point, at_work, folder_of_points, tell
 from sparsity_lab.sweeper import folder_of, register_sweeper, register_sweeps
 
 log = logging.getLogger(__name__)
@@ -23,21 +31,122 @@ register_sweeper()
 
 @hydra.main(version_base="1.3", config_path=str(folder_of("conf")), config_name="config")
 def main(config: DictConfig) -> None:
-    """Run one point. A failure is told at once, with the point's overrides; other points go on running."""
-    from sparsity_lab.config import from_hydra
-    from sparsity_lab.pipeline import run
+    """Run one point. A failure is told at once, with the point's overrides and log; others go on running.
 
+    Raises:
+        SystemExit: a single run failed or was interrupted.
+        RuntimeError: a sweep's point did; plain, since it must cross processes, and ends that point alone.
+    """
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
+    log_file = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
+    if hydra_config.mode == RunMode.MULTIRUN:
+        if interrupted := stopping.received():
+            raise RuntimeError(f"not begun: {interrupted}")
+        if "joblib" in hydra_config.launcher._target_.lower():
+            stopping.follow_parent()
+    stopping.listen()
     try:
-        run(from_hydra(config), overrides)
+        folder = folder_of_points(Path(str(config.root)).absolute(), config.sweep)
+        with at_work(folder, overrides, str(log_file)) as begun:
+            ended, status = attempt(config, begun)
+            tell(folder, ended)
+    except (OSError, UserError) as error:
+        ended, status = Point(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
+        log.error("failed: %s\n%s", " ".join(overrides), ended.error)
+    if hydra_config.mode == RunMode.RUN:
+        sys.exit(status)
+    if status:
+        raise RuntimeError(f"{ended.state}: {' '.join(overrides)}: {ended.error}")
+
+
+def attempt(config: DictConfig, begun: Point) -> tuple[Point, int]:
+    """Work on a point; returns how it ended, and the exit status that says so."""
+    started, overrides = time.monotonic(), list(begun.overrides)
+    ended, status = begun, 1
+    try:
+        from sparsity_lab.config import from_hydra
+        from sparsity_lab.pipeline import run
+
+        record, is_new = run(from_hydra(config), overrides)
+        worked = time.monotonic() - started if is_new else begun.worked
+        values = {"state": "finished" if is_new else "reused", "name": record.name, "worked": worked}
+        ended, status = begun.model_copy(update=values), 0
+    except (stopping.Interrupted, KeyboardInterrupt, SystemExit) as interruption:
+        status = getattr(interruption, "status", 130)
+        ended = begun.model_copy(update={"state": "interrupted", "error": str(interruption)})
+        log.error("interrupted: %s; the same command goes on from there", " ".join(overrides))
     except Exception as error:
-        expected = isinstance(error, UserError)
-        log.error("failed: %s\n%s", " ".join(overrides), error, exc_info=None if expected else error)
-        if hydra_config.mode == RunMode.RUN:
-            sys.exit(1)
-        raise RuntimeError(f"{' '.join(overrides)}: {error}") from None  # plain: it must cross processes
+        message, expected = explain(error)
+        ended = begun.model_copy(update={"state": "failed", "error": message})
+        log.error(
+            "failed: %s\n%s\nlog: %s",
+            *(" ".join(overrides), message, begun.log),
+            exc_info=None if expected else error,
+        )
+    return ended.model_copy(update={"memory": memory_used()}), status
+
+
+def explain(error: Exception) -> tuple[str, bool]:
+    """What to tell of a failure, and whether that is enough without a traceback."""
+    text = str(error) or type(error).__name__
+    if isinstance(error, UserError):
+        return text, True
+    if isinstance(error, OSError) and error.strerror:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "; free some space, then give the same command again" if full else ""
+        return f"{error.filename or 'a file'}: {error.strerror}{remedy}", True
+    if "No space left on device" in text or "os error 28" in text:  # as Rust and C++ libraries say it
+        return f"{text.splitlines()[0]}; free some space, then give the same command again", True
+    if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text.lower():
+        return f"out of memory: lower trainer.batch_size or the model's size ({text.splitlines()[0]})", True
+    return f"{type(error).__name__}: {text}", False
+
+
+def memory_used() -> int:
+    """The largest resident size that this process has had, in bytes; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def help_text(overrides: list[str]) -> str:
+    """Every group and value; Hydra's own page takes several times as long, since it lists its plugins' too."""
+    groups: dict[str, list[str]] = {}
+    for path in sorted(folder_of("conf").glob("*/*.yaml")):
+        groups.setdefault(path.parent.name, []).append(path.stem)
+    groups["+sweep"] = sorted(path.stem for path in folder_of("sweeps").glob("*.yaml"))
+    options = "\n".join(f"  {group}={' | '.join(names)}" for group, names in groups.items())
+    with hydra.initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        values = OmegaConf.to_yaml(hydra.compose("config", overrides))
+    return (
+        "python -m sparsity_lab.run [KEY=VALUE ...]     one run\n"
+        "python -m sparsity_lab.run [KEY=A,B ...] -m    a sweep: all combinations; +sweep=NAME: its grids\n"
+        "python -m sparsity_lab.status SWEEP            how far it is; the same command again goes on\n\n"
+        f"Groups:\n{options}\n\nValues, each of which can be set:\n\n{values}\n"
+        "--hydra-help: Hydra's own flags\n"
+    )
+
+
+def program() -> None:
+    """The command: what Hydra itself refuses is told in a line, too."""
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to here, instead of printing a traceback
+    stopping.listen()
+    try:
+        if {"--help", "-h"} & set(sys.argv[1:]):
+            sys.stdout.write(help_text([word for word in sys.argv[1:] if not word.startswith("-")]))
+            return
+        main()
+    except stopping.Interrupted as interrupted:
+        sys.exit(interrupted.status)
+    except (HydraException, OmegaConfBaseException, OSError) as error:
+        lines = explain(error)[0] if isinstance(error, OSError) else str(error)
+        sys.stderr.write("; ".join(line.strip() for line in lines.splitlines() if line.strip()) + "\n")
+        sys.exit(1)
 
 
 if __name__ == "__main__":
-    main()
+    program()

@@ -4,7 +4,10 @@ A signal raises `Interrupted` at once, except within `deferred()`: there it is o
 can finish its step and save it. A second signal raises at once anywhere.
 """
 
+import os
 import signal
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -23,6 +26,7 @@ class Interrupted(BaseException):
 class _State:
     deferring = False
     received: int | None = None
+    parent: int | None = None
 
 
 def listen() -> None:
@@ -53,3 +57,24 @@ def _receive(number: int, frame: FrameType | None) -> None:
     first, _State.received = _State.received is None, number
     if not (first and _State.deferring):
         raise Interrupted(number)
+
+
+def follow_parent() -> None:
+    """In a worker process: end as soon as the process that started it is gone, however it went."""
+    if _State.parent is None:
+        _State.parent = os.getppid()
+        threading.Thread(target=_watch, args=(_State.parent,), daemon=True).start()
+
+
+def serve() -> None:
+    """In a worker of a pool: signals are its parent's to act on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    _State.parent = None
+    follow_parent()
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)

@@ -5,8 +5,10 @@ for it, would need a second sweep. Here `hydra.sweeper.grids` is a list, and the
 multiply, or override, those of every grid.
 """
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +18,17 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
-from hydra.core.utils import JobStatus
 from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+
+from sparsity_lab.points import folder_of_points, point_file, read_point, tell, write_plan
+from sparsity_lab.status import points_of, table
+from sparsity_lab.stopping import received
+
+log = logging.getLogger(__name__)
 
 PLUGIN_MODULE = "hydra_plugins.sparsity_lab"  # Hydra takes plugins from this namespace alone
 
@@ -37,7 +44,7 @@ def grid_points(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) ->
 
 
 class GridsSweeper(Sweeper):
-    """Launches the points of all grids as one batch; names those that failed when all have run."""
+    """Launches the points of all grids as one batch; ends with the table of what became of each."""
 
     def __init__(self, grids: Sequence[Mapping[str, Any]]) -> None:
         self.grids = grids
@@ -55,13 +62,45 @@ class GridsSweeper(Sweeper):
         grids: Any = OmegaConf.to_container(self.config.hydra.sweeper.grids)
         points = grid_points(grids, arguments)
         self.validate_batch_is_legal(points)
-        results = self.launcher.launch(points, initial_job_idx=0)
-        ended = zip(points, results, strict=True)
-        failed = [point for point, result in ended if result.status != JobStatus.COMPLETED]
-        if failed:
-            lines = "\n  ".join(" ".join(point) for point in failed)
-            raise HydraException(f"{len(failed)} of {len(points)} points failed:\n  {lines}")
-        return [[result.return_value for result in results]]
+        folder = folder_of_points(Path(str(self.config.root)).absolute(), self.config.sweep)
+        write_plan(folder, points)
+        try:
+            self._launch(points, folder)
+        finally:
+            log.info("the points of this sweep:\n%s", table(folder))
+        if interrupted := received():
+            raise interrupted
+        unfinished = sum(state not in ("finished", "reused") for state, _, _ in points_of(folder))
+        if unfinished:
+            raise HydraException(f"{unfinished} of {len(points)} points are not finished")
+
+    def _launch(self, points: list[list[str]], folder: Path) -> None:
+        """Launch all; when a worker is killed, which takes its pool along, launch what it left.
+
+        Of the points that were being worked on then, each is tried alone: one that kills its worker again has
+        failed, and the others go on.
+        """
+        assert self.launcher is not None
+        first = 0
+        while points:
+            try:
+                self.launcher.launch(points, initial_job_idx=first)
+                return
+            except BrokenExecutor as error:
+                log.warning("a worker was killed (%s); going on", str(error).splitlines()[0])
+            first += len(points)
+            states = {overrides: state for state, _, overrides in points_of(folder)}
+            suspects = [point for point in points if states[tuple(point)] == "interrupted"]
+            for suspect in suspects:
+                try:
+                    self.launcher.launch([suspect], initial_job_idx=first)
+                except BrokenExecutor:
+                    point = read_point(point_file(folder, suspect))
+                    killed = "its process was killed, twice: by the system for its memory, perhaps"
+                    tell(folder, point.model_copy(update={"state": "failed", "error": killed}))
+                    log.error("failed: %s\n%s", " ".join(suspect), killed)
+                first += 1
+            points = [point for point in points if states[tuple(point)] == "remaining"]
 
 
 @dataclass

@@ -16,7 +16,7 @@ ROOMS = {
     "base": (),
     "metrics": (),
     "stopping": (),
-    "data": ("base",),
+    "data": ("base", "stopping"),
     "model": ("base",),
     "training": ("base", "model", "stopping"),
     "circuits": ("base", "model", "data.tokenizer", "data.lexicon"),
@@ -26,7 +26,9 @@ ROOMS = {
     "circuits.steered": ("base", "circuits.circuit"),
     "results": ("base", "circuits.circuit", "circuits.evidence"),
     "results.record": ("base", "circuits.circuit", "circuits.evidence"),
-    "sweeper": ("base",),
+    "points": ("base",),
+    "status": ("base", "points"),
+    "sweeper": ("base", "points", "status", "stopping"),
     "analysis": (
         "base",
         "circuits.circuit",
@@ -57,6 +59,8 @@ ONLY = {
 TORCH = {"torch", "lightning", "safetensors", "torchmetrics"}
 NEVER = {
     "base": TORCH,
+    "points": TORCH | {"hydra"},
+    "status": TORCH | {"hydra"},
     "circuits.circuit": TORCH,
     "circuits.evidence": TORCH,
     "circuits.examples_record": TORCH,

@@ -27,6 +27,7 @@ from sparsity_lab.data.python_source import (
     inventory,
     source_files,
 )
+from sparsity_lab.stopping import serve
 
 CHUNK = 512  # documents that a worker writes at a time
 SMALL = 4  # megabytes; below it starting workers costs more than it gives
@@ -97,7 +98,7 @@ def synthetic(seed: int, workers: int) -> Iterator[Document]:
         yield from chain.from_iterable(_chunk(seed, index) for index in count())
     # fork, as torch's data loader does: nothing to import again, and the main script needs no guard
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(workers, multiprocessing.get_context(method)) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), serve) as pool:
         try:
             pending = deque(pool.submit(_chunk, seed, index) for index in range(2 * workers))
             for index in count(2 * workers):

@@ -36,12 +36,18 @@ def load_model(folder: Path) -> Transformer:
         UserError: a file is missing or damaged, or the tensors are not those of the config.
     """
     card = validate(ModelCard, read_json(folder / "model.json"), str(folder / "model.json"))
-    model = Transformer(card.config, card.vocab_size)
     path = folder / "model.safetensors"
     try:
         tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(f"{path}: not readable as safetensors ({error})") from None
+    if card.config.n_layer > len(tensors):
+        raise UserError(f"{path}: {len(tensors)} tensors, too few for {card.config.n_layer} layers")
+    try:
+        with torch.device("meta"):  # no memory yet: what the card asks for may not be what there is
+            model = Transformer(card.config, card.vocab_size)
+    except (RuntimeError, TypeError, OverflowError) as error:
+        raise UserError(f"{folder / 'model.json'}: no such model can be ({str(error)[:100]})") from None
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
@@ -49,7 +55,7 @@ def load_model(folder: Path) -> Transformer:
             name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
         raise UserError(f"{path}: tensors differ from model.json: {', '.join(wrong[:5])}")
-    model.load_state_dict(tensors, strict=True)
+    model.to_empty(device="cpu").load_state_dict(tensors, strict=True)
     return model.eval().requires_grad_(False)
 
 

@@ -1,0 +1,253 @@
+"""Damaged files of every kind that the program reads: an error in one clear line, or a value; nothing else.
+
+    python tests/survival/fuzz.py 10000
+
+Hypothesis draws, for each reader, random bytes, random JSON, and valid files that were cut, overwritten, or
+changed in one place of their structure. A reader that takes longer than `PATIENCE` hangs.
+"""
+
+import json
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from sparsity_lab.base import UserError, write_json
+from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scores, load_circuit, save_circuit
+from sparsity_lab.data.packed import open_tokens
+from sparsity_lab.data.tokenizer import (
+    FilesConfig,
+    _gpt2_bytes,
+    load_tokenizer,
+    make_tokenizer,
+    train_bpe,
+)
+from sparsity_lab.model.checkpoints import load_model, save_model
+from sparsity_lab.points import Plan, Point, read_plan, read_point
+from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, read_record, write_record
+from sparsity_lab.training.checkpoint import damage_of
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for tests/
+from micro import small_model, write_tokens_folder
+
+PATIENCE = 20  # seconds
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A file that is damaged, and what reads it."""
+
+    path: Path
+    read: Callable[[], Any]
+
+
+def readers(folder: Path) -> dict[str, Reader]:
+    """Valid files of each kind, made in `folder`."""
+    scores = Scores(loss=0.5, calibrated_loss=0.1, accuracy=1.0)
+    node = Node(layer=0, site="attn_in", channel=3)
+    circuit = Circuit(
+        task="var_if",
+        model="m",
+        target=0.15,
+        nodes=(node,),
+        edges=(Edge(source=node, target=node, weight=0.5),),
+        calibration=Calibration(scale=1.0, shift=0.0),
+        select=scores,
+        test=scores,
+        provenance={"method": "masks"},
+    )
+    save_circuit(circuit, folder / "circuit.json")
+    point = CurvePoint(target=0.15, nodes=1, edges=1, select=scores, test=scores)
+    task = TaskResult(
+        task="a", status="circuit", reason="", unpruned=scores, curve=(point,), circuit="c.json"
+    )
+    record = RunRecord(
+        name="run",
+        sweep=None,
+        overrides=("seed=1",),
+        config={"model": {"d_model": 8}},
+        config_hash="0" * 12,
+        git_commit=None,
+        git_dirty=None,
+        packages={"torch": "2"},
+        python="3.11",
+        seeds={"seed": 0},
+        stages={"model": "m"},
+        metrics={"validation/loss": 1.0},
+        tasks=(task,),
+    )
+    write_record(record, folder / "run")
+    tokenizer = train_bpe(
+        ["def f(x):\n    return x + 1\n" * 50, "for name in names:\n    print(name)\n" * 50], 270
+    )
+    tokenizer.save(folder / "tokenizer.json")
+    encoder = {char: byte for char, byte in _gpt2_bytes().items()}
+    (folder / "encoder.json").write_text(json.dumps(encoder))
+    (folder / "vocab.bpe").write_text("#version: 0.2\n")
+    files = FilesConfig(vocab_bpe=str(folder / "vocab.bpe"), encoder_json=str(folder / "encoder.json"))
+    model = folder / "model"
+    save_model(small_model(), model)
+    tokens = write_tokens_folder(folder / "tokens")
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(5))])
+    parts = {"optimizer_states": [optimizer.state_dict()], "lr_schedulers": [], "loops": {"n": 3}}
+    torch.save({"state_dict": {"w": torch.ones(5)}, "global_step": 5, **parts}, folder / "last.ckpt")
+    write_json(folder / "point.json", Point(overrides=("seed=1",), state="running"))
+    write_json(folder / "points" / "plan.json", Plan(points=(("seed=1",),), command="x"))
+    return {
+        "record": Reader(folder / "run" / "record.json", lambda: read_record(folder / "run")),
+        "circuit": Reader(folder / "circuit.json", lambda: load_circuit(folder / "circuit.json")),
+        "tokenizer": Reader(folder / "tokenizer.json", lambda: load_tokenizer(folder / "tokenizer.json")),
+        "encoder.json": Reader(folder / "encoder.json", lambda: make_tokenizer(files, [])),
+        "vocab.bpe": Reader(folder / "vocab.bpe", lambda: make_tokenizer(files, [])),
+        "model.json": Reader(model / "model.json", lambda: load_model(model)),
+        "model.safetensors": Reader(model / "model.safetensors", lambda: load_model(model)),
+        "tokens' meta.json": Reader(tokens / "meta.json", lambda: open_tokens(tokens, "train")),
+        "tokens": Reader(tokens / "train.bin", lambda: open_tokens(tokens, "train")),
+        "checkpoint": Reader(folder / "last.ckpt", lambda: damage_of(folder / "last.ckpt")),
+        "point": Reader(folder / "point.json", lambda: read_point(folder / "point.json")),
+        "plan": Reader(folder / "points" / "plan.json", lambda: read_plan(folder / "points")),
+    }
+
+
+LEAVES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([0, -1, 2**31, 2**63, 10**9, 10**30, 1e308, float("nan"), float("inf"), "", "\ud800"]),
+    st.floats(),
+    st.text(max_size=20),
+)
+VALUES = st.recursive(
+    LEAVES,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+)
+
+
+def damaged(valid: bytes) -> st.SearchStrategy[bytes]:
+    """What may be found under a file's name in place of `valid`."""
+
+    def overwritten(changes: list[tuple[int, int]]) -> bytes:
+        data = bytearray(valid)
+        for place, byte in changes:
+            data[place] = byte
+        return bytes(data)
+
+    change = st.tuples(st.integers(0, len(valid) - 1), st.integers(0, 255))
+    kinds = [
+        st.binary(max_size=300),
+        VALUES.map(lambda value: json.dumps(value).encode()),
+        st.integers(0, 3000).map(lambda depth: b"[" * depth),
+        st.integers(0, len(valid)).map(lambda size: valid[:size]),
+        st.lists(change, min_size=1, max_size=8).map(overwritten),
+        st.binary(max_size=50).map(lambda more: valid + more),
+    ]
+    try:
+        structure = json.loads(valid)
+    except ValueError:
+        return st.one_of(kinds)
+    places = list(_places(structure))
+
+    def altered(drawn: tuple[int, str, Any]) -> bytes:
+        index, how, value = drawn
+        copy: Any = json.loads(valid)
+        *way, key = places[index]
+        holder = copy
+        for part in way:
+            holder = holder[part]
+        if how == "replace":
+            holder[key] = value
+        elif how == "delete":
+            del holder[key]
+        elif isinstance(holder, dict):
+            holder[str(value)] = holder.pop(key)
+        return json.dumps(copy).encode()
+
+    alterations = st.tuples(
+        st.integers(0, len(places) - 1), st.sampled_from(["replace", "replace", "delete", "rename"]), VALUES
+    )
+    return st.one_of(*kinds, *[alterations.map(altered)] * 6)
+
+
+def _places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, part in inner:
+        yield (*way, key)
+        yield from _places(part, (*way, key))
+
+
+@contextmanager
+def patience(what: str) -> Iterator[None]:
+    """Fail what takes too long."""
+
+    def give_up(number: int, frame: FrameType | None) -> None:
+        raise AssertionError(f"{what} hangs")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, PATIENCE)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def message(read: Callable[[], Any]) -> str:
+    """What a reader says of a damaged file, empty if it could be read."""
+    try:
+        found = read()
+    except UserError as error:
+        return str(error)
+    return found if isinstance(found, str) else ""
+
+
+def fuzz(name: str, reader: Reader, examples: int) -> tuple[int, int]:
+    """Read `examples` damaged files; returns how many were refused, and how many still had a meaning.
+
+    Raises:
+        AssertionError: an error cannot be shown, or a reader hangs. Or whatever a reader lets through.
+    """
+    valid, counts = reader.path.read_bytes(), [0, 0]
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(damaged(valid))
+    def one(data: bytes) -> None:
+        reader.path.write_bytes(data)
+        with patience(name):
+            told = message(reader.read)
+        assert all(line.isprintable() for line in told.split("\n")), repr(told)
+        counts[not told] += 1
+
+    try:
+        one()
+    finally:
+        reader.path.write_bytes(valid)
+    return counts[0], counts[1]
+
+
+def main() -> None:
+    """The command."""
+    examples = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+    with tempfile.TemporaryDirectory() as folder:
+        for name, reader in readers(Path(folder)).items():
+            refused, read = fuzz(name, reader, examples)
+            sys.stdout.write(f"{name}: {refused + read} files, {refused} refused in a line, {read} read\n")
+
+
+if __name__ == "__main__":
+    main()
