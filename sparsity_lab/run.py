@@ -114,7 +114,7 @@ def memory_used() -> int:
 
 
 def help_text(overrides: list[str]) -> str:
-    """Every group and value; Hydra's own page takes several times as long, since it lists its plugins' too."""
+    """Every group and value; Hydra's own page takes several times as long: it lists its plugins' too."""
     groups: dict[str, list[str]] = {}
     for path in sorted(folder_of("conf").glob("*/*.yaml")):
         groups.setdefault(path.parent.name, []).append(path.stem)
