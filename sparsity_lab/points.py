@@ -88,7 +88,7 @@ def at_work(folder: Path, overrides: Sequence[str], log_file: str) -> Iterator[P
     """Hold the point's lock for a block; yields what is known of it, "running" from now on."""
     path = point_file(folder, overrides)
     with locked(path):
-        before = _known(path)
+        before = known(path)
         point = Point(
             overrides=tuple(overrides),
             state="running",

@@ -16,9 +16,9 @@ from sparsity_lab.points import (
     Point,
     folder_of_points,
     is_worked_on,
+    known,
     point_file,
     read_plan,
-    read_point,
 )
 
 ORDER = ("finished", "reused", "running", "failed", "interrupted", "remaining")
@@ -28,7 +28,7 @@ def points_of(folder: Path) -> list[tuple[str, Point | None, tuple[str, ...]]]:
     """State, file's content if any, and overrides of every point of the sweep's plan.
 
     Raises:
-        UserError: nothing is known of such a sweep, or a file is not readable.
+        UserError: nothing is known of such a sweep, or its plan is not readable.
     """
     if not folder.is_dir():
         there = sorted(path.parent.name for path in folder.parents[1].glob(f"*/{FOLDER}"))
@@ -36,7 +36,7 @@ def points_of(folder: Path) -> list[tuple[str, Point | None, tuple[str, ...]]]:
     plan, found = read_plan(folder), []
     for overrides in plan.points:
         path = point_file(folder, overrides)
-        point = read_point(path) if path.exists() else None
+        point = known(path)
         if point is None:
             state = "remaining"
         elif point.state == "running":
