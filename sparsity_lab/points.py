@@ -101,11 +101,12 @@ def at_work(folder: Path, overrides: Sequence[str], log_file: str) -> Iterator[P
         yield point
 
 
-def _known(path: Path) -> Point | None:
+def known(path: Path) -> Point | None:
+    """What a point's file tells; nothing if it is missing, or damaged: the same command writes it again."""
     try:
         return read_point(path)
     except UserError:
-        return None  # missing or damaged: all that it knew was how long the point takes
+        return None
 
 
 def tell(folder: Path, point: Point) -> None:
