@@ -12,6 +12,7 @@ import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -98,9 +99,12 @@ def _plain(value: Any) -> Any:
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file that is whole under its name at every moment, and stays so when the power goes.
 
-    A temporary sibling, its content on disk before its name; a failed write leaves nothing.
+    A temporary sibling, its content on disk before its name; a failed write leaves nothing, and what a killed
+    one left is cleared away. A file has one writer at a time.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+        left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -58,7 +58,8 @@ def point_file(folder: Path, overrides: Sequence[str]) -> Path:
 def write_plan(folder: Path, points: Sequence[Sequence[str]]) -> None:
     """Say what a command is about to do."""
     plan = Plan(points=tuple(tuple(point) for point in points), command=secrets.token_hex(4))
-    write_json(folder / PLAN, plan)
+    with locked(folder / PLAN):
+        write_json(folder / PLAN, plan)
 
 
 def read_plan(folder: Path) -> Plan:

@@ -37,6 +37,7 @@ def main(config: DictConfig) -> None:
         SystemExit: a single run failed or was interrupted.
         RuntimeError: a sweep's point did; plain, since it must cross processes, and ends that point alone.
     """
+    logging.raiseExceptions = False  # a full disk takes no log either, and that is all there is to say
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     log_file = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
@@ -54,7 +55,7 @@ def main(config: DictConfig) -> None:
     except (OSError, UserError) as error:
         ended, status = Point(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
         log.error("failed: %s\n%s", " ".join(overrides), ended.error)
-    if hydra_config.mode == RunMode.RUN:
+    if status and hydra_config.mode == RunMode.RUN:
         sys.exit(status)
     if status:
         raise RuntimeError(f"{ended.state}: {' '.join(overrides)}: {ended.error}")

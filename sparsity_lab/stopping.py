@@ -19,8 +19,11 @@ class Interrupted(BaseException):
     """The process has been asked to end; no `except Exception` may swallow it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}")
+        super().__init__(number)  # all that another process needs to have it again
         self.status = 128 + number  # the exit status that a shell gives a process ended by this signal
+
+    def __str__(self) -> str:
+        return f"stopped by {signal.Signals(self.status - 128).name}"
 
 
 class _State:

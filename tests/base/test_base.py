@@ -134,6 +134,31 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     assert path.read_text() == "new"
 
 
+def test_what_a_killed_write_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".a[1].txt.0a1b2c3d.tmp").write_text("half")
+    write_text(tmp_path / "a[1].txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a[1].txt"]
+
+
+def test_a_file_that_changed_or_went_in_a_finished_folder_is_named(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "x").write_text("whole")
+
+    folder = build(tmp_path / "stage", {}, make)
+    for change, expected in (
+        (lambda path: path.write_text("whale"), r"inner/x: damaged, .*; delete the folder, and it is made"),
+        (lambda path: path.write_text("whol"), r"inner/x: damaged"),
+        (lambda path: path.unlink(), r"inner/x: No such file or directory; delete the folder"),
+        (lambda path: (folder / ABOUT).write_text("{"), r"about\.json: not readable as JSON"),
+        (lambda path: (folder / ABOUT).write_text("[]"), r"about\.json: not a list of this folder's files"),
+        (lambda path: (folder / ABOUT).unlink(), r"stage: has no about\.json"),
+    ):
+        change(folder / "inner" / "x")
+        with pytest.raises(UserError, match=expected):
+            build(folder, {}, make)
+
+
 def test_a_finished_folder_is_not_made_again(tmp_path: Path) -> None:
     made = []
 
