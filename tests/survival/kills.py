@@ -21,9 +21,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SWEEP = "killed"
+SWEEP = "single"  # where runs without a sweep file go
 POINT = [
-    *("experiment=smoke", "logger=csv", "threads=1", "root=out", f"sweep={SWEEP}"),
+    *("experiment=smoke", "logger=csv", "threads=1", "root=out"),
     *("corpus.megabytes=0.5", "corpus.real_fraction=0", "tokenizer.vocab_size=600"),
     *("model.n_layer=1", "model.d_model=32", "model.n_ctx=64", "sparsity.nonzeros=20000"),
     *("trainer.tokens=150000", "trainer.batch_size=8", "trainer.validation_windows=16"),
