@@ -3,6 +3,8 @@
 import io
 import logging
 import pickle
+import signal
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,12 @@ class Checkpoints(Checkpoint):
 
     def __init__(self, folder: Path, every: int) -> None:
         self.path, self.every = folder / LAST, every
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
+
+    def on_train_start(self, *args: Any) -> None:
+        """Take SIGTERM back from Lightning, which would end without a checkpoint, or wait for the ranks."""
+        if self._on_sigterm is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def on_train_batch_end(self, trainer: lightning.Trainer, *args: Any) -> None:
         if (trainer.fit_loop.total_batch_idx + 1) % trainer.val_check_batch:  # type: ignore[operator]
