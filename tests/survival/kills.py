@@ -96,7 +96,12 @@ def results(folder: Path) -> dict[str, bytes]:
         column = rows[0].index("train/tokens_per_second")
         text = "\n".join(",".join(row[:column] + row[column + 1 :]) for row in rows)
         found[str(path.relative_to(out))] = text.encode()
-    for pattern in ("models/*/model*", "models/*/validation.json", "circuits/*/*.json", "tokens/*/*"):
+    for pattern in (
+        "models/[!.]*/model*",
+        "models/[!.]*/validation.json",
+        "circuits/[!.]*/*",
+        "tokens/[!.]*/*",
+    ):
         found |= {str(path.relative_to(out)): path.read_bytes() for path in sorted(out.glob(pattern))}
     return found
 
