@@ -41,21 +41,21 @@ def test_gradient_rms_by_hand() -> None:
     [("normalise", 7.0, 1), ("normalise", 1e-3, 1), ("clip", 7.0, 1), ("clip", 1e-3, 1e-3)],
 )
 def test_gradients_are_normalised_or_clipped_by_their_root_mean_square(
-    gradient: Any, size: float, expected: float, monkeypatch: pytest.MonkeyPatch
+    gradient: Any, size: float, expected: float
 ) -> None:
     torch.manual_seed(0)
     module = DenseModule(Transformer(SMALL, VOCABULARY), CONFIG.model_copy(update={"gradient": gradient}), 10)
-    logged = {}
-    monkeypatch.setattr(module, "log", lambda name, value: logged.update({name: value.item()}))
     cross_entropy(module.model(random_tokens(2, 5)), random_tokens(2, 5, seed=1)).backward()
     before = [p.grad for p in module.model.parameters() if p.grad is not None]
     rms = gradient_rms(list(module.model.parameters()))
     for grad in before:
         grad.mul_(size / rms)
     direction = [grad / size for grad in before]
-    module.configure_gradient_clipping(None)
+    module.configure_gradient_clipping(torch.optim.SGD(module.parameters(), lr=0.5))
     assert gradient_rms(list(module.model.parameters())).item() == pytest.approx(expected, rel=1e-5)
-    assert logged["train/gradient_rms"] == pytest.approx(size, rel=1e-5)
+    measured = module.measured()
+    assert measured["train/gradient_rms"] == pytest.approx(size, rel=1e-5)
+    assert measured["train/learning_rate"] == 0.5
     for grad, unit in zip(before, direction, strict=True):
         torch.testing.assert_close(grad, unit * expected)
 
