@@ -78,7 +78,7 @@ def folder(folders: list[Path]) -> Path:
 
 
 def run_folder(folder: Path) -> Path:
-    (found,) = (folder / "out" / "single").iterdir()
+    (found,) = (folder / "out" / "single").glob("[!.]*")
     return found
 
 
@@ -180,5 +180,8 @@ def test_a_mistake_ends_at_once_with_its_line(tmp_path: Path) -> None:
 def _stage_files(folder: Path) -> list[Path]:
     stages = ("corpora", "tokens", "models", "circuits", "examples", "evidence")
     return [
-        path for stage in stages for path in sorted((folder / "out" / stage).glob("*/*")) if path.is_file()
+        path
+        for stage in stages
+        for path in sorted((folder / "out" / stage).glob("[!.]*/*"))
+        if path.is_file()
     ]

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 from micro import SMALL, VOCABULARY, random_tokens
-from torch import Tensor
 
 from sparsity_lab.base import UserError, validate
 from sparsity_lab.model.transformer import Transformer
@@ -143,7 +142,7 @@ def test_wrong_sparsity_is_told(values: dict[str, Any], told: str) -> None:
     assert told in str(caught.value)
 
 
-def test_dead_neurons_are_those_silent_on_the_whole_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dead_neurons_are_those_silent_on_the_whole_batch() -> None:
     torch.manual_seed(0)
     model: Any = Transformer(SMALL.model_copy(update={"activation_fraction": 1.0}), VOCABULARY)
     with torch.no_grad():
@@ -151,8 +150,6 @@ def test_dead_neurons_are_those_silent_on_the_whole_batch(monkeypatch: pytest.Mo
             model.blocks[layer].mlp.up.weight[:dead] = 0
             model.blocks[layer].mlp.up.bias[:dead] = 0
     module = DenseModule(model, CONFIG, 10)
-    logged: dict[str, Tensor] = {}
-    monkeypatch.setattr(module, "log_dict", logged.update)
     loss = module.training_step(random_tokens(3, 9), 0)
-    assert logged["train/dead_neurons"].item() == 5
-    assert logged["train/loss"].item() == loss.item()
+    assert module.measured()["train/dead_neurons"] == 5
+    assert module.measured()["train/loss"] == loss.item()
