@@ -119,7 +119,7 @@ def stage(folder: Path) -> str:
     return "between stages, record writing"
 
 
-def kill_at_random(folder: Path, kills: int, seed: int, tell: Callable[[str], None]) -> Counter[str]:
+def kill_at_random(folder: Path, kills: int, seed: int, tell: Callable[[str], object]) -> Counter[str]:
     """Make `kills` kills; returns how many fell into which stage.
 
     Raises:
