@@ -65,15 +65,12 @@ def attribution_circuits(
     order_n = attribution(pruner.model, pruner.means_n, sampler.draw(), method).abs()
     order_n = order_n.argsort(descending=True, stable=True)
     circuits = []
-    for target in config.all_targets:
-        kept_n = pruner.smallest_prefix(order_n, target)
-        if kept_n is not None:
-            before = int(kept_n.sum())
-            kept_n = pruner.polish(kept_n, target) if config.polish else kept_n
-            provenance: Provenance = {
-                "method": method,
-                "selection": config.selection,
-                "nodes_before_polish": before,
-            }
-            circuits.append(make_circuit(pruner, kept_n, task, model_name, target, provenance))
+    for target, kept_n in pruner.smallest_prefixes(order_n, config.all_targets).items():
+        polished_n = pruner.polish(kept_n, target) if config.polish else kept_n
+        provenance: Provenance = {
+            "method": method,
+            "selection": config.selection,
+            "nodes_before_polish": int(kept_n.sum()),
+        }
+        circuits.append(make_circuit(pruner, polished_n, task, model_name, target, provenance))
     return circuits

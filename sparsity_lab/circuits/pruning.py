@@ -8,8 +8,9 @@
 3. report both splits: the selection pairs, which chose the circuit, and the test pairs, unseen so far.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal
 
 import torch
@@ -129,8 +130,10 @@ class Pruner:
         _, select, test = self.scores(torch.ones_like(self.means_n, dtype=torch.bool))
         return select, test
 
-    def smallest_prefix(self, order_n: Tensor, target: float, guess: int = 1) -> Tensor | None:
-        """The first nodes of `order_n`, as few as bisection finds, that meet `target`; None if all do not.
+    def smallest_prefixes(
+        self, order_n: Tensor, targets: Iterable[float], guess: int = 1
+    ) -> dict[float, Tensor]:
+        """The first nodes of `order_n`, as few as bisection finds, for each target that all of them meet.
 
         `guess`: a number of nodes to start from.
         """
@@ -138,8 +141,19 @@ class Pruner:
         def kept(size: int) -> Tensor:
             return torch.zeros(len(order_n), dtype=torch.bool).index_fill(0, order_n[:size], True)
 
-        size = bisect(len(order_n), lambda size: self.select_loss(kept(size)) <= target, guess)
-        return None if size is None else kept(size)
+        @cache  # the targets try the same sizes
+        def loss(size: int) -> float:
+            return self.select_loss(kept(size))
+
+        def meets(target: float, size: int) -> bool:
+            return loss(size) <= target
+
+        prefixes = {}
+        for target in targets:
+            size = bisect(len(order_n), partial(meets, target), guess)
+            if size is not None:
+                prefixes[target] = kept(size)
+        return prefixes
 
     def polish(self, kept_n: Tensor, target: float, rounds: int = 4) -> Tensor:
         """Drop kept nodes, those of least estimated effect first, as many as still meet `target`."""
@@ -226,9 +240,8 @@ def find_circuits(
             continue
         order_n = masks.tau_n.argsort(descending=True, stable=True)
         guess = int((masks.tau_n > 0).sum())
-        for target in config.all_targets:
-            kept_n = pruner.smallest_prefix(order_n, target, guess)
-            if kept_n is not None and (target not in best or kept_n.sum() < best[target][0].sum()):
+        for target, kept_n in pruner.smallest_prefixes(order_n, config.all_targets, guess).items():
+            if target not in best or kept_n.sum() < best[target][0].sum():
                 best[target] = kept_n, masks, attempt
         if config.target in best and best[config.target][0].float().mean() < 0.5:
             break

@@ -135,13 +135,12 @@ def test_the_smallest_prefix_meets_the_target_and_one_node_fewer_does_not(plante
     score_n = torch.rand(layout.size, generator=generator)
     score_n[planted_n] = torch.tensor([0.9, 0.8, 0.95])  # so that sets grow from useless to useful
     order_n = score_n.argsort(descending=True)
-    kept_n = planted.smallest_prefix(order_n, 0.15)
-    assert kept_n is not None
+    kept_n = planted.smallest_prefixes(order_n, [0.15])[0.15]
     size = int(kept_n.sum())
     assert torch.equal(kept_n, torch.zeros_like(kept_n).index_fill(0, order_n[:size], True))
     assert planted.select_loss(kept_n) <= 0.15
     assert planted.select_loss(kept_n.index_fill(0, order_n[size - 1], False)) > 0.15
-    assert planted.smallest_prefix(order_n, 1e-9) is None
+    assert planted.smallest_prefixes(order_n, [1e-9]) == {}
 
 
 def test_polishing_keeps_a_subset_that_still_meets_the_target(planted: Pruner) -> None:
