@@ -131,9 +131,8 @@ def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
         right.set_ylabel("KL from the dense model (nats per token)")
         right.set_ylim(bottom=0)
         for axes in (left, right):
-            axes.set_xscale("log")
             axes.set_xlabel(f"Edges per circuit ({tasks} tasks, {target:g} nats)")
-            axes.margins(x=0.2)
+            axes.set_xlim(0, 1.15 * max(way.edges for way in found))
         figure.legend(loc="outside upper center", ncols=4)
         return figure
 
