@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from sparsity_lab.model.kernels import use_torch_threads
 
+MOST = 0.2  # share of nonzero weights up to which listing them pays (docs/speed_log.md)
 BLOCK = 64  # tokens: eight vectors of eight
 GROUP = 16  # outputs, or inputs, that are transposed together: a cache line of floats
 
@@ -33,24 +34,23 @@ class Nonzeros(NamedTuple):
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`, which multiplies by its nonzero weights alone while `by_nonzeros` says so."""
+    """`nn.Linear`, which while it is trained multiplies by its nonzero weights alone if these are few.
 
-    by_nonzeros = False
+    A frozen weight takes the ordinary product: listing its nonzeros for each short batch would not pay.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
+        trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
         fits = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if self.by_nonzeros and fits:
-            return _SparseLinear.apply(x.reshape(-1, x.shape[-1]), self.weight, self.bias).view(
-                *x.shape[:-1], -1
-            )
+        if trained and fits and _mostly_zero(self.weight.detach().numpy(), MOST):
+            return linear_by_nonzeros(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
 
 
-def multiply_by_nonzeros(model: nn.Module, whether: bool) -> None:
-    """Have the linear layers of `model` multiply by their nonzero weights alone, where they can, or not."""
-    for module in model.modules():
-        if isinstance(module, Linear):
-            module.by_nonzeros = whether
+def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor) -> Tensor:
+    """`F.linear` of float32 on a CPU by the nonzero weights alone, with the weight's whole gradient."""
+    x_ti = x.reshape(-1, x.shape[-1])
+    return _SparseLinear.apply(x_ti, weight_oi, bias_o).view(*x.shape[:-1], -1)
 
 
 class FrozenLinear(nn.Module):
@@ -106,6 +106,20 @@ def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | 
     use_torch_threads()
     _multiply(x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
     return y_to
+
+
+@numba.njit(cache=True)
+def _mostly_zero(weight_oi: np.ndarray, most: float) -> bool:
+    """Whether at most the share `most` of the weights is not zero; soon told of a dense one."""
+    left = int(most * weight_oi.size)
+    for row in range(weight_oi.shape[0]):
+        count = np.int32(0)
+        for column in range(weight_oi.shape[1]):
+            count += np.int32(weight_oi[row, column] != 0)
+        left -= count
+        if left < 0:
+            return False
+    return True
 
 
 @numba.njit(cache=True)

@@ -20,12 +20,9 @@ from sparsity_lab import metrics
 from sparsity_lab.base import Config, UserError
 from sparsity_lab.model.checkpoints import count_weights
 from sparsity_lab.model.sites import Site, Tap
-from sparsity_lab.model.sparse_product import multiply_by_nonzeros
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.projection import fraction_for, project
 from sparsity_lab.training.schedules import kept_fraction, sharkfin
-
-BY_NONZEROS_BELOW = 0.2  # kept fraction; above it the dense product is faster (docs/speed_log.md)
 
 
 class TrainerConfig(Config):
@@ -216,10 +213,6 @@ class SparseModule(DenseModule):
 
     def kept_fraction(self, step: int) -> float:
         return kept_fraction(step / self.n_steps, self.target, self.sparsity.anneal_until)
-
-    def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
-        multiply_by_nonzeros(self.model, self.kept_fraction(self.global_step) < BY_NONZEROS_BELOW)
-        return super().loss(windows, tap)
 
     def configure_optimizers(self) -> Any:
         configured = super().configure_optimizers()

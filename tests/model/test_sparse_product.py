@@ -1,13 +1,17 @@
 """The product by nonzeros equals the dense one, forward and backward, at any shape and kept fraction."""
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from micro import random_tokens, small_model
 from torch import Tensor
+from torch.nn import functional as F
 
-from sparsity_lab.model.sparse_product import Linear, multiply_by_nonzeros
+from sparsity_lab.model import sparse_product
+from sparsity_lab.model.sparse_product import Linear, linear_by_nonzeros
 
 FIELDS = {
     "tokens": st.integers(1, 150),
@@ -27,11 +31,11 @@ def layer(inputs: int, outputs: int, kept: float, generator: torch.Generator) ->
     return linear
 
 
-def results(linear: Linear, x: Tensor, weights: Tensor) -> list[Tensor]:
+def results(linear: Linear, x: Tensor, weights: Tensor, product: Any) -> list[Tensor]:
     """Output and all gradients."""
     x = x.clone().requires_grad_()
     linear.zero_grad()
-    y = linear(x)
+    y = product(x, linear.weight, linear.bias)
     (y * weights).sum().backward()
     found = [y.detach(), x.grad, linear.weight.grad, linear.bias.grad]
     return [tensor.clone() for tensor in found if tensor is not None]
@@ -45,43 +49,64 @@ def test_it_equals_the_dense_product_to_the_bit_where_sums_are_exact(
     linear = layer(inputs, outputs, kept, generator)
     x_ti = torch.randint(-8, 9, (tokens, inputs), generator=generator).float()
     weights_to = torch.randint(-8, 9, (tokens, outputs), generator=generator).float()
-    dense = results(linear, x_ti, weights_to)
-    linear.by_nonzeros = True
-    for one, other in zip(results(linear, x_ti, weights_to), dense, strict=True):
+    ours = results(linear, x_ti, weights_to, linear_by_nonzeros)
+    assert len(ours) == 4
+    for one, other in zip(ours, results(linear, x_ti, weights_to, F.linear), strict=True):
         assert torch.equal(one, other)
 
 
 def test_the_number_of_threads_changes_nothing() -> None:
-    generator = torch.Generator().manual_seed(0)
     linear = Linear(70, 50)
-    linear.by_nonzeros = True
-    x_btc = torch.randn(3, 111, 70, generator=generator)
+    x_btc = torch.randn(3, 111, 70, generator=torch.Generator().manual_seed(0))
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = linear(x_btc)
+        alone = linear_by_nonzeros(x_btc, linear.weight, linear.bias)
         torch.set_num_threads(2)
-        assert torch.equal(linear(x_btc), alone)
+        assert torch.equal(linear_by_nonzeros(x_btc, linear.weight, linear.bias), alone)
     finally:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_other_types_take_the_dense_product(dtype: torch.dtype) -> None:
-    linear = Linear(6, 5).to(dtype)
-    linear.by_nonzeros = True
-    x_ti = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)).to(dtype)
-    assert torch.equal(linear(x_ti), torch.nn.functional.linear(x_ti, linear.weight, linear.bias))
+@pytest.mark.parametrize(
+    ("kept", "dtype", "frozen", "expected"),
+    [
+        (0.1, torch.float32, False, True),
+        (1.0, torch.float32, False, False),
+        (0.1, torch.float64, False, False),
+        (0.1, torch.bfloat16, False, False),
+        (0.1, torch.float32, True, False),
+    ],
+)
+def test_a_trained_layer_of_few_nonzeros_in_float32_uses_it(
+    kept: float, dtype: torch.dtype, frozen: bool, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used: list[bool] = []
+
+    def spy(*arguments: Tensor) -> Tensor:
+        used.append(True)
+        return linear_by_nonzeros(*arguments)
+
+    monkeypatch.setattr(sparse_product, "linear_by_nonzeros", spy)
+    linear = layer(20, 30, kept, torch.Generator().manual_seed(0)).to(dtype).requires_grad_(not frozen)
+    x_ti = torch.randn(4, 20, generator=torch.Generator().manual_seed(0)).to(dtype)
+    torch.testing.assert_close(linear(x_ti), F.linear(x_ti, linear.weight, linear.bias))
+    assert bool(used) == expected
+    used.clear()
+    linear.eval()(x_ti)
+    assert not used
 
 
-def test_a_model_that_multiplies_by_nonzeros_has_the_same_loss_and_gradients() -> None:
+def test_a_model_trained_by_nonzeros_has_the_same_loss_and_gradients(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     tokens_bt, targets_bt = random_tokens(3, 9), random_tokens(3, 9, seed=1)
     gradients = []
-    for whether in (False, True):
-        model = small_model().requires_grad_()
+    for most in (0.0, 1.0):
+        monkeypatch.setattr(sparse_product, "MOST", most)
+        model = small_model().requires_grad_().train()
         for weight, _ in model.sparse_weights().values():
             weight.data *= torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.3
-        multiply_by_nonzeros(model, whether)
         loss = model.loss(tokens_bt, targets_bt)
         loss.backward()
         gradients.append([loss.detach(), *(p.grad for p in model.parameters())])
