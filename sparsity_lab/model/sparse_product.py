@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from sparsity_lab.model.kernels import use_torch_threads
 
-MOST = 0.2  # share of nonzero weights up to which listing them pays (docs/speed_log.md)
+MOST = 0.1  # share of nonzero weights up to which listing them pays (docs/speed_log.md)
 BLOCK = 64  # tokens: eight vectors of eight
 GROUP = 16  # outputs, or inputs, that are transposed together: a cache line of floats
 
@@ -111,7 +111,7 @@ def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | 
 @numba.njit(cache=True)
 def _mostly_zero(weight_oi: np.ndarray, most: float) -> bool:
     """Whether at most the share `most` of the weights is not zero; soon told of a dense one."""
-    left = int(most * weight_oi.size)
+    left = np.int64(most * weight_oi.size)
     for row in range(weight_oi.shape[0]):
         count = np.int32(0)
         for column in range(weight_oi.shape[1]):

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsity_lab.model.kernels import float_bits, magnitude_bits, threshold
+from sparsity_lab.model.kernels import Integer, float_bits, magnitude_bits, threshold
 
 SAMPLE = 2048
 
@@ -104,7 +104,7 @@ def _largest_of_channels(bits_rc: np.ndarray, mask: int, at_least: int, axis: in
 
 
 @numba.njit(cache=True)
-def _threshold_of_many(bits: np.ndarray, mask: int, k: int) -> tuple[int, int]:
+def _threshold_of_many(bits: np.ndarray, mask: int, k: int) -> tuple[Integer, Integer]:
     """`threshold` of the magnitudes of many numbers, mostly in one pass.
 
     A sample says between which two values the limit must lie; a pass counts what is above and gathers what is
@@ -118,7 +118,8 @@ def _threshold_of_many(bits: np.ndarray, mask: int, k: int) -> tuple[int, int]:
         share = k / bits.size
         middle = share * sample.size
         margin = 4 * np.sqrt(sample.size * share * (1 - share)) + 8
-        low, high = np.int64(0), np.int64(mask)
+        low: Integer = np.int64(0)
+        high: Integer = np.int64(mask)
         if middle + margin < sample.size:
             low = threshold(sample, np.int64(middle + margin))[0]
         if middle - margin >= 1:
@@ -144,7 +145,7 @@ def _gather_between(bits: np.ndarray, mask: int, low: int, high: int, between: n
 
 
 @numba.njit(cache=True)
-def _first_equal(bits_rc: np.ndarray, mask: int, limit: int, ties: int, axis: int) -> np.ndarray:
+def _first_equal(bits_rc: np.ndarray, mask: int, limit: Integer, ties: Integer, axis: int) -> np.ndarray:
     """Flat positions of the first `ties` magnitudes that equal `limit`, in the order of the channels."""
     found = np.zeros(ties, dtype=np.int64)
     count = 0
