@@ -1,7 +1,8 @@
 """The sparse step in plain PyTorch operations: what the benchmark measures the project's kernels against.
 
 AbsTopK by `torch.topk` (as a tap), attention by the masked product with a padded key for the sink, the
-projection by `torch.topk` and `torch.kthvalue`, cross-entropy of gathered and added bigram rows.
+projection by `torch.topk` and `torch.kthvalue`, dense products, cross-entropy
+of gathered and added bigram rows.
 """
 
 from typing import Any
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from sparsity_lab.model.attention import attention_pattern
 from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
+from sparsity_lab.model.sparse_product import Linear
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.training.modules import SparseModule
 from sparsity_lab.training.projection import kept_count
@@ -26,6 +28,9 @@ class PlainTransformer(Transformer):
         for block in self.blocks:
             attention: Any = block.attention
             attention.mix = plain_attention
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.most = 0.0  # the dense product always
 
     def forward(
         self,

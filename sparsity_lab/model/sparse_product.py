@@ -36,13 +36,16 @@ class Nonzeros(NamedTuple):
 class Linear(nn.Linear):
     """`nn.Linear`, which while it is trained multiplies by its nonzero weights alone if these are few.
 
-    A frozen weight takes the ordinary product: listing its nonzeros for each short batch would not pay.
+    `most` is the share of nonzero weights up to which it does. A frozen weight takes the ordinary product:
+    listing its nonzeros for each short batch would not pay.
     """
+
+    most = MOST
 
     def forward(self, x: Tensor) -> Tensor:
         trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
         fits = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if trained and fits and _mostly_zero(self.weight.detach().numpy(), MOST):
+        if trained and fits and _mostly_zero(self.weight.detach().numpy(), self.most):
             return linear_by_nonzeros(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)
 

@@ -103,7 +103,7 @@ def test_a_model_trained_by_nonzeros_has_the_same_loss_and_gradients(
     tokens_bt, targets_bt = random_tokens(3, 9), random_tokens(3, 9, seed=1)
     gradients = []
     for most in (0.0, 1.0):
-        monkeypatch.setattr(sparse_product, "MOST", most)
+        monkeypatch.setattr(Linear, "most", most)
         model = small_model().requires_grad_().train()
         for weight, _ in model.sparse_weights().values():
             weight.data *= torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.3
