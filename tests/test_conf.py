@@ -99,7 +99,7 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["+model.depth=3"], r"^model.depth: unknown key; allowed: n_layer, d_model"),
+        (["+model.depth=3"], r"^model.depth: unknown key; allowed: kind, n_layer, d_model"),
         (["+colour=red"], r"^colour: unknown key; allowed: seed, root"),
         (["+corpus.size=3"], r"corpus.*size: unknown key"),
         (["model.n_layer=two"], r"^model.n_layer: 'two': input should be a valid integer$"),

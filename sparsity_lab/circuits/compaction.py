@@ -37,7 +37,9 @@ class KeptInputs(nn.Module):
         super().__init__()
         self.kept_i = live_i.nonzero().flatten()
         self.weight_oi = linear.weight[:, live_i].contiguous()
-        self.bias_o = linear.bias + linear.weight[:, ~live_i] @ value_i[~live_i]
+        self.bias_o = linear.weight[:, ~live_i] @ value_i[~live_i]
+        if linear.bias is not None:
+            self.bias_o = linear.bias + self.bias_o
         self.sparse = FrozenLinear(self.weight_oi, self.bias_o) if mostly_zero(self.weight_oi) else None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from pydantic import PositiveInt
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sparsity_lab.base import Config, UserError, read_json, validate, write_json
 from sparsity_lab.model.transformer import ModelConfig, Transformer
@@ -24,7 +25,7 @@ class ModelCard(Config):
 def save_model(model: Transformer, folder: Path) -> None:
     """Write `model` into `folder`, which is made if it isn't there."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(model).items()}
     save_file(tensors, folder / "model.safetensors")
     write_json(folder / "model.json", ModelCard(config=model.config, vocab_size=model.vocab_size))
 
@@ -48,15 +49,24 @@ def load_model(folder: Path) -> Transformer:
             model = Transformer(card.config, card.vocab_size)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise UserError(f"{folder / 'model.json'}: no such model can be ({str(error)[:100]})") from None
-    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    expected = {name: tuple(tensor.shape) for name, tensor in stored_tensors(model).items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if expected != found:
         wrong = sorted(
             name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name)
         )
         raise UserError(f"{path}: tensors differ from model.json: {', '.join(wrong[:5])}")
-    model.to_empty(device="cpu").load_state_dict(tensors, strict=True)
+    model.to_empty(device="cpu").tie()
+    own = stored_tensors(model)
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            own[name].copy_(tensor)
     return model.eval().requires_grad_(False)
+
+
+def stored_tensors(model: Transformer) -> dict[str, Tensor]:
+    """The model's own parameters and buffers by name, each once: tied embeddings are `embedding.weight`."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def count_weights(model: Transformer) -> tuple[int, int]:

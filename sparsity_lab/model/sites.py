@@ -9,12 +9,12 @@ from torch import Tensor
 class Site(StrEnum):
     """Where a tap may look and change. All but `RESID` are node sites (Gao et al. 2025, Fig. 12)."""
 
-    ATTN_IN = "attn_in"  # read of the residual stream by attention, after RMSNorm
+    ATTN_IN = "attn_in"  # read of the residual stream by attention, after the norm
     ATTN_Q = "attn_q"
     ATTN_K = "attn_k"
     ATTN_V = "attn_v"
     ATTN_OUT = "attn_out"  # what attention writes to the residual stream
-    MLP_IN = "mlp_in"  # read of the residual stream by the MLP, after RMSNorm
+    MLP_IN = "mlp_in"  # read of the residual stream by the MLP, after the norm
     MLP_NEURON = "mlp_neuron"  # after the nonlinearity
     MLP_OUT = "mlp_out"  # what the MLP writes to the residual stream
     RESID = "resid"  # the stream at boundary 0..2·n_layer: before each sublayer and before the unembedding

@@ -84,14 +84,14 @@ class _FrozenLinear(torch.autograd.Function):
 
 class _SparseLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor) -> Tensor:
+    def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
         x_ti = x_ti.contiguous()
         ctx.save_for_backward(x_ti, weight_oi)
         rows = Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
         return sparse_product(x_ti, rows, len(weight_oi), bias_o)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
         x_ti, weight_oi = ctx.saved_tensors
         grad_to = grads[0].contiguous()
         d_x_ti = None
@@ -99,7 +99,7 @@ class _SparseLinear(torch.autograd.Function):
             rows = _nonzeros(weight_oi.detach().numpy())
             columns = Nonzeros(*_transposed(*rows, weight_oi.shape[1]))
             d_x_ti = sparse_product(grad_to, columns, weight_oi.shape[1], None)
-        return d_x_ti, grad_to.T @ x_ti, grad_to.sum(0)
+        return d_x_ti, grad_to.T @ x_ti, grad_to.sum(0) if ctx.needs_input_grad[2] else None
 
 
 def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None) -> Tensor:

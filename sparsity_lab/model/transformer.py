@@ -1,94 +1,38 @@
 """The decoder, dense or weight-sparse: one forward pass, one set of sites (Gao et al. 2025, §2.1, App. A.1).
 
     x ← embedding[tokens]
-    for each layer: x ← x + attention(read(x)); x ← x + mlp(read(x))        read = AbsTopK(RMSNorm(x))
-    logits ← unembedding(RMSNorm(x)) + bigram[tokens]
+    for each layer: x ← x + attention(read(x)); x ← x + mlp(read(x))        read = AbsTopK(norm(x))
+    logits ← unembedding(norm(x)) + bigram[tokens]
 
 At each site the value is thinned to its k largest magnitudes and handed to the tap, which may look at it and
-return another. Nothing else in the project walks the layers.
+return another. Nothing else in the project walks the layers. The defaults of `ModelConfig` are the paper's
+model; its other switches are those of the released models (`released.py`) and of GPT-2 (`gpt2.py`).
 
 Shape suffixes: b batch, t time, d d_model, r read width (d_model plus d_pos), c channels of a site, h heads,
 k d_head, v vocabulary.
 """
 
 import math
-from typing import Any, Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
-from pydantic import PositiveInt, model_validator
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsity_lab.base import Config
 from sparsity_lab.model.attention import causal_attention
+from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.kernels import abs_top_k
 from sparsity_lab.model.loss import overwriting_cross_entropy
-from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
+from sparsity_lab.model.sites import Site, Start, Tap
 from sparsity_lab.model.sparse_product import Linear
 
-
-class ModelConfig(Config):
-    """Shape and switches of a `Transformer`.
-
-    `n_head` and `d_mlp` default to d_model / d_head and 4 · d_model. `activation_fraction` is AbsTopK's k as
-    a share of the width, at `activation_sites`; 1 switches it off.
-    """
-
-    n_layer: PositiveInt
-    d_model: PositiveInt
-    n_ctx: PositiveInt
-    d_head: PositiveInt = 16
-    n_head: PositiveInt | None = None
-    d_mlp: PositiveInt | None = None
-    activation_fraction: float = 1.0
-    activation_sites: tuple[Site, ...] = NODE_SITES
-    attention_sink: bool = True
-    bigram: Literal["none", "fixed", "learned"] = "fixed"
-    positions: Literal["none", "learned", "concatenated"] = "none"
-    d_pos: PositiveInt | None = None
-
-    @model_validator(mode="after")
-    def _check(self) -> "ModelConfig":
-        if self.n_head is None and self.d_model % self.d_head:
-            raise ValueError(
-                f"d_model {self.d_model} must be a multiple of d_head {self.d_head}, or give n_head"
-            )
-        if not 0 < self.activation_fraction <= 1:
-            raise ValueError(f"activation_fraction {self.activation_fraction} must be above 0 and at most 1")
-        if Site.RESID in self.activation_sites:
-            raise ValueError("activation_sites may not hold resid")
-        if (self.positions == "concatenated") != (self.d_pos is not None):
-            raise ValueError("d_pos belongs to positions=concatenated, and is needed there")
-        return self
-
-    @property
-    def heads(self) -> int:
-        """Number of attention heads."""
-        return self.n_head or self.d_model // self.d_head
-
-    @property
-    def d_read(self) -> int:
-        """Channels that a sublayer reads: the residual stream and concatenated positions."""
-        return self.d_model + (self.d_pos or 0)
-
-    def width(self, site: Site) -> int:
-        """Number of channels, so of nodes, of one site in one layer."""
-        if site in (Site.ATTN_IN, Site.MLP_IN):
-            return self.d_read
-        if site in (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V):
-            return self.heads * self.d_head
-        return (self.d_mlp or 4 * self.d_model) if site is Site.MLP_NEURON else self.d_model
-
-
-class RMSNorm(nn.Module):
-    """x / rms(x), times a learned weight."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, (x.shape[-1],), self.weight, eps=None)
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
 
 
 class Read(nn.Module):
@@ -96,8 +40,8 @@ class Read(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.norm = RMSNorm(config.d_model)
-        self.position_norm = RMSNorm(config.d_pos) if config.d_pos else None
+        self.norm = config.make_norm(config.d_model)
+        self.position_norm = config.make_norm(config.d_pos) if config.d_pos else None
 
     def forward(self, x_btd: Tensor, embedded_btp: Tensor | None) -> Tensor:
         x_btd = self.norm(x_btd)
@@ -114,10 +58,10 @@ class Attention(nn.Module):
         self.d_head, channels = config.d_head, config.heads * config.d_head
         self.mix = causal_attention
         self.read = Read(config)
-        self.q = Linear(config.d_read, channels)
-        self.k = Linear(config.d_read, channels)
-        self.v = Linear(config.d_read, channels)
-        self.out = Linear(channels, config.d_model)
+        self.q = Linear(config.d_read, channels, config.bias)
+        self.k = Linear(config.d_read, channels, config.bias)
+        self.v = Linear(config.d_read, channels, config.bias)
+        self.out = Linear(channels, config.d_model, config.bias)
         self.sink = nn.Parameter(torch.zeros(config.heads)) if config.attention_sink else None
 
     def forward(
@@ -136,18 +80,19 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a GELU between."""
+    """Two linear layers with a nonlinearity between."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         neurons = config.width(Site.MLP_NEURON)
         self.read = Read(config)
-        self.up = Linear(config.d_read, neurons)
-        self.down = Linear(neurons, config.d_model)
+        self.up = Linear(config.d_read, neurons, config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+        self.down = Linear(neurons, config.d_model, config.bias)
 
     def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, at: Tap) -> Tensor:
         read_btr = at(Site.MLP_IN, layer, self.read(x_btd, embedded_btp))
-        neurons_btc = at(Site.MLP_NEURON, layer, F.gelu(self.up(read_btr)))
+        neurons_btc = at(Site.MLP_NEURON, layer, self.activation(self.up(read_btr)))
         return at(Site.MLP_OUT, layer, self.down(neurons_btc))
 
 
@@ -172,8 +117,9 @@ class Transformer(nn.Module):
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = RMSNorm(config.d_model)
+        self.norm = config.make_norm(config.d_model)
         self.unembedding = Linear(config.d_model, vocab_size)
+        self.tie()
         width = config.d_pos or config.d_model
         self.positions = None if config.positions == "none" else nn.Embedding(config.n_ctx, width)
         table_vv = torch.zeros(vocab_size, vocab_size) if bigram_vv is None else bigram_vv
@@ -211,21 +157,25 @@ class Transformer(nn.Module):
         logits_nv = self.unembedding(self.norm(self._stream(tokens_bt, tap, None, None))).flatten(0, 1)
         return overwriting_cross_entropy(logits_nv, self.bigram, tokens_bt.flatten(), targets_bt.flatten())
 
+    def tie(self) -> None:
+        """Make tied embeddings one parameter; a move to another device's empty memory parts them."""
+        if self.config.tied_embeddings:
+            self.unembedding.weight = self.embedding.weight
+
     def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
         """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
 
         Every matrix, bias and embedding; not norms, sinks or the bigram table (§2.1). The axis counts neurons
         or attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that
-        write.
+        write. Tied embeddings are one tensor, the embedding's.
         """
         axes = {"q": 0, "k": 0, "v": 0, "up": 0, "out": 1, "down": 1}
         found: dict[str, tuple[nn.Parameter, int | None]] = {}
-        for name, module in self.named_modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                weight = self.get_parameter(f"{name}.weight")
-                found[f"{name}.weight"] = weight, axes.get(name.rpartition(".")[2])
-            if isinstance(module, nn.Linear):
-                found[f"{name}.bias"] = module.bias, None
+        for name, parameter in self.named_parameters():
+            module, _, kind = name.rpartition(".")
+            if isinstance(self.get_submodule(module), nn.Linear | nn.Embedding):
+                axis = axes.get(module.rpartition(".")[2]) if kind == "weight" else None
+                found[name] = parameter, axis
         return found
 
     def _stream(
@@ -242,8 +192,8 @@ class Transformer(nn.Module):
             read_btp = positions_tp.expand(len(tokens_bt), -1, -1)
 
         def at(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-            if site in self.config.activation_sites and site is not Site.RESID:
-                x_btc = abs_top_k(x_btc, max(1, round(self.config.activation_fraction * x_btc.shape[-1])))
+            if site in self.config.activation_sites:
+                x_btc = abs_top_k(x_btc, self.config.k(x_btc.shape[-1]))
             return x_btc if tap is None else tap(site, layer, x_btc)
 
         if first > last - 2:
@@ -254,13 +204,23 @@ class Transformer(nn.Module):
             block: Any = self.blocks[layer]
             x_btd = at(Site.RESID, boundary, x_btd)
             if is_mlp:
-                x_btd = x_btd + block.mlp(x_btd, read_btp, layer, at)
+                written_btd = block.mlp(x_btd, read_btp, layer, at)
+                x_btd = self._add(x_btd, written_btd, "resid_post_mlp")
             else:
                 only_b = position_b if boundary == last - 2 else None
                 written_btd = block.attention(x_btd, read_btp, layer, at, only_b)
-                x_btd = rows_at(x_btd, only_b) + written_btd
+                x_btd = self._add(rows_at(x_btd, only_b), written_btd, "resid_post_attn")
                 read_btp = None if read_btp is None else rows_at(read_btp, only_b)
         return at(Site.RESID, last, x_btd)
+
+    def _add(self, x_btd: Tensor, written_btd: Tensor, place: str) -> Tensor:
+        """The residual stream after a sublayer has written to it."""
+        x_btd = x_btd + written_btd
+        if self.config.residual_activation == "relu":
+            x_btd = x_btd.relu()
+        if place in self.config.residual_sites:
+            x_btd = abs_top_k(x_btd, self.config.k(x_btd.shape[-1]))
+        return x_btd
 
     def _positions(self, length: int) -> Tensor | None:
         if self.positions is None:
@@ -281,7 +241,7 @@ class Transformer(nn.Module):
                 nn.init.normal_(
                     module.weight, std=0.02 / (math.sqrt(2 * self.config.n_layer) if writes else 1)
                 )
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
 

@@ -30,6 +30,7 @@ VARIANTS = [
     {"activation_fraction": 0.25},
     {"activation_fraction": 1.0, "attention_sink": False, "bigram": "none"},
     {"positions": "concatenated", "d_pos": 4},
+    {"norm": "layer", "bias": False, "tied_embeddings": True, "activation": "relu"},
 ]
 
 

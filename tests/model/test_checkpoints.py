@@ -53,7 +53,7 @@ def test_tensors_of_another_model_are_told(tmp_path: Path) -> None:
     ):
         load_model(tmp_path)
     write_json(tmp_path / "model.json", card | {"config": card["config"] | {"depth": 20}})
-    with pytest.raises(UserError, match=r"model.json.config.depth: unknown key; allowed: n_layer"):
+    with pytest.raises(UserError, match=r"model.json.config.depth: unknown key; allowed: kind, n_layer"):
         load_model(tmp_path)
     write_json(tmp_path / "model.json", card)
     tensors = load_file(tmp_path / "model.safetensors")

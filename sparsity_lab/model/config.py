@@ -1,0 +1,89 @@
+"""The shape and switches of a transformer, validated once."""
+
+from typing import Literal
+
+from pydantic import PositiveFloat, PositiveInt, model_validator
+from torch import nn
+
+from sparsity_lab.base import Config
+from sparsity_lab.model.sites import NODE_SITES, Site
+
+
+class ModelConfig(Config):
+    """Shape and switches of a `Transformer`.
+
+    `n_head` and `d_mlp` default to d_model / d_head and 4 · d_model. `activation_fraction` is AbsTopK's k as
+    a share of the width, rounded down, at `activation_sites` and, of the residual stream itself, at
+    `residual_sites`; 1 switches it off. `residual_activation` is applied to the stream after each sublayer
+    has written to it. `norm_eps` null is 1e-5 for LayerNorm, float32's machine epsilon for RMSNorm.
+    """
+
+    kind: Literal["transformer"] = "transformer"
+    n_layer: PositiveInt
+    d_model: PositiveInt
+    n_ctx: PositiveInt
+    d_head: PositiveInt = 16
+    n_head: PositiveInt | None = None
+    d_mlp: PositiveInt | None = None
+    activation_fraction: float = 1.0
+    activation_sites: tuple[Site, ...] = NODE_SITES
+    residual_sites: tuple[Literal["resid_post_attn", "resid_post_mlp"], ...] = ()
+    residual_activation: Literal["identity", "relu"] = "identity"
+    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    norm: Literal["rms", "layer"] = "rms"
+    norm_bias: bool = True
+    norm_eps: PositiveFloat | None = None
+    bias: bool = True
+    tied_embeddings: bool = False
+    attention_sink: bool = True
+    bigram: Literal["none", "fixed", "learned"] = "fixed"
+    positions: Literal["none", "learned", "concatenated"] = "none"
+    d_pos: PositiveInt | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "ModelConfig":
+        if self.n_head is None and self.d_model % self.d_head:
+            raise ValueError(
+                f"d_model {self.d_model} must be a multiple of d_head {self.d_head}, or give n_head"
+            )
+        if not 0 < self.activation_fraction <= 1:
+            raise ValueError(f"activation_fraction {self.activation_fraction} must be above 0 and at most 1")
+        if Site.RESID in self.activation_sites:
+            raise ValueError("activation_sites may not hold resid")
+        if (self.positions == "concatenated") != (self.d_pos is not None):
+            raise ValueError("d_pos belongs to positions=concatenated, and is needed there")
+        widths = {site.value: self.width(site) for site in self.activation_sites}
+        for site, width in (widths | dict.fromkeys(self.residual_sites, self.d_model)).items():
+            if self.k(width) < 1:
+                raise ValueError(
+                    f"activation_fraction {self.activation_fraction} keeps nothing of {site}, {width} wide"
+                )
+        return self
+
+    @property
+    def heads(self) -> int:
+        """Number of attention heads."""
+        return self.n_head or self.d_model // self.d_head
+
+    @property
+    def d_read(self) -> int:
+        """Channels that a sublayer reads: the residual stream and concatenated positions."""
+        return self.d_model + (self.d_pos or 0)
+
+    def width(self, site: Site) -> int:
+        """Number of channels, so of nodes, of one site in one layer."""
+        if site in (Site.ATTN_IN, Site.MLP_IN):
+            return self.d_read
+        if site in (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V):
+            return self.heads * self.d_head
+        return (self.d_mlp or 4 * self.d_model) if site is Site.MLP_NEURON else self.d_model
+
+    def k(self, width: int) -> int:
+        """How many of `width` activations AbsTopK keeps."""
+        return int(self.activation_fraction * width)
+
+    def make_norm(self, width: int) -> nn.Module:
+        """A normalisation of `width` channels, its weight 1 and its bias, if any, 0."""
+        if self.norm == "rms":
+            return nn.RMSNorm(width, self.norm_eps)
+        return nn.LayerNorm(width, self.norm_eps or 1e-5, bias=self.norm_bias)
