@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -53,9 +53,10 @@ def validate(cls: type[C], values: Any, where: str = "") -> C:
 
 
 def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
-    key = ".".join(_shown(str(part)) for part in (where, *error["loc"]) if part != "") or "config"
+    path, holder = _resolve(error["loc"], cls)
+    key = ".".join(_shown(str(part)) for part in (where, *path) if part != "") or "config"
     if error["type"] == "extra_forbidden":
-        allowed = _fields_at(cls, error["loc"][:-1])
+        allowed = list(getattr(holder, "model_fields", {}))
         return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     if error["type"] == "missing":
         return f"{key}: missing"
@@ -73,11 +74,25 @@ def _short(text: str, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[:most]}..."
 
 
-def _fields_at(cls: Any, loc: tuple[Any, ...]) -> list[str]:
+def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
+    """The path of a key as users write it, without pydantic's tags of unions, and the class that holds it."""
+    path: list[Any] = []
+    holder = cls
     for part in loc:
+        kinds = {
+            kind: member
+            for member in get_args(cls)
+            if "kind" in getattr(member, "model_fields", {})
+            for kind in get_args(member.model_fields["kind"].annotation)
+        }
+        if part in kinds:
+            cls = kinds[part]
+            continue
+        path.append(part)
+        holder = cls
         field = getattr(cls, "model_fields", {}).get(part)
         cls = field.annotation if field else None
-    return list(getattr(cls, "model_fields", {}))
+    return path, holder
 
 
 def content_hash(*parts: Any) -> str:

@@ -1,5 +1,6 @@
 """A run's whole config: each room's own part, composed by Hydra and validated once, at the door."""
 
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -14,7 +15,9 @@ from sparsity_lab.circuits.task import TasksConfig
 from sparsity_lab.circuits.validation import ValidationConfig
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizer import TokenizerConfig
-from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.model.existing import ExistingConfig
+from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.training.bridges import BridgeConfig
 from sparsity_lab.training.modules import SparsityConfig, TrainerConfig
@@ -48,7 +51,7 @@ class RunConfig(Config):
     threads: PositiveInt | None
     corpus: Annotated[CorpusConfig, Field(discriminator="kind")]
     tokenizer: Annotated[TokenizerConfig, Field(discriminator="kind")]
-    model: ModelConfig
+    model: Annotated[ModelConfig | ExistingConfig, Field(discriminator="kind")]
     sparsity: SparsityConfig
     trainer: TrainerConfig
     dense: DenseConfig | None = None
@@ -61,6 +64,12 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "RunConfig":
+        if isinstance(self.model, ExistingConfig):
+            if self.sparsity.kind != "dense":
+                raise ValueError("sparsity: an existing model is taken as it is; allowed: sparsity=dense")
+            if self.dense is not None or self.trainer.start == "dense":
+                raise ValueError(f"model: kind {self.model.kind} is not trained; leave out dense and bridge")
+            return self
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
         if self.sparsity.nonzeros is not None and vocab_size is not None:
             total = number_of_weights(self.model, vocab_size)
@@ -87,6 +96,8 @@ class RunConfig(Config):
     @property
     def name(self) -> str:
         """What tells this run from others of its sweep, for people: kind, width, depth, nonzero weights."""
+        if isinstance(self.model, ExistingConfig):
+            return f"{self.model.kind}-{Path(self.model.path).name}"
         size = self.sparsity.nonzeros or self.sparsity.kept_fraction
         kept = "" if size is None else f"-{size:g}" if isinstance(size, float) else f"-n{size}"
         return f"{self.kind}-d{self.model.d_model}-l{self.model.n_layer}{kept}"

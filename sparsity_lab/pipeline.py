@@ -27,7 +27,9 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.dense_stages import AGREEMENT, agreement, dense_config, measured_bridge, steered_tasks
 from sparsity_lab.evidence_stage import circuit_evidence
 from sparsity_lab.examples_stage import task_examples
+from sparsity_lab.existing import existing_model
 from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.machine import prepare_processor
 from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
 from sparsity_lab.results.record import (
@@ -69,7 +71,10 @@ def _run(config: RunConfig, overrides: list[str], root: Path, folder: Path) -> R
     ) as tracker:
         write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         dense = existing_dense(config, tokens, root)
-        model_folder, is_new = trained_model(config, tokens, root, tracker.loggers, dense)
+        if isinstance(config.model, ExistingConfig):
+            model_folder, is_new = existing_model(config, tokens, root, tracker.loggers)
+        else:
+            model_folder, is_new = trained_model(config, tokens, root, tracker.loggers, dense)
         trained = time.monotonic()
         link(folder / "tokens", tokens)
         link(folder / "model", model_folder)

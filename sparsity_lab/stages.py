@@ -34,6 +34,7 @@ from sparsity_lab.data.packed import bigram_counts
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.dense_stages import about_dense, bridge_module, finish_bridge, start_from
 from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
+from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
 from sparsity_lab.results.record import (
     CurvePoint,
@@ -62,6 +63,8 @@ def trained_model(
     An interrupted training goes on from its last checkpoint. `loggers` makes those of a folder. `dense` is
     the existing dense model's folder, where the training starts from it or bridges to it (stage `bridge`).
     """
+    assert isinstance(config.model, ModelConfig)
+    shape = config.model
     about = {
         "stage": "model",
         "version": MODEL_VERSION,
@@ -88,10 +91,10 @@ def trained_model(
         )
         vocab_size = load_tokenizer(tokens / TOKENIZER).vocab_size
         bigram_vv = None
-        if config.model.bigram != "none":
+        if shape.bigram != "none":
             counts_vv = bigram_counts(data.train.tokens, vocab_size)
             bigram_vv = bigram_log_probabilities(torch.from_numpy(counts_vv))
-        model = Transformer(config.model, vocab_size, bigram_vv)
+        model = Transformer(shape, vocab_size, bigram_vv)
         module: DenseModule
         if dense is not None and config.trainer.start == "dense":
             start_from(model, dense)

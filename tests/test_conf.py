@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from sparsity_lab.base import UserError
 from sparsity_lab.config import RunConfig, from_hydra
+from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweeper import folder_of, grid_points, register_sweeper, register_sweeps
 
 CONF = folder_of("conf")
@@ -20,6 +21,11 @@ NEEDED = {
     ("corpus", "folder"): ["corpus.path=texts"],
     ("corpus", "huggingface"): ["corpus.name=some/dataset"],
     ("tokenizer", "files"): ["tokenizer.vocab_bpe=a.bpe", "tokenizer.encoder_json=a.json"],
+    ("tokenizer", "folder"): ["tokenizer.path=somewhere"],
+    ("model", "released"): ["model.path=somewhere", "sparsity=dense"],
+    ("model", "gpt2"): ["model.path=somewhere", "sparsity=dense"],
+    ("experiment", "released"): ["model.path=somewhere"],
+    ("experiment", "gpt2"): ["model.path=somewhere"],
     ("sparsity", "dense"): ["model=dense"],
     ("dense", "folder"): ["dense.folder=models/some"],
     ("bridge", "default"): ["dense=trained"],
@@ -60,6 +66,7 @@ def test_the_defaults_compose_and_name_every_field() -> None:
     assert isinstance(composed, dict)
     optional = {"dense", "bridge", "steering"}
     assert (set(composed) - {"experiment"}) | optional == set(RunConfig.model_fields)
+    assert isinstance(config.model, ModelConfig)
     assert config.model.n_layer >= 2
     assert config.root == "runs"
 
@@ -76,7 +83,7 @@ def test_every_option_composes_and_validates(group: str, option: str) -> None:
     ("group", "option"), [pair for pair in sorted(NEEDED) if pair[0] in ("corpus", "tokenizer", "dense")]
 )
 def test_values_that_must_be_given_are_asked_for_by_name(group: str, option: str) -> None:
-    keys = [value.partition("=")[0] for value in NEEDED[group, option]]
+    keys = [value.partition("=")[0] for value in NEEDED[group, option] if value != "sparsity=dense"]
     assert told(f"{group}={option}").splitlines() == sorted(f"{key}: missing" for key in keys)
 
 
@@ -93,7 +100,7 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
         "two points are the same run"
     )
     assert {config.sweep for config in configs} == {path.stem}
-    assert all(config.model.n_layer >= 2 for config in configs)
+    assert all(config.model.n_ctx >= 2 for config in configs)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +108,9 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
     [
         (["+model.depth=3"], r"^model.depth: unknown key; allowed: kind, n_layer, d_model"),
         (["+colour=red"], r"^colour: unknown key; allowed: seed, root"),
-        (["+corpus.size=3"], r"corpus.*size: unknown key"),
+        (["+corpus.size=3"], r"^corpus.size: unknown key; allowed: .*megabytes"),
+        (["model=released", "model.path=x"], r"^sparsity: an existing model is taken as it is"),
+        (["model.kind=gpt3"], r"^model: .*gpt3.*'transformer', 'released', 'gpt2'"),
         (["model.n_layer=two"], r"^model.n_layer: 'two': input should be a valid integer$"),
         (["model.n_layer=2.5"], r"^model.n_layer: 2.5: input should be a valid integer"),
         (["model.d_model=100"], r"^model: d_model 100 must be a multiple of d_head 16"),

@@ -118,6 +118,8 @@ FREE = (
     "stages",
     "dense_stages",
     "evidence_stage",
+    "existing_stage",
+    "export",
     "examples_stage",
     "config",
     "bench",

@@ -31,11 +31,12 @@ class Scores(Config):
 
     `calibrated_loss` is measured after the two-way logit has been given the circuit's own scale and shift.
     `loss` and `accuracy` are of the raw logits: calibration can hide that a circuit misranks the answers.
+    The accuracy is null where a file from elsewhere does not tell it.
     """
 
     loss: float
     calibrated_loss: float
-    accuracy: float
+    accuracy: float | None
 
 
 class Calibration(Config):

@@ -6,7 +6,6 @@ beside the data it encoded: pattern, special tokens, each token's rank, its byte
 """
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -58,7 +57,16 @@ class FilesConfig(Config):
     pattern: str = RELEASED_PATTERN
 
 
-TokenizerConfig = Annotated[BpeConfig | TiktokenConfig | FilesConfig, Field(discriminator="kind")]
+class FolderTokenizerConfig(Config):
+    """The tokenizer that a model's folder holds, in whichever of the layouts of `tokenizer_folder.py`."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+
+
+TokenizerConfig = Annotated[
+    BpeConfig | TiktokenConfig | FilesConfig | FolderTokenizerConfig, Field(discriminator="kind")
+]
 
 
 class _Saved(Config):
@@ -143,7 +151,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         raise UserError(
             f"tokenizer.vocab_size: {vocab_size}: the corpus is too small, it gives {most} at most"
         )
-    return _tokenizer(PATTERN, ranks, {END_OF_TEXT: len(ranks)}, "trained tokenizer")
+    return checked_tokenizer(PATTERN, ranks, {END_OF_TEXT: len(ranks)}, "trained tokenizer")
 
 
 def make_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
@@ -152,15 +160,27 @@ def make_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
         return train_bpe(_at_most(texts, config.train_megabytes * 1e6), config.vocab_size)
     if isinstance(config, TiktokenConfig):
         return _named(config.name)
-    return _from_files(Path(config.vocab_bpe), Path(config.encoder_json), config.pattern)
+    from sparsity_lab.data.tokenizer_folder import from_files, read_folder  # which is built on this module
+
+    if isinstance(config, FolderTokenizerConfig):
+        return read_folder(Path(config.path))
+    return from_files(Path(config.vocab_bpe), Path(config.encoder_json), config.pattern)
 
 
 def identity(config: TokenizerConfig) -> dict[str, Any]:
     """What a tokenizer's hash depends on: its config, with the content of files in place of their paths."""
+    if isinstance(config, FolderTokenizerConfig):
+        from sparsity_lab.data.tokenizer_folder import tokenizer_files
+
+        files = tokenizer_files(Path(config.path))
+        return {
+            "kind": "folder",
+            "digests": {f.name: hashlib.sha256(read_bytes(f)).hexdigest() for f in files},
+        }
     if not isinstance(config, FilesConfig):
         return config.model_dump(mode="json")
     digests = [
-        hashlib.sha256(_read(Path(path))).hexdigest() for path in (config.vocab_bpe, config.encoder_json)
+        hashlib.sha256(read_bytes(Path(path))).hexdigest() for path in (config.vocab_bpe, config.encoder_json)
     ]
     return {"kind": config.kind, "pattern": config.pattern, "digests": digests}
 
@@ -176,10 +196,12 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ranks = {token.encode("latin-1"): id for token, id in saved.ranks.items()}
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: ranks: {error.object!r}: not bytes written as Latin-1 characters") from None
-    return _tokenizer(saved.pattern, ranks, saved.special_tokens, str(path))
+    return checked_tokenizer(saved.pattern, ranks, saved.special_tokens, str(path))
 
 
-def _tokenizer(pattern: str, ranks: dict[bytes, int], specials: dict[str, int], where: str) -> Tokenizer:
+def checked_tokenizer(
+    pattern: str, ranks: dict[bytes, int], specials: dict[str, int], where: str
+) -> Tokenizer:
     """Check what tiktoken would panic at, then build."""
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     ids = [*ranks.values(), *specials.values()]
@@ -212,51 +234,7 @@ def _named(name: str) -> Tokenizer:
     return Tokenizer(encoding)
 
 
-def _from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
-    """GPT-2's layout: merges in order of rank, ids by name; bytes are written as printable characters."""
-    byte_of = _gpt2_bytes()
-    encoder = _read_encoder(encoder_json)
-    specials = {name: id for name, id in encoder.items() if name in (END_OF_TEXT, "<|startoftext|>")}
-    try:
-        ranks = {
-            bytes(byte_of[char] for char in name): id for name, id in encoder.items() if name not in specials
-        }
-        merges = [line.split(" ") for line in _read(vocab_bpe).decode("utf-8").splitlines() if line.strip()]
-        merges = merges[1:] if merges and merges[0][0].startswith("#version") else merges
-        merged = [bytes(byte_of[char] for char in first + second) for first, second in merges]
-    except KeyError as error:
-        raise UserError(f"{vocab_bpe}, {encoder_json}: {error}: not a byte in GPT-2's spelling") from None
-    except ValueError as error:
-        raise UserError(
-            f"{vocab_bpe}: each line must be two tokens and a space between them ({error})"
-        ) from None
-    # tiktoken merges in the order of the ids, so the ids must be in the order of the merges
-    if [ranks.get(token, -1) for token in merged] != sorted(
-        id for token, id in ranks.items() if len(token) > 1
-    ):
-        raise UserError(f"{encoder_json}: its ids do not follow the merges of {vocab_bpe}")
-    specials.setdefault(END_OF_TEXT, max(encoder.values(), default=0) + 1)
-    return _tokenizer(pattern, ranks, specials, str(encoder_json))
-
-
-def _read_encoder(path: Path) -> dict[str, int]:
-    try:
-        encoder = json.loads(_read(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
-    if not isinstance(encoder, dict) or not all(type(id) is int for id in encoder.values()):
-        raise UserError(f"{path}: must be one JSON object of token: id")
-    return encoder
-
-
-def _gpt2_bytes() -> dict[str, int]:
-    """GPT-2's spelling of the 256 bytes: printable Latin-1 as it is, the others from U+0100 on."""
-    plain = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
-    others = [byte for byte in range(256) if byte not in plain]
-    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
-
-
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

@@ -23,6 +23,7 @@ from sparsity_lab.data.tokenizer import (
     make_tokenizer,
     train_bpe,
 )
+from sparsity_lab.data.tokenizer_folder import gpt2_bytes
 
 TEXTS = [f"def area_{i}(width, height):\n    return width * {i} + height\n\n\n" for i in range(50)]
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))  # every code point but surrogates
@@ -184,14 +185,14 @@ def test_an_encoding_that_cannot_be_fetched_says_so(monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def pair(tmp_path: Path) -> FilesConfig:
     """The trained tokenizer written as GPT-2 writes one: its bytes in GPT-2's order, then its merges."""
-    spelling = {byte: char for char, byte in module._gpt2_bytes().items()}
+    spelling = {byte: char for char, byte in gpt2_bytes().items()}
 
     def spell(token: bytes) -> str:
         return "".join(spelling[byte] for byte in token)
 
     ranks = TRAINED.encoding._mergeable_ranks
     long = sorted((token for token in ranks if len(token) > 1), key=ranks.__getitem__)
-    encoder = {char: i for i, char in enumerate(spelling[byte] for byte in module._gpt2_bytes().values())}
+    encoder = {char: i for i, char in enumerate(spelling[byte] for byte in gpt2_bytes().values())}
     merges = ["#version: 0.2"]
     for i, token in enumerate(long):
         encoder[spell(token)] = 256 + i
@@ -237,10 +238,10 @@ def test_files_that_disagree_or_are_missing_are_named(pair: FilesConfig) -> None
     vocab = Path(pair.vocab_bpe)
     text = vocab.read_text(encoding="utf-8")
     vocab.write_text("\n".join(text.splitlines()[:-1]), encoding="utf-8")
-    with pytest.raises(UserError, match=r"its ids do not follow the merges of .*vocab.bpe"):
+    with pytest.raises(UserError, match=r"encoder.json: the ids do not follow the merges"):
         make_tokenizer(pair, [])
     vocab.write_text(text + "a b c\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"vocab.bpe: each line must be two tokens"):
+    with pytest.raises(UserError, match=r"vocab.bpe, .*: each merge must be two tokens"):
         make_tokenizer(pair, [])
     Path(pair.encoder_json).write_text("[]", encoding="utf-8")
     with pytest.raises(UserError, match=r"encoder.json: must be one JSON object"):

@@ -1,0 +1,170 @@
+"""Tokenizers as the folders of models hold them: read from any layout, written in the released one.
+
+| files | whose |
+|---|---|
+| `tokenizer.json` | this project's (`Tokenizer.save`), or that of `tokenizers` (byte-level BPE) |
+| `vocab.bpe`, `encoder.json` | openai/circuit_sparsity; the pattern is not in them |
+| `merges.txt`, `vocab.json` | GPT-2 as `transformers` saves it; the pattern is not in them |
+
+The first that is there is read.
+"""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from sparsity_lab.base import UserError, read_json, write_json, write_text
+from sparsity_lab.data.tokenizer import (
+    END_OF_TEXT,
+    RELEASED_PATTERN,
+    Tokenizer,
+    checked_tokenizer,
+    load_tokenizer,
+    read_bytes,
+)
+
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+JSON = "tokenizer.json"
+PAIRS = {("vocab.bpe", "encoder.json"): RELEASED_PATTERN, ("merges.txt", "vocab.json"): GPT2_PATTERN}
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files that the tokenizer is read from.
+
+    Raises:
+        UserError: there are none.
+    """
+    for names in ((JSON,), *PAIRS):
+        if all((folder / name).is_file() for name in names):
+            return [folder / name for name in names]
+    known = ", ".join(" and ".join(names) for names in ((JSON,), *PAIRS))
+    raise UserError(f"{folder}: holds no tokenizer; allowed: {known}")
+
+
+def read_folder(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        UserError: there is none, or it is not a byte-level encoding that can be read exactly.
+    """
+    files = tokenizer_files(folder)
+    if len(files) == 2:
+        return from_files(*files, PAIRS[files[0].name, files[1].name])
+    saved = read_json(files[0])
+    return _from_json(saved, files[0]) if "model" in saved else load_tokenizer(files[0])
+
+
+def from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
+    """GPT-2's layout: merges in order of rank, ids by name.
+
+    Raises:
+        UserError: a file is missing or is not in this layout.
+    """
+    lines = read_bytes(vocab_bpe).decode("utf-8", errors="replace").splitlines()
+    lines = lines[1:] if lines and lines[0].startswith("#version") else lines
+    merges = [line.split(" ") for line in lines if line.strip()]
+    encoder = _read_encoder(encoder_json)
+    specials = {name: id for name, id in encoder.items() if name in (END_OF_TEXT, "<|startoftext|>")}
+    return from_merges(encoder, merges, specials, pattern, f"{vocab_bpe}, {encoder_json}")
+
+
+def from_merges(
+    encoder: dict[str, int], merges: list[list[str]], specials: dict[str, int], pattern: str, where: str
+) -> Tokenizer:
+    """A tokenizer from ids by name and merges in order of rank; bytes are written as printable characters.
+
+    Raises:
+        UserError: they are not those of a byte-level encoding whose ids follow its merges.
+    """
+    byte_of = gpt2_bytes()
+    try:
+        ranks = {
+            bytes(byte_of[char] for char in name): id for name, id in encoder.items() if name not in specials
+        }
+        merged = [bytes(byte_of[char] for char in first + second) for first, second in merges]
+    except KeyError as error:
+        raise UserError(f"{where}: {error}: not a byte in GPT-2's spelling") from None
+    except ValueError as error:
+        raise UserError(
+            f"{where}: each merge must be two tokens and a space between them ({error})"
+        ) from None
+    # tiktoken merges in the order of the ids, so the ids must be in the order of the merges
+    if [ranks.get(token, -1) for token in merged] != sorted(
+        id for token, id in ranks.items() if len(token) > 1
+    ):
+        raise UserError(f"{where}: the ids do not follow the merges")
+    end_of_text = max([*encoder.values(), *specials.values()], default=0) + 1
+    return checked_tokenizer(pattern, ranks, {END_OF_TEXT: end_of_text} | specials, where)
+
+
+def _read_encoder(path: Path) -> dict[str, int]:
+    try:
+        encoder = json.loads(read_bytes(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    if not isinstance(encoder, dict) or not all(type(id) is int for id in encoder.values()):
+        raise UserError(f"{path}: must be one JSON object of token: id")
+    return encoder
+
+
+def gpt2_bytes() -> dict[str, int]:
+    """GPT-2's spelling of the 256 bytes: printable Latin-1 as it is, the others from U+0100 on."""
+    plain = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
+    others = [byte for byte in range(256) if byte not in plain]
+    return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+def write_pair(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `vocab.bpe` and `encoder.json`, as the released models have them; they leave out the pattern."""
+    char_of = {byte: char for char, byte in gpt2_bytes().items()}
+    ranks = tokenizer.encoding._mergeable_ranks
+    spelled = {token: "".join(char_of[byte] for byte in token) for token in ranks}
+    merges = [
+        " ".join(spelled[part] for part in _parts(token, ranks))
+        for token in sorted(ranks, key=ranks.__getitem__)
+        if len(token) > 1
+    ]
+    write_text(folder / "vocab.bpe", "\n".join(["#version: 0.2", *merges]) + "\n")
+    encoder = {spelled[token]: id for token, id in ranks.items()} | dict(tokenizer.encoding._special_tokens)
+    write_json(folder / "encoder.json", encoder)
+
+
+def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
+    """The two tokens that merge into `token`: what the merges of lower rank make of its bytes."""
+    parts = [bytes([byte]) for byte in token]
+    while len(parts) > 2:
+        joined = [ranks.get(left + right, len(ranks)) for left, right in pairwise(parts)]
+        at = joined.index(min(joined))
+        parts[at : at + 2] = [parts[at] + parts[at + 1]]
+    return parts
+
+
+def _from_json(saved: Any, path: Path) -> Tokenizer:
+    """A `tokenizer.json` of the library `tokenizers`, if it is a plain byte-level BPE."""
+    model = saved["model"]
+    plain = model.get("type") == "BPE" and not model.get("dropout") and not model.get("ignore_merges")
+    if not plain or not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+        raise UserError(f"{path}: model: allowed: BPE with vocab and merges")
+    if saved.get("normalizer") is not None:
+        raise UserError(f"{path}: normalizer: allowed: null")
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    specials = {token["content"]: token["id"] for token in saved.get("added_tokens") or []}
+    return from_merges(
+        model["vocab"], merges, specials, _pattern(saved.get("pre_tokenizer"), path), str(path)
+    )
+
+
+def _pattern(splitter: Any, path: Path) -> str:
+    """The regular expression of a pre-tokenizer: ByteLevel, or Split by an expression and then ByteLevel."""
+    steps = splitter.get("pretokenizers", [splitter]) if isinstance(splitter, dict) else []
+    levels = [step for step in steps if step.get("type") == "ByteLevel" and not step.get("add_prefix_space")]
+    if len(levels) == 1 and steps[-1] is levels[0]:
+        if len(steps) == 1 and levels[0].get("use_regex", True):
+            return GPT2_PATTERN
+        split = {key: steps[0].get(key) for key in ("type", "behavior", "invert")}
+        isolated = split == {"type": "Split", "behavior": "Isolated", "invert": False}
+        pattern = steps[0].get("pattern", {}).get("Regex") if isolated else None
+        if len(steps) == 2 and pattern and not levels[0].get("use_regex", True):
+            return str(pattern)
+    raise UserError(f"{path}: pre_tokenizer: allowed: ByteLevel, or Split by Regex (Isolated) and ByteLevel")

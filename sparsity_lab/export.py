@@ -1,0 +1,72 @@
+"""A run's model as a folder of its own: `python -m sparsity_lab.export RUN OUT [--layout released]`.
+
+`plain` is model.safetensors, model.json and tokenizer.json, with the snippet that loads them in README.md;
+`released` is the layout of openai/circuit_sparsity, tokenizer files included, with tokenizer.json beside them
+because that layout has no place for the tokenizer's pattern.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Literal
+
+from sparsity_lab.base import UserError, write_text
+from sparsity_lab.data.tokenizer import load_tokenizer
+from sparsity_lab.data.tokenizer_folder import JSON, write_pair
+from sparsity_lab.model.checkpoints import load_model, save_model
+from sparsity_lab.model.released import write_released
+
+log = logging.getLogger(__name__)
+Layout = Literal["plain", "released"]
+LAYOUTS: tuple[Layout, ...] = ("plain", "released")
+
+SNIPPET = """\
+from pathlib import Path; import torch
+from sparsity_lab.data.tokenizer import load_tokenizer
+from sparsity_lab.model.checkpoints import load_model
+model, tokenizer = load_model(Path("{out}")), load_tokenizer(Path("{out}/tokenizer.json"))
+logits_btv = model(torch.tensor([tokenizer.encode("def area(width, height):\\n")]))
+"""
+
+
+def export(run: Path, out: Path, layout: Layout = "plain") -> None:
+    """Write the model and the tokenizer of the run's folder `run` into the new folder `out`.
+
+    Raises:
+        UserError: `run` is no run's folder, `out` is not empty, or the layout can't say a setting.
+    """
+    if out.exists() and any(out.iterdir()):
+        raise UserError(f"{out}: is not empty")
+    for part in ("model", "tokens"):
+        if not (run / part).is_dir():
+            raise UserError(f"{run}: not a run's folder, it has no {part}/")
+    model, tokenizer = load_model(run / "model"), load_tokenizer(run / "tokens" / JSON)
+    if layout == "released":
+        write_released(model, out)
+        write_pair(tokenizer, out)
+    else:
+        save_model(model, out)
+        write_text(out / "README.md", f"```python\n{SNIPPET.format(out=out.name)}```\n")
+    tokenizer.save(out / JSON)
+    log.info("%s: %s", out, ", ".join(sorted(path.name for path in out.iterdir())))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The program."""
+    parser = argparse.ArgumentParser(
+        description="Write the model of a run's folder into a folder of its own."
+    )
+    parser.add_argument("run", type=Path, help="a run's folder, as runs/single/NAME-HASH")
+    parser.add_argument("out", type=Path, help="a new folder")
+    parser.add_argument("--layout", choices=LAYOUTS, default="plain")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        export(given.run, given.out, given.layout)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
