@@ -1,7 +1,7 @@
 """Circuits of the released models (`viz_data.pt` of openai/circuit_sparsity), as our own record.
 
-`circuit_data` maps a location (`0.attn.act_in`) to the channels that were kept; the edges are counted anew,
-from the model's weights. `importances` has the losses, summed over the two prompts of a pair, and the prompts,
+`circuit_data` maps a location (`0.attn.act_in`) to the channels that were kept; the edges are counted from
+the model's weights. `importances` has the losses, summed over the two prompts of a pair, and the prompts,
 padded with token 0. Kept channels of `final_resid` are no nodes here; the provenance says how many there are.
 """
 
