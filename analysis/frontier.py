@@ -71,12 +71,19 @@ def targets(records: Iterable[RunRecord]) -> list[float]:
 def models(records: Iterable[RunRecord], target: float) -> list[Model]:
     """One model per config, the last of those with the same hash, by kind, width and nonzeros.
 
+    Models from elsewhere (`model.kind` released or gpt2), trained on other tokens, are left out.
+
     Raises:
         UserError: a record lacks what the frontier is made of; the line names record and key.
     """
-    latest = {record.config_hash: record for record in records}
+    latest = {record.config_hash: record for record in records if not _from_elsewhere(record)}
     found = [_model(record, target) for record in latest.values()]
     return sorted(found, key=lambda model: (model.kind, model.d_model, model.nonzeros, model.name))
+
+
+def _from_elsewhere(record: RunRecord) -> bool:
+    model = record.config.get("model")
+    return isinstance(model, dict) and model.get("kind", "transformer") != "transformer"
 
 
 def _model(record: RunRecord, target: float) -> Model:

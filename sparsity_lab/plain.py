@@ -41,7 +41,7 @@ class PlainTransformer(Transformer):
     ) -> Tensor:
         def thinned(site: Site, layer: int, x: Tensor) -> Tensor:
             if site in NODE_SITES:
-                x = plain_abs_top_k(x, max(1, round(self.fraction * x.shape[-1])))
+                x = plain_abs_top_k(x, int(self.fraction * x.shape[-1]))
             return x if tap is None else tap(site, layer, x)
 
         return super().forward(tokens_bt, thinned, position_b, start)
