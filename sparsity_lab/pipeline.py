@@ -27,7 +27,7 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.dense_stages import AGREEMENT, agreement, dense_config, measured_bridge, steered_tasks
 from sparsity_lab.evidence_stage import circuit_evidence
 from sparsity_lab.examples_stage import task_examples
-from sparsity_lab.existing import existing_model
+from sparsity_lab.existing_stage import existing_model
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.machine import prepare_processor

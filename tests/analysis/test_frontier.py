@@ -148,3 +148,9 @@ def test_the_target_curve_keeps_to_shared_tasks() -> None:
     assert [(row.target, row.tasks) for row in rows] == [(0.05, 1), (0.15, 1)]
     assert [row.dense_edges for row in rows] == pytest.approx([800, 400])
     assert [row.sparse_edges for row in rows] == pytest.approx([12, 4])
+
+
+def test_models_from_elsewhere_are_left_out() -> None:
+    ours = record("dense", 64, 1000, 2.0, {"a": 10})
+    theirs = ours.model_copy(update={"config": {"model": {"kind": "gpt2"}}, "config_hash": "other"})
+    assert models([ours, theirs], 0.15) == models([ours], 0.15)

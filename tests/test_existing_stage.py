@@ -21,7 +21,7 @@ from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import train_bpe
 from sparsity_lab.data.tokenizer_folder import write_pair
-from sparsity_lab.existing import existing_model, validate_model
+from sparsity_lab.existing_stage import existing_model, validate_model
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.gpt2 import read_gpt2
 from sparsity_lab.model.released import read_released, write_released
