@@ -109,7 +109,7 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
         (["+model.depth=3"], r"^model.depth: unknown key; allowed: kind, n_layer, d_model"),
         (["+colour=red"], r"^colour: unknown key; allowed: seed, root"),
         (["+corpus.size=3"], r"^corpus.size: unknown key; allowed: .*megabytes"),
-        (["model=released", "model.path=x"], r"^sparsity: an existing model is taken as it is"),
+        (["model=released", "model.path=x"], r"^config: sparsity: an existing model is taken as it is"),
         (["model.kind=gpt3"], r"^model: .*gpt3.*'transformer', 'released', 'gpt2'"),
         (["model.n_layer=two"], r"^model.n_layer: 'two': input should be a valid integer$"),
         (["model.n_layer=2.5"], r"^model.n_layer: 2.5: input should be a valid integer"),

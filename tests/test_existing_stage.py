@@ -97,7 +97,7 @@ def save_gpt2(folder: Path, vocab_size: int, n_ctx: int) -> Any:
     from transformers import GPT2Config, GPT2LMHeadModel
 
     torch.manual_seed(0)
-    shape = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": n_ctx, "vocab_size": vocab_size}
+    shape: Any = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": n_ctx, "vocab_size": vocab_size}
     model = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=None, eos_token_id=None)).eval()
     model.save_pretrained(folder)
     return model
