@@ -16,7 +16,7 @@ from sparsity_lab.base import UserError, build, content_hash, write_json
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.tokenizer import load_tokenizer
-from sparsity_lab.model.checkpoints import save_model
+from sparsity_lab.model.checkpoints import count_weights, save_model
 from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
@@ -58,7 +58,9 @@ def existing_model(
         for logger in loggers(folder):
             logger.log_metrics(measured, 0)
         save_model(model, folder)
-        write_json(folder / VALIDATION, measured)
+        weights, nonzeros = count_weights(model)
+        counts = {metrics.WEIGHTS.name: weights, metrics.MODEL_NONZEROS.name: nonzeros}
+        write_json(folder / VALIDATION, measured | counts)
 
     folder = root / "models" / f"{config.name}-{content_hash(about)}"
     is_new = not folder.exists()

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError, read_json
 from sparsity_lab.circuits.ablation import mean_activations
-from sparsity_lab.circuits.pruning import Pruner, TaskData, find_circuits
+from sparsity_lab.circuits.pruning import TaskData, find_circuits, make_pruner
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tinypython import documents
@@ -51,7 +51,7 @@ def released(tmp_path: Path) -> Path:
     folder = tmp_path / "csp"
     tokenizer = train_bpe(documents(0, 0, 60), 400)
     torch.manual_seed(0)
-    shape = ModelConfig(n_layer=1, d_model=16, n_ctx=64, d_head=8, activation_fraction=0.5, bigram="learned")
+    shape = ModelConfig(n_layer=1, d_model=16, n_ctx=128, d_head=8, activation_fraction=0.5, bigram="learned")
     write_released(Transformer(shape, 400), folder)
     write_pair(tokenizer, folder)
     return folder
@@ -69,7 +69,7 @@ def test_the_program_prunes_tasks_on_a_released_folder(released: Path, tmp_path:
     assert folder.name.startswith("released-csp-")
     record = read_record(folder)
     assert {task.task for task in record.tasks} == {"bracket_brace", "with_as"}
-    assert all(task.status != "not_askable" for task in record.tasks)
+    assert not [task for task in record.tasks if task.status == "not_askable"]
     assert record.metrics[metrics.VALIDATION_LOSS.name] > 1
     assert (folder / "run.png").stat().st_size > 1000
     theirs, ours = read_released(released).state_dict(), load_model(folder / "model").state_dict()
@@ -137,11 +137,13 @@ def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:
     model = read_gpt2(tmp_path)
     means_n = mean_activations(model, [train.tokens_bt])
     data = TaskData(train=question(32, 1), select=question(32, 2), test=question(32, 3))
-    pruner = Pruner(model, means_n, data)
+    config = quick_pruning(selection="raw")  # a fitted scale can make an answer of rounding errors
+    pruner = make_pruner(model, means_n, data, config)
     assert pruner.unpruned()[0].loss < 0.15
     assert pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool)) > 0.15
-    circuits = find_circuits(pruner, "question", "gpt2", quick_pruning())
+    circuits = find_circuits(pruner, "question", "gpt2", config)
     found = next(circuit for circuit in circuits if circuit.target == 0.15)
     assert 0 < len(found.nodes) < len(means_n)
     assert found.edges
-    assert found.test.calibrated_loss < 0.3
+    assert found.test.loss < 0.3
+    assert found.test.accuracy == 1

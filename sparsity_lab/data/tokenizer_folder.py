@@ -50,7 +50,8 @@ def read_folder(folder: Path) -> Tokenizer:
     """
     files = tokenizer_files(folder)
     if len(files) == 2:
-        return from_files(*files, PAIRS[files[0].name, files[1].name])
+        merges, ids = files
+        return from_files(merges, ids, PAIRS[merges.name, ids.name])
     saved = read_json(files[0])
     return _from_json(saved, files[0]) if "model" in saved else load_tokenizer(files[0])
 

@@ -82,7 +82,7 @@ class ModelConfig(Config):
         """How many of `width` activations AbsTopK keeps."""
         return int(self.activation_fraction * width)
 
-    def make_norm(self, width: int) -> nn.Module:
+    def make_norm(self, width: int) -> nn.RMSNorm | nn.LayerNorm:
         """A normalisation of `width` channels, its weight 1 and its bias, if any, 0."""
         if self.norm == "rms":
             return nn.RMSNorm(width, self.norm_eps)

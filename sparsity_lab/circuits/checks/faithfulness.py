@@ -25,6 +25,7 @@ def sufficiency(subject: Subject) -> Check:
     """The circuit alone on held-out pairs, against the whole model."""
     verdict: Verdict
     found, whole = subject.scores(subject.circuit_b), subject.scores(subject.unpruned_b)
+    assert found.accuracy is not None  # it is measured
     values = [
         nats("raw loss", found.loss),
         nats("calibrated loss", found.calibrated_loss),

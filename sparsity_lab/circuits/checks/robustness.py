@@ -52,7 +52,9 @@ def robustness(subject: Subject, seed: int, draws: int) -> Check:
         values.append(nats(f"{share:.0%} of the rest restored, mean", sum(losses) / len(losses)))
         values.append(nats(f"{share:.0%} of the rest restored, worst", max(losses)))
     values.append(nats(f"{ADVERSARIAL_SHARE:.0%} of the rest restored, chosen against it", adversarial))
-    values.append(fraction("accuracy with the rest at its means", subject.scores(subject.circuit_b).accuracy))
+    accuracy = subject.scores(subject.circuit_b).accuracy
+    assert accuracy is not None  # it is measured
+    values.append(fraction("accuracy with the rest at its means", accuracy))
     kinds = {
         "frozen at zero": zero,
         "frozen at another text's values": resample,
