@@ -14,7 +14,7 @@ const Panel = (() => {
     value === null || value === undefined ? "–" : Math.abs(value) >= 1e4 ? Math.round(value).toLocaleString("en") :
       String(Number(value.toPrecision(digits))).replace("-", "−");
   const nats = (value) => (value === null || value === undefined ? "–" : `${value.toFixed(3).replace("-", "−")} nats`);
-  const percent = (value) => `${(100 * value).toFixed(1)} %`;
+  const percent = (value) => (value === null ? "not told" : `${(100 * value).toFixed(1)} %`);
   const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 
   function shade(value, most) {

@@ -26,11 +26,11 @@ from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scor
 from sparsity_lab.data.packed import open_tokens
 from sparsity_lab.data.tokenizer import (
     FilesConfig,
-    _gpt2_bytes,
     load_tokenizer,
     make_tokenizer,
     train_bpe,
 )
+from sparsity_lab.data.tokenizer_folder import gpt2_bytes
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.points import Plan, Point, read_plan, read_point
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, read_record, write_record
@@ -90,7 +90,7 @@ def readers(folder: Path) -> dict[str, Reader]:
         ["def f(x):\n    return x + 1\n" * 50, "for name in names:\n    print(name)\n" * 50], 270
     )
     tokenizer.save(folder / "tokenizer.json")
-    encoder = {char: byte for char, byte in _gpt2_bytes().items()}
+    encoder = {char: byte for char, byte in gpt2_bytes().items()}
     (folder / "encoder.json").write_text(json.dumps(encoder))
     (folder / "vocab.bpe").write_text("#version: 0.2\n")
     files = FilesConfig(vocab_bpe=str(folder / "vocab.bpe"), encoder_json=str(folder / "encoder.json"))
