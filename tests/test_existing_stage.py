@@ -69,7 +69,8 @@ def test_the_program_prunes_tasks_on_a_released_folder(released: Path, tmp_path:
     assert folder.name.startswith("released-csp-")
     record = read_record(folder)
     assert {task.task for task in record.tasks} == {"bracket_brace", "with_as"}
-    assert not [task for task in record.tasks if task.status == "not_askable"]
+    asked = {task.task for task in record.tasks if task.status != "not_askable"}
+    assert asked == {"bracket_brace"}  # to a tokenizer as small as this one, " as" is two tokens
     assert record.metrics[metrics.VALIDATION_LOSS.name] > 1
     assert (folder / "run.png").stat().st_size > 1000
     theirs, ours = read_released(released).state_dict(), load_model(folder / "model").state_dict()
