@@ -67,6 +67,7 @@ def start(folder: Path, arguments: Sequence[str] = POINT, world: World | None = 
 
 def _enter(folder: Path, arguments: list[str], world: World) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.pop("WANDB_SERVICE", None)  # that of the tests' own process
     os.environ.update(world.environment)
     if world.memory:
         resource.setrlimit(resource.RLIMIT_AS, (world.memory, world.memory))
