@@ -3,7 +3,6 @@
 import hashlib
 import logging
 from collections.abc import Iterable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,18 @@ from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.steered import SteeringResult, save_steering
 from sparsity_lab.circuits.steering import NotSteerable, steering
-from sparsity_lab.circuits.task import Split, TaskBatch, encode_pairs, make_pairs
-from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
-from sparsity_lab.data.datamodule import TokenDataModule
-from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
+from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.bridge import load_bridge, save_bridge
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
 from sparsity_lab.training.bridge_report import BridgeReport, random_patterns, report_agreement, report_bridge
 from sparsity_lab.training.bridges import BridgeModule, make_bridge
 
 log = logging.getLogger(__name__)
 
-BRIDGE, AGREEMENT, STEERING, TOKENIZER = "bridge.json", "agreement.json", "steering.json", "tokenizer.json"
+BRIDGE, AGREEMENT, STEERING = "bridge.json", "agreement.json", "steering.json"
 BRIDGE_VERSION = 1  # raise when the same config would give another bridge
 STEERING_VERSION = 3
 MIXED_PATHS = 8
@@ -179,7 +176,6 @@ def steered_tasks(
             if not means_n:
                 windows = validation_windows(config, tokens)
                 means_n.append(mean_activations(sparse, [w[:, :-1] for w in windows]))
-            ask = partial(_pairs, config, task, tokenizer)
             assert config.steering is not None
             result = steering(
                 sparse,
@@ -187,8 +183,8 @@ def steered_tasks(
                 load_bridge(model_folder),
                 load_circuit(circuit),
                 means_n[0],
-                ask("select", config.tasks.n_select_pairs),
-                ask("test", config.tasks.n_test_pairs),
+                task_batch(config, task, "select", tokenizer),
+                task_batch(config, task, "test", tokenizer),
                 config.steering,
                 dense.name,
             )
@@ -200,17 +196,6 @@ def steered_tasks(
         except NotSteerable as error:
             log.info("steering: %s", error)
     return folders
-
-
-def validation_windows(config: RunConfig, tokens: Path) -> list[Tensor]:
-    """The fixed validation windows, int64 (b, n_ctx + 1) each."""
-    trainer = config.trainer
-    data = TokenDataModule(tokens, config.model.n_ctx, trainer.batch_size, 1, 0, trainer.validation_windows)
-    return list(data.val_dataloader())
-
-
-def _pairs(config: RunConfig, task: str, tokenizer: Tokenizer, split: Split, n: int) -> TaskBatch:
-    return encode_pairs(TASKS[task], make_pairs(TASKS[task], split, n, config.tasks.seed), tokenizer)
 
 
 def _tell(result: SteeringResult) -> None:

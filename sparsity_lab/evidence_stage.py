@@ -10,6 +10,7 @@ import time
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
+from typing import get_args
 
 import torch
 from torch import Tensor
@@ -20,16 +21,15 @@ from sparsity_lab.circuits.checks.controls import shuffled_weights
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.evidence import save_evidence
 from sparsity_lab.circuits.pruning import TaskData
-from sparsity_lab.circuits.task import Split, encode_pairs, make_pairs
+from sparsity_lab.circuits.task import Split, encode_pairs
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.circuits.validation import Surroundings, validate_circuit
 from sparsity_lab.config import RunConfig
-from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.python_source import PythonSourceConfig
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.stages import TOKENIZER
+from sparsity_lab.stage_inputs import TOKENIZER, task_pairs, validation_windows
 
 log = logging.getLogger(__name__)
 
@@ -61,13 +61,8 @@ def circuit_evidence(
 
 def _write_evidence(config: RunConfig, task: str, path: Path, prepared: "_Prepared", folder: Path) -> None:
     prepared.surroundings  # noqa: B018  (so that the seconds told are this task's)
-    started, sizes = time.monotonic(), config.tasks
-    wanted: tuple[tuple[Split, int], ...] = (
-        ("train", sizes.n_train_pairs),
-        ("select", sizes.n_select_pairs),
-        ("test", sizes.n_test_pairs),
-    )
-    pairs = [make_pairs(TASKS[task], split, n, sizes.seed) for split, n in wanted]
+    started = time.monotonic()
+    pairs = [task_pairs(config, task, split) for split in get_args(Split)]
     tokenizer = prepared.surroundings.tokenizer
     evidence = validate_circuit(
         circuit=load_circuit(path),
@@ -98,31 +93,22 @@ class _Prepared:
         return load_model(self.model_folder)
 
     @cached_property
-    def data(self) -> TokenDataModule:
-        trainer = self.config.trainer
-        return TokenDataModule(
-            self.tokens,
-            self.config.model.n_ctx,
-            trainer.batch_size,
-            n_steps=1,
-            seed=derive_seed(self.config.validation.seed, "text"),
-            validation_windows=trainer.validation_windows,
-        )
+    def windows(self) -> list[Tensor]:
+        """Validation windows without their last token."""
+        return [windows[:, :-1] for windows in validation_windows(self.config, self.tokens)]
 
     def means(self, model: Transformer) -> Tensor:
         """Mean activations over the validation windows, as the circuits' stage takes them."""
         if id(model) not in self._means:
-            windows = [windows[:, :-1] for windows in self.data.val_dataloader()]
-            self._means[id(model)] = mean_activations(model, windows)
+            self._means[id(model)] = mean_activations(model, self.windows)
         return self._means[id(model)]
 
     @cached_property
     def surroundings(self) -> Surroundings:
         validation = self.config.validation
-        windows = torch.cat(list(self.data.val_dataloader()))[: validation.text_windows, :-1]
         shuffled = shuffled_weights(self.model, validation.seed) if validation.controls else None
         return Surroundings(
-            text_bt=windows,
+            text_bt=torch.cat(self.windows)[: validation.text_windows],
             real_lines=real_pieces(validation.seed),
             tokenizer=load_tokenizer(self.tokens / TOKENIZER),
             shuffled=None if shuffled is None else (shuffled, self.means(shuffled)),

@@ -12,14 +12,12 @@ from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
 from sparsity_lab.circuits.examples import collect_examples
 from sparsity_lab.circuits.examples_record import save_examples
-from sparsity_lab.circuits.task import encode_pairs, make_pairs
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
-from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.stages import TOKENIZER
+from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +47,7 @@ def task_examples(
     if not missing:
         return folders
     model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
-    data = TokenDataModule(
-        tokens, config.model.n_ctx, config.trainer.batch_size, 1, 0, config.trainer.validation_windows
-    )
-    windows = [windows_bc[:, :-1] for windows_bc in data.val_dataloader()]
+    windows = [windows_bc[:, :-1] for windows_bc in validation_windows(config, tokens)]
     means_n = mean_activations(model, windows)
     text_bt = torch.cat(windows)[: max(1, TEXT_TOKENS // config.model.n_ctx)]
     for task in missing:
@@ -78,6 +73,5 @@ def _write_examples(
     tokenizer: Tokenizer,
     folder: Path,
 ) -> None:
-    task, sizes = TASKS[name], config.tasks
-    test = encode_pairs(task, make_pairs(task, "test", sizes.n_test_pairs, sizes.seed), tokenizer)
-    save_examples(collect_examples(task, model, means_n, circuits, test, text_bt, tokenizer), folder)
+    test = task_batch(config, name, "test", tokenizer)
+    save_examples(collect_examples(TASKS[name], model, means_n, circuits, test, text_bt, tokenizer), folder)

@@ -14,13 +14,13 @@ from torch import Tensor
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError, build, content_hash, write_json
 from sparsity_lab.config import RunConfig
-from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.tokenizer import load_tokenizer
-from sparsity_lab.model.checkpoints import count_weights, save_model
+from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.stages import TOKENIZER, VALIDATION
+from sparsity_lab.stage_inputs import TOKENIZER, validation_windows
+from sparsity_lab.stages import VALIDATION, weight_counts
 from sparsity_lab.training.modules import cross_entropy, kurtosis
 
 EXISTING_VERSION = 1  # raise when the same files would give another model
@@ -51,16 +51,11 @@ def existing_model(
         vocab_size = load_tokenizer(tokens / TOKENIZER).vocab_size
         if vocab_size > model.vocab_size:
             raise UserError(f"tokenizer: {vocab_size} tokens, but {existing.path} knows {model.vocab_size}")
-        data = TokenDataModule(
-            tokens, existing.n_ctx, config.trainer.batch_size, 1, 0, config.trainer.validation_windows
-        )
-        measured = validate_model(model, list(data.val_dataloader()))
+        measured = validate_model(model, validation_windows(config, tokens))
         for logger in loggers(folder):
             logger.log_metrics(measured, 0)
         save_model(model, folder)
-        weights, nonzeros = count_weights(model)
-        counts = {metrics.WEIGHTS.name: weights, metrics.MODEL_NONZEROS.name: nonzeros}
-        write_json(folder / VALIDATION, measured | counts)
+        write_json(folder / VALIDATION, measured | weight_counts(model))
 
     folder = root / "models" / f"{config.name}-{content_hash(about)}"
     is_new = not folder.exists()

@@ -41,7 +41,8 @@ from sparsity_lab.results.record import (
 )
 from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.tracking import track
-from sparsity_lab.stages import RESULT, TOKENIZER, VALIDATION, task_circuits, trained_model
+from sparsity_lab.stage_inputs import TOKENIZER
+from sparsity_lab.stages import RESULT, VALIDATION, task_circuits, trained_model
 
 log = logging.getLogger(__name__)
 

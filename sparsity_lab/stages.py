@@ -26,7 +26,7 @@ from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, save_circuit
 from sparsity_lab.circuits.pruning import TaskData, make_pruner
 from sparsity_lab.circuits.search import search
-from sparsity_lab.circuits.task import NotAskable, Split, TaskBatch, encode_pairs, make_pairs
+from sparsity_lab.circuits.task import NotAskable
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.datamodule import TokenDataModule
@@ -40,6 +40,7 @@ from sparsity_lab.results.record import (
     CurvePoint,
     TaskResult,
 )
+from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
 from sparsity_lab.training.bridges import BridgeModule
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule
@@ -48,7 +49,7 @@ log = logging.getLogger(__name__)
 
 MODEL_VERSION = 2  # raise when the same config would give another model
 CIRCUITS_VERSION = 1  # raise when the same model and config would give other circuits
-TOKENIZER, VALIDATION, RESULT = "tokenizer.json", "validation.json", "result.json"
+VALIDATION, RESULT = "validation.json", "result.json"
 
 
 def trained_model(
@@ -108,9 +109,7 @@ def trained_model(
         save_model(model, folder)
         if isinstance(module, BridgeModule):
             finish_bridge(module, data.val_dataloader(), config.seed, folder)
-        weights, nonzeros = count_weights(model)
-        counts = {metrics.WEIGHTS.name: weights, metrics.MODEL_NONZEROS.name: nonzeros}
-        write_json(folder / VALIDATION, final | counts)
+        write_json(folder / VALIDATION, final | weight_counts(model))
 
     def make_and_clear(folder: Path) -> None:
         make(folder)
@@ -123,15 +122,18 @@ def trained_model(
     return build(folder, about, make_and_clear, resume=True), is_new
 
 
+def weight_counts(model: Transformer) -> dict[str, float]:
+    """The counts of a model's weights that its record tells, by name."""
+    weights, nonzeros = count_weights(model)
+    return {metrics.WEIGHTS.name: weights, metrics.MODEL_NONZEROS.name: nonzeros}
+
+
 def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:
     """Stage `circuits`, a folder a task: its result and the circuits found."""
     names = tuple(TASKS) if config.tasks.names == "all" else config.tasks.names
     tokenizer = load_tokenizer(tokens / TOKENIZER)
     model = load_model(model_folder)
-    data = TokenDataModule(
-        tokens, config.model.n_ctx, config.trainer.batch_size, 1, 0, config.trainer.validation_windows
-    )
-    means_n = mean_activations(model, [windows[:, :-1] for windows in data.val_dataloader()])
+    means_n = mean_activations(model, [windows[:, :-1] for windows in validation_windows(config, tokens)])
     folders = {}
     for name in names:
         about = {
@@ -188,16 +190,12 @@ def explain_task(
             | more
         )
 
-    task, sizes, target = TASKS[name], config.tasks, config.pruning.target
-
-    def pairs(split: Split, n: int) -> TaskBatch:
-        return encode_pairs(task, make_pairs(task, split, n, sizes.seed), tokenizer)
-
+    target = config.pruning.target
     try:
         data = TaskData(
-            train=pairs("train", sizes.n_train_pairs),
-            select=pairs("select", sizes.n_select_pairs),
-            test=pairs("test", sizes.n_test_pairs),
+            train=task_batch(config, name, "train", tokenizer),
+            select=task_batch(config, name, "select", tokenizer),
+            test=task_batch(config, name, "test", tokenizer),
         )
     except NotAskable as error:
         return result("not_askable", error.reason), []

@@ -115,6 +115,7 @@ FREE = (
     "",
     "run",
     "pipeline",
+    "stage_inputs",
     "stages",
     "dense_stages",
     "evidence_stage",
