@@ -27,7 +27,9 @@ _READS = {
     "mlp.up": Site.MLP_IN,
     "mlp.down": Site.MLP_NEURON,
 }
-BY_NONZEROS_BELOW = 0.2  # share of nonzero weights; above it the dense product is faster (docs/speed_log.md)
+# Share of nonzero weights below which they alone are multiplied. Training has a lower limit, as it lists
+# them anew in each step; here they are listed once. Not measured apart.
+BY_NONZEROS_BELOW = 0.2
 
 
 class KeptInputs(nn.Module):

@@ -28,7 +28,7 @@ from sparsity_lab.circuits.examples_record import (
     Prompt,
     digits,
 )
-from sparsity_lab.circuits.masks import answer_difference, rows_of
+from sparsity_lab.circuits.masks import answer_difference, first_pairs, rows_of
 from sparsity_lab.circuits.task import Task, TaskBatch
 from sparsity_lab.circuits.wiring import connections, deciding_tokens, embedded, residual_channels, unembedded
 from sparsity_lab.data.tokenizer import Tokenizer
@@ -58,7 +58,7 @@ def collect_examples(
 ) -> Examples:
     """What a page shows of the circuits of one task, one or more; `windows_bt` is pretraining text."""
     layout, texts = NodeLayout(model.config), _Texts(tokenizer)
-    batch = _first_pairs(test, PAIRS)
+    batch = first_pairs(test, PAIRS)
     shown = rows_of(batch, _shortest_pairs(batch, SHOWN_PAIRS))
     kept_n = layout.mask({node for circuit in circuits for node in circuit.nodes})
     on_task, on_text, on_shown = (_Recording(layout, kept_n) for _ in range(3))
@@ -130,7 +130,7 @@ def _in_circuit(
     at_end = [ends_bn[batch.label_b == label].mean(0).tolist() for label in (0, 1)]
     values_btn = on_shown.values_btn
 
-    few = _first_pairs(batch, DROPPED_PAIRS)
+    few = first_pairs(batch, DROPPED_PAIRS)
 
     def loss(mask_n: Tensor) -> float:
         difference_b = answer_difference(narrow, few, ablate(layout, mask_n, means_n))
@@ -246,12 +246,6 @@ def _heads(model: Transformer, recording: _Recording, kept_n: Tensor, shown: Tas
             )
             heads.append(Head(layer=layer, head=head, patterns=patterns))
     return tuple(heads)
-
-
-def _first_pairs(batch: TaskBatch, pairs: int) -> TaskBatch:
-    half = len(batch.label_b) // 2
-    first_p = torch.arange(min(pairs, half))
-    return rows_of(batch, torch.cat([first_p, first_p + half]))
 
 
 def _shortest_pairs(batch: TaskBatch, pairs: int) -> Tensor:

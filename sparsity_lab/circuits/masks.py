@@ -195,3 +195,10 @@ def rows_of(batch: TaskBatch, rows_b: Tensor) -> TaskBatch:
     return TaskBatch(
         batch.tokens_bt[rows_b], batch.last_b[rows_b], batch.answers_b2[rows_b], batch.label_b[rows_b]
     )
+
+
+def first_pairs(batch: TaskBatch, pairs: int) -> TaskBatch:
+    """The first `pairs` pairs of a batch, or all if they are fewer."""
+    half = len(batch.label_b) // 2
+    first_p = torch.arange(min(pairs, half))
+    return rows_of(batch, torch.cat([first_p, first_p + half]))

@@ -12,7 +12,6 @@ Every check is on test pairs, which had no part in finding the circuit.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
@@ -25,9 +24,9 @@ from sparsity_lab.circuits.checks.robustness import robustness
 from sparsity_lab.circuits.checks.subject import Subject
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.evidence import Check, Evidence, NodeEvidence
-from sparsity_lab.circuits.masks import rows_of
+from sparsity_lab.circuits.masks import first_pairs
 from sparsity_lab.circuits.pruning import PruningConfig, TaskData
-from sparsity_lab.circuits.task import Pair, Task, TaskBatch
+from sparsity_lab.circuits.task import Pair, Task
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 
@@ -120,10 +119,3 @@ def validate_circuit(
         checks=tuple(checks),
         nodes=nodes,
     )
-
-
-def first_pairs(batch: TaskBatch, pairs: int) -> TaskBatch:
-    """The first `pairs` pairs of a batch."""
-    half = len(batch.label_b) // 2
-    first_p = torch.arange(min(pairs, half))
-    return rows_of(batch, torch.cat([first_p, first_p + half]))

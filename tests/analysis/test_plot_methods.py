@@ -3,42 +3,21 @@
 from pathlib import Path
 
 import pytest
+from made_up import record
 
 from analysis.plot_methods import compare, main
 from sparsity_lab.base import UserError
-from sparsity_lab.circuits.circuit import Scores
-from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, write_record
-
-SCORES = Scores(loss=0.1, calibrated_loss=0.1, accuracy=1.0)
+from sparsity_lab.results.record import RunRecord, write_record
 
 
 def run(method: str, edges: dict[str, int], model: str = "m") -> RunRecord:
-    tasks = tuple(
-        TaskResult(
-            task=task,
-            status="circuit",
-            reason="",
-            unpruned=SCORES,
-            curve=(CurvePoint(target=0.15, nodes=size, edges=size, select=SCORES, test=SCORES),),
-            circuit="c.json",
-        )
-        for task, size in edges.items()
-    )
-    return RunRecord(
-        name=method,
-        sweep="methods",
-        overrides=(),
-        config={"pruning": {"method": method, "selection": "raw"}},
-        config_hash=method,
-        git_commit=None,
-        git_dirty=None,
-        packages={},
-        python="3.11",
-        seeds={},
-        stages={"model": model},
-        metrics={},
-        tasks=tasks,
-    )
+    changes = {
+        "name": method,
+        "config": {"pruning": {"method": method, "selection": "raw"}},
+        "config_hash": method,
+        "stages": {"model": model},
+    }
+    return record("sparse", 256, 60_000, 1.9, edges, sweep="methods").model_copy(update=changes)
 
 
 def test_sizes_are_over_the_shared_tasks() -> None:
