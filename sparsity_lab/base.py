@@ -111,6 +111,21 @@ def _plain(value: Any) -> Any:
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else value
 
 
+@contextmanager
+def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables for the length of a `with` block."""
+    before = {key: os.environ.get(key) for key in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
+
+
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Write a file that is whole under its name at every moment, and stays so when the power goes.
 
@@ -204,7 +219,7 @@ def build(folder: Path, about: Mapping[str, Any], make: Callable[[Path], None], 
             return _intact(folder)
         if folder.exists():
             raise UserError(f"{folder}: has no {ABOUT}, so it is not what this program made; {REMEDY}")
-        partial = folder.with_name(f".{folder.name}.partial")
+        partial = partial_of(folder)
         if partial.exists() and not resume:
             shutil.rmtree(partial)
         partial.mkdir(exist_ok=True)
@@ -219,6 +234,11 @@ def build(folder: Path, about: Mapping[str, Any], make: Callable[[Path], None], 
         partial.rename(folder)
         _sync(folder.parent)
     return folder
+
+
+def partial_of(folder: Path) -> Path:
+    """Where `build` makes a folder, until it is whole."""
+    return folder.with_name(f".{folder.name}.partial")
 
 
 def _files(folder: Path) -> list[str]:

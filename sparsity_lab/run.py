@@ -38,6 +38,9 @@ def main(config: DictConfig) -> None:
         RuntimeError: a sweep's point did; plain, since it must cross processes, and ends that point alone.
     """
     logging.raiseExceptions = False  # a full disk takes no log either, and that is all there is to say
+    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
+        help_the_first(config)
+        return
     hydra_config = HydraConfig.get()
     overrides = list(hydra_config.overrides.task)
     log_file = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
@@ -52,6 +55,7 @@ def main(config: DictConfig) -> None:
         with at_work(folder, overrides, str(log_file)) as begun:
             ended, status = attempt(config, begun)
             tell(folder, ended)
+        stopping.hand_over()
     except (OSError, UserError) as error:
         ended, status = Point(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
         log.error("failed: %s\n%s", " ".join(overrides), ended.error)
@@ -59,6 +63,17 @@ def main(config: DictConfig) -> None:
         sys.exit(status)
     if status:
         raise RuntimeError(f"{ended.state}: {' '.join(overrides)}: {ended.error}")
+
+
+def help_the_first(config: DictConfig) -> None:
+    """Help with a point as one of the processes that srun or torchrun started; the first tells of it."""
+    from sparsity_lab.config import from_hydra
+    from sparsity_lab.pipeline import help_run
+
+    try:
+        help_run(from_hydra(config))
+    except (UserError, stopping.Interrupted):
+        sys.exit(1)  # the first has the same to say
 
 
 def attempt(config: DictConfig, begun: Point) -> tuple[Point, int]:

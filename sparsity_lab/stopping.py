@@ -2,13 +2,16 @@
 
 A signal raises `Interrupted` at once, except within `deferred()`: there it is only noted, so that a training
 can finish its step and save it. A second signal raises at once anywhere.
+
+A cluster that wants the machine back sends SIGUSR2 to jobs of submitit, whose handler puts the job back into
+the queue and ends the process. Here it waits like the others, and `hand_over` then calls that handler.
 """
 
 import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -20,6 +23,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int) -> None:
         super().__init__(number)  # all that another process needs to have it again
+        self.number = number
         self.status = 128 + number  # the exit status that a shell gives a process ended by this signal
 
     def __str__(self) -> str:
@@ -30,6 +34,7 @@ class _State:
     deferring = False
     received: int | None = None
     parent: int | None = None
+    requeue: Callable[[int, FrameType | None], object] | None = None
 
 
 def listen() -> None:
@@ -37,6 +42,16 @@ def listen() -> None:
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _receive)
+    requeue = signal.getsignal(signal.SIGUSR2)
+    if callable(requeue) and requeue is not _receive:
+        _State.requeue = requeue
+        signal.signal(signal.SIGUSR2, _receive)
+
+
+def hand_over() -> None:
+    """If a cluster has asked for the machine: put the job back into the queue, and end this process."""
+    if _State.received == signal.SIGUSR2 and _State.requeue is not None:
+        _State.requeue(signal.SIGUSR2, None)
 
 
 def received() -> Interrupted | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -27,15 +28,28 @@ class TrainBatches:
     Lightning saves the state with its checkpoint, and counts on `__len__` being the whole run's.
     """
 
-    def __init__(self, batch: Callable[[int], torch.Tensor], n_steps: int, num_workers: int = 0) -> None:
-        self.batch, self.n_steps, self.num_workers, self.step = batch, n_steps, num_workers, 0
+    def __init__(
+        self,
+        batch: Callable[[int], torch.Tensor],
+        n_steps: int,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.batch, self.n_steps, self.step = batch, n_steps, 0
+        self.num_workers, self.pin_memory = num_workers, pin_memory
 
     def __len__(self) -> int:
         return self.n_steps
 
     def __iter__(self) -> Iterator[torch.Tensor]:
         steps = range(self.step, self.n_steps)
-        loader = DataLoader(_Steps(self.batch), batch_size=None, sampler=steps, num_workers=self.num_workers)
+        loader = DataLoader(
+            _Steps(self.batch),
+            batch_size=None,
+            sampler=steps,
+            num_workers=self.num_workers,
+            pin_memory=self.pin_memory,
+        )
         for batch_bc in loader:
             self.step += 1  # before the yield: the state is saved while the batch is in use
             yield batch_bc
@@ -66,7 +80,8 @@ class ValidationBatches:
 class TokenDataModule(LightningDataModule):
     """Batches of a folder of tokens: int64, shape (batch, n_ctx + 1), the targets being the inputs one later.
 
-    The batch of a step depends on `seed` and the step alone. Validation is on `validation_windows` evenly
+    The batch of a step depends on `seed` and the step alone; of several ranks each takes its share of the
+    rows. `pin_memory` has an effect where there is a GPU. Validation is on `validation_windows` evenly
     spaced windows, fewer if the split is short.
     """
 
@@ -79,6 +94,7 @@ class TokenDataModule(LightningDataModule):
         seed: int,
         validation_windows: int = 256,
         num_workers: int = 0,
+        pin_memory: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"n_ctx": n_ctx, "batch_size": batch_size, "n_steps": n_steps}
@@ -87,16 +103,32 @@ class TokenDataModule(LightningDataModule):
                 raise UserError(f"{name}: {value}: must be at least 1")
         self.n_ctx, self.batch_size, self.n_steps, self.seed = n_ctx, batch_size, n_steps, seed
         self.validation_windows, self.num_workers = validation_windows, num_workers
-        self.train = open_tokens(folder, "train")
-        self.validation = open_tokens(folder, "validation")
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        self.folder, self.rank, self.ranks = folder, 0, 1
+        self._open()
+
+    def _open(self) -> None:
+        self.train = open_tokens(self.folder, "train")
+        self.validation = open_tokens(self.folder, "validation")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the maps of the files, which another process opens for itself."""
+        return {key: value for key, value in self.__dict__.items() if key not in ("train", "validation")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._open()
 
     def train_batch(self, step: int) -> torch.Tensor:
-        """The batch of one step."""
-        return random_batch(self.train.tokens, self.n_ctx, self.batch_size, self.seed, step)
+        """This rank's share of the batch of one step."""
+        batch_bc = random_batch(self.train.tokens, self.n_ctx, self.batch_size, self.seed, step)
+        return batch_bc.tensor_split(self.ranks)[self.rank]
 
     def train_dataloader(self) -> TrainBatches:
-        """All batches of the run."""
-        return TrainBatches(self.train_batch, self.n_steps, self.num_workers)
+        """All batches of the run; of several ranks, this one's share of each."""
+        if self.trainer is not None:
+            self.rank, self.ranks = self.trainer.global_rank, self.trainer.world_size
+        return TrainBatches(self.train_batch, self.n_steps, self.num_workers, self.pin_memory)
 
     def val_dataloader(self) -> ValidationBatches:
         """The fixed validation windows."""

@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
 from sparsity_lab.base import write_bytes
-from sparsity_lab.stopping import received
+from sparsity_lab.stopping import Interrupted, received
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Checkpoints(Checkpoint):
             self._save_if_due(trainer)
 
     def _save_if_due(self, trainer: lightning.Trainer) -> None:
-        interrupted = received()
+        interrupted = _asked_to_end(trainer)
         if interrupted or trainer.global_step % self.every == 0:
             for logger in trainer.loggers:
                 logger.save()  # the rows up to here, which resumption counts on
@@ -68,6 +68,17 @@ class Checkpoints(Checkpoint):
         if interrupted:
             log.info("saved at step %d; the same command goes on from there", trainer.global_step)
             raise interrupted
+
+
+def _asked_to_end(trainer: lightning.Trainer) -> Interrupted | None:
+    """What ends this process, or another rank's: all of them save together, or none."""
+    interrupted = received()
+    if trainer.world_size == 1:
+        return interrupted
+    mine = float(interrupted.number) if interrupted else 0.0
+    asked = torch.tensor(mine, device=trainer.strategy.root_device)
+    number = int(trainer.strategy.reduce(asked, reduce_op="max"))
+    return Interrupted(number) if number else None
 
 
 def newest(folder: Path) -> Path | None:

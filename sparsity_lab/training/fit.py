@@ -5,17 +5,22 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sparsity_lab import metrics
+from sparsity_lab.base import UserError
 from sparsity_lab.model.machine import native_bf16
 from sparsity_lab.stopping import deferred
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
-from sparsity_lab.training.modules import DenseModule
+from sparsity_lab.training.modules import DenseModule, TrainerConfig
+from sparsity_lab.training.ranks import cluster, other_ranks
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +29,7 @@ _NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # by torch; Lightning still calls it
     r"The '.*_dataloader' does not have many workers",  # the tokens are a memory map: nothing to wait for
     r"The `srun` command is available",  # where Slurm is installed; one process is meant
+    r"`broadcast_buffers` is deprecated",  # by torch 2.13; 2.6 knows no other name
 )
 
 
@@ -45,26 +51,36 @@ def quiet() -> Iterator[None]:
         yield
 
 
-@quiet()
 def fit(
     module: DenseModule, data: lightning.LightningDataModule, folder: Path, loggers: list[Logger], name: str
 ) -> dict[str, float]:
     """Train to the end, from the newest checkpoint in `folder` if there is one; returns validation metrics.
 
+    Starts this machine's other ranks, if there are to be any, and ends them.
+
     Raises:
         Interrupted: the process was asked to end; the step that was under way is done and saved.
+        UserError: loss or gradient isn't finite, or the machine lacks what the config asks for.
+        RuntimeError: another rank failed.
     """
+    with other_ranks(module.config, partial(train, module, data, folder, [], name)):
+        return train(module, data, folder, loggers, name)
+
+
+@quiet()
+def train(
+    module: DenseModule, data: lightning.LightningDataModule, folder: Path, loggers: list[Logger], name: str
+) -> dict[str, float]:
+    """`fit` as one rank, of one or of several."""
     config = module.config
     checkpoints = folder / CHECKPOINTS
     validate_every = max(1, module.n_steps // config.validations)
-    trainer = lightning.Trainer(
-        accelerator="auto",
-        devices=1,
+    trainer = _trainer(
+        config,
         max_steps=module.n_steps,
-        precision=precision(config.precision),  # type: ignore[arg-type]
+        precision=precision(config.precision),
         logger=loggers,
         callbacks=[Progress(name), Checkpoints(checkpoints, config.checkpoint_every)],
-        plugins=[WholeFiles()],
         log_every_n_steps=1,
         val_check_interval=validate_every,
         check_val_every_n_epoch=None,
@@ -80,6 +96,22 @@ def fit(
         trainer.loggers = []  # the last validation of the training was this one
     (final,) = trainer.validate(module, data, verbose=False)
     return {metric.name: final[metric.name] for metric in metrics.VALIDATION}
+
+
+def _trainer(config: TrainerConfig, **more: Any) -> lightning.Trainer:
+    several = config.ranks > 1 or config.strategy == "ddp"
+    try:
+        return lightning.Trainer(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.num_nodes,
+            strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",  # the bigram table is fixed
+            plugins=[cluster(config), WholeFiles()],
+            use_distributed_sampler=False,
+            **more,
+        )
+    except MisconfigurationException as error:
+        raise UserError(f"trainer.accelerator, trainer.devices: {error}") from None
 
 
 class Progress(lightning.Callback):
@@ -103,7 +135,7 @@ class Progress(lightning.Callback):
     ) -> None:
         assert isinstance(module, DenseModule)
         now, step = time.monotonic(), trainer.global_step
-        per_step = batch.shape[0] * (batch.shape[1] - 1)
+        per_step = trainer.world_size * batch.shape[0] * (batch.shape[1] - 1)
         speed = (step - self.first_step) * per_step / max(now - self.started, 1e-9)
         if module.is_measured(step):
             row = {metrics.TOKENS.name: step * per_step, metrics.THROUGHPUT.name: speed} | module.measured()

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import lightning
 import torch
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -31,6 +31,9 @@ class TrainerConfig(Config):
     `gradient`: "normalise" scales every gradient to root mean square 1, "clip" only those above 1.
     `precision`: "auto" is bfloat16 autocast where the processor computes it natively, float32 elsewhere.
     `start`: "dense" goes on from the weights of the run's existing dense model.
+    `devices` on each of `num_nodes` machines share a step's `batch_size` windows (`training.ranks`).
+    `workers` processes load batches beside each of them, 0: itself; `pin_memory` has an effect with a GPU,
+    `fused` on AdamW.
     """
 
     tokens: PositiveInt
@@ -47,6 +50,36 @@ class TrainerConfig(Config):
     validations: PositiveInt = 4
     checkpoint_every: PositiveInt = 200
     log_every: PositiveInt = 20
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = 1
+    num_nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    fused: bool = True
+    workers: NonNegativeInt = 0
+    pin_memory: bool = True
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _whole_tensors(cls, strategy: object) -> object:
+        if isinstance(strategy, str) and "fsdp" in strategy:
+            raise ValueError(
+                "fsdp cuts tensors into shards, and projection needs a tensor's weights side by side; "
+                "allowed: auto, ddp"
+            )
+        return strategy
+
+    @model_validator(mode="after")
+    def _shares(self) -> "TrainerConfig":
+        if self.batch_size % self.ranks:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of devices · num_nodes, {self.ranks}"
+            )
+        return self
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that train one model together."""
+        return self.devices * self.num_nodes
 
     def steps(self, n_ctx: int) -> int:
         """Number of optimizer steps."""
@@ -121,13 +154,19 @@ class DenseModule(lightning.LightningModule):
 
         def tap(site: Site, layer: int, x: Tensor) -> Tensor:
             if site is Site.MLP_NEURON:
-                silent.append((x == 0).flatten(0, -2).all(0).sum())
+                silent.append((x == 0).flatten(0, -2).all(0))
             return x
 
         loss, terms = self.objective(windows, tap if logged else None)
-        self._require_finite("loss", loss)
+        if self.config.ranks == 1:  # several must fail as one: what one rank finds is in all ranks' gradients
+            self._require_finite("loss", loss)
         if logged:
-            self._measured = {**terms, metrics.DEAD_NEURONS.name: torch.stack(silent).sum()}
+            dead = torch.stack(silent).float()
+            if self.config.ranks > 1:  # a neuron is silent on the batch if it is on every rank's share
+                reduce = self.trainer.strategy.reduce
+                terms = {name: reduce(term, reduce_op="mean") for name, term in terms.items()}
+                dead = reduce(dead, reduce_op="min")
+            self._measured = {**terms, metrics.DEAD_NEURONS.name: dead.sum()}
         return loss
 
     def objective(self, windows: Tensor, tap: Tap | None) -> tuple[Tensor, dict[str, Tensor]]:
@@ -167,7 +206,7 @@ class DenseModule(lightning.LightningModule):
                 "lower trainer.learning_rate; the last checkpoint is kept"
             )
 
-    def validation_step(self, windows: Tensor, index: int) -> None:
+    def validation_step(self, windows: Tensor, index: int) -> None:  # every rank sees all windows
         final: list[Tensor] = []
 
         def tap(site: Site, layer: int, x: Tensor) -> Tensor:
@@ -176,9 +215,12 @@ class DenseModule(lightning.LightningModule):
             return x
 
         loss = self.loss(windows, tap)
-        self.log(metrics.STEP.name, float(self.global_step), on_epoch=True, batch_size=len(windows))
-        self.log(metrics.VALIDATION_LOSS.name, loss, on_epoch=True, batch_size=len(windows))
-        self.log(metrics.KURTOSIS.name, kurtosis(final[0]).mean(), on_epoch=True, batch_size=len(windows))
+        measured: dict[str, float | Tensor] = {
+            metrics.STEP.name: float(self.global_step),
+            metrics.VALIDATION_LOSS.name: loss,
+            metrics.KURTOSIS.name: kurtosis(final[0]).mean(),
+        }
+        self.log_dict(measured, on_epoch=True, batch_size=len(windows), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         config, groups = self.config, self.groups()
@@ -186,7 +228,7 @@ class DenseModule(lightning.LightningModule):
             [{"params": g.parameters, "lr": g.learning_rate, "weight_decay": g.weight_decay} for g in groups],
             betas=config.betas,
             eps=config.eps,
-            fused=True,
+            fused=config.fused,
         )
 
         def factor(group: ParameterGroup, step: int) -> float:
