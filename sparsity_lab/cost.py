@@ -1,0 +1,172 @@
+"""What a run will cost, from its config alone: weights, memory, FLOPs, GPU-hours. Nothing is allocated.
+
+    python -m sparsity_lab.cost experiment=paper [model.d_model=4096 ...]
+
+A multiply-add is two FLOPs. Weight sparsity saves none of them: gradients and Adam's moments stay dense
+(Gao et al. 2025, App. A.2), and so do the products. AdamW, AbsTopK and projection are bound by memory traffic
+and left out of the FLOPs. Of several ranks each holds all weights, gradients and moments: only the batch, so
+the activations, is divided.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+
+from sparsity_lab.base import UserError
+from sparsity_lab.config import RunConfig, from_hydra
+from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.sweeper import folder_of, register_sweeper, register_sweeps
+
+# dense bfloat16 products, 1e12 FLOPs per second, as the maker states them; memory in GiB
+DEVICES = {"A100": (312.0, 80), "H100": (989.0, 80), "H200": (989.0, 141)}
+UTILISATION = 0.3  # of that peak; a guess for widths of 2,000 and heads of 16, not measured
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of training one model. `memory` is one rank's, in bytes by purpose; FLOPs are all ranks'."""
+
+    weights: int
+    matrices: int
+    sparse_weights: int
+    tokens: int
+    steps: int
+    forward_flops_per_token: int
+    train_flops_per_token: int
+    memory: dict[str, int]
+
+    @property
+    def train_flops(self) -> int:
+        """FLOPs of the whole training."""
+        return self.tokens * self.train_flops_per_token
+
+    def gpu_hours(self, tera_flops: float, utilisation: float = UTILISATION) -> float:
+        """Hours of one device with this peak, at this share of it; n devices divide them."""
+        return self.train_flops / (tera_flops * 1e12 * utilisation) / 3600
+
+
+def cost(config: RunConfig) -> Cost:
+    """The cost of the training that `config` asks for.
+
+    Raises:
+        UserError: the size of the model or of the vocabulary is not in the config.
+    """
+    if not isinstance(config.model, ModelConfig):
+        raise UserError(f"model: {config.model.kind}: nothing is trained; allowed: sparse, dense")
+    vocab_size = getattr(config.tokenizer, "vocab_size", None)
+    if vocab_size is None:
+        raise UserError(f"tokenizer: {config.tokenizer.kind}: its vocab_size must be known; allowed: bpe")
+    model, trainer = config.model, config.trainer
+    matrices, sparse, others = count(model, vocab_size)
+    forward, backward = flops_per_token(model, vocab_size)
+    weights, steps = sparse + others, trainer.steps(model.n_ctx)
+    rows = trainer.batch_size // trainer.ranks
+    memory = {
+        "weights": FLOAT * weights,
+        "gradients": FLOAT * weights,
+        "Adam's two moments": 2 * FLOAT * weights,
+        "DDP's buckets": FLOAT * weights if trainer.ranks > 1 else 0,
+        "fixed bigram table": FLOAT * vocab_size**2 if model.bigram == "fixed" else 0,
+        "activations": rows * model.n_ctx * activation_bytes(model, vocab_size),
+    }
+    return Cost(
+        weights=weights,
+        matrices=matrices,
+        sparse_weights=sparse,
+        tokens=steps * trainer.batch_size * model.n_ctx,
+        steps=steps,
+        forward_flops_per_token=forward,
+        train_flops_per_token=forward + backward,
+        memory={purpose: size for purpose, size in memory.items() if size},
+    )
+
+
+def count(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
+    """Numbers of weights: in the matrices that multiply, of those that sparsity applies to, of all others."""
+    d, read, channels = model.d_model, model.d_read, model.width(Site.ATTN_Q)
+    neurons = model.width(Site.MLP_NEURON)
+    layer = 3 * read * channels + channels * d + read * neurons + neurons * d
+    matrices = model.n_layer * layer + d * vocab_size
+    biases = model.n_layer * (3 * channels + d + neurons + d) + vocab_size
+    position_width = {"none": 0, "learned": d, "concatenated": model.d_pos or 0}[model.positions]
+    embeddings = vocab_size * d + model.n_ctx * position_width
+    norms = model.n_layer * 2 * read + d
+    sinks = model.n_layer * model.heads if model.attention_sink else 0
+    bigram = vocab_size**2 if model.bigram == "learned" else 0
+    return matrices, matrices + biases + embeddings, norms + sinks + bigram
+
+
+def flops_per_token(model: ModelConfig, vocab_size: int) -> tuple[int, int]:
+    """FLOPs of the forward and of the backward pass for a token in a full context.
+
+    Attention counts whole squares, of which the causal kernels may skip half: two products forward, five
+    backward, where the scores are computed again.
+    """
+    linear = 2 * count(model, vocab_size)[0]
+    product = 2 * model.n_layer * model.n_ctx * model.width(Site.ATTN_Q)
+    return linear + 2 * product, 2 * linear + 5 * product
+
+
+def activation_bytes(model: ModelConfig, vocab_size: int) -> int:
+    """Bytes that the backward pass needs of the forward pass, for a token, in float32.
+
+    A layer keeps its two norms' inputs and normalised values, what the matrices read (a site that AbsTopK
+    thins also as a byte a channel), GELU's input, and attention's queries, keys, values and mixed values; the
+    head keeps the norm's input, normalised value and output, and the log-probabilities.
+    """
+    d, read, channels = model.d_model, model.d_read, model.width(Site.ATTN_Q)
+    neurons = model.width(Site.MLP_NEURON)
+    numbers = 4 * d + 2 * read + 4 * channels + 2 * neurons + model.heads
+    thinned = model.activation_sites if model.activation_fraction < 1 else ()
+    marks = sum(model.width(site) for site in NODE_SITES if site in thinned)
+    return model.n_layer * (FLOAT * numbers + marks) + FLOAT * (3 * d + vocab_size)
+
+
+def describe(config: RunConfig) -> str:
+    """The cost as a table for people."""
+    found, total = cost(config), sum(cost(config).memory.values())
+    lines = [
+        f"{config.name}: {found.weights:,} weights, {found.sparse_weights:,} of them under weight sparsity",
+        f"{found.tokens:,} tokens in {found.steps:,} steps",
+        f"{found.train_flops_per_token:.3g} FLOPs a token ({found.forward_flops_per_token:.3g} forward), "
+        f"{found.train_flops:.3g} in all; sparsity saves none",
+        "",
+        f"memory of each of {config.trainer.ranks} ranks, float32:",
+        *(
+            f"  {purpose:<20}{size / 2**30:>9.2f} GiB{size / total:>7.0%}"
+            for purpose, size in found.memory.items()
+        ),
+        f"  {'all':<20}{total / 2**30:>9.2f} GiB",
+        "weights, gradients and moments are whole on every rank (DDP); the activations are its share's",
+        "",
+        f"training, at {UTILISATION:.0%} of the peak in bfloat16 (assumed, not measured):",
+        *(
+            f"  {name:<8}{found.gpu_hours(peak):>9.0f} GPU-hours"
+            + ("" if total < memory * 2**30 else f"; does not fit in {memory} GiB: more trainer.devices, "
+               "or a smaller trainer.batch_size")
+            for name, (peak, memory) in DEVICES.items()
+        ),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Run the program; returns its exit status."""
+    register_sweeps()
+    register_sweeper()
+    try:
+        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+            sys.stdout.write(describe(from_hydra(compose("config", list(overrides)))))
+    except (UserError, HydraException) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
