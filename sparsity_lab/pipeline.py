@@ -40,9 +40,10 @@ from sparsity_lab.results.record import (
     write_record,
 )
 from sparsity_lab.results.run_picture import draw_run
+from sparsity_lab.results.sweep_picture import draw_sweep
 from sparsity_lab.results.tracking import track
 from sparsity_lab.stage_inputs import TOKENIZER
-from sparsity_lab.stages import RESULT, VALIDATION, task_circuits, trained_model
+from sparsity_lab.stages import RESULT, VALIDATION, help_train, task_circuits, trained_model
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,13 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
     with locked(folder):
         is_new = not (folder / TIMINGS).exists()  # written last
         return _run(config, overrides, root, folder), is_new
+
+
+def help_run(config: RunConfig) -> None:
+    """Train as one of the processes, but the first, that srun or torchrun started for a run."""
+    prepare_processor(config.threads)
+    root = Path(config.root).absolute()
+    help_train(config, prepare(config.corpus, config.tokenizer, root), root)
 
 
 def _run(config: RunConfig, overrides: list[str], root: Path, folder: Path) -> RunRecord:
@@ -104,9 +112,11 @@ def _run(config: RunConfig, overrides: list[str], root: Path, folder: Path) -> R
         )
         write_record(record, folder)
         finished = time.monotonic()
-        picture = draw_run(record, folder / METRICS_FILE, folder / "run.png")
+        pictures = [draw_run(record, folder / METRICS_FILE, folder / "run.png")]
+        if config.sweep:
+            pictures.append(draw_sweep(folder.parent, config.pruning.target, folder / "sweep.png"))
         circuits = [path for f in circuit_folders.values() for path in f.glob("circuit-*.json")]
-        tracker.log_record(record, model=model_folder, circuits=circuits, plots=[picture])
+        tracker.log_record(record, corpus=tokens, model=model_folder, circuits=circuits, plots=pictures)
     if not known:
         seconds = {
             "prepare": prepared - started,

@@ -6,25 +6,27 @@ Nothing here prompts, waits without limit or writes outside the run's folder.
 
 import csv
 import logging
-import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 import wandb
+from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from sparsity_lab import metrics as names
-from sparsity_lab.base import UserError, write_text
+from sparsity_lab.base import UserError, environment_variables, write_text
 from sparsity_lab.results.connection import choose_mode
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, METRICS_FILE, MetricsLog
-from sparsity_lab.results.record import RECORD, RunRecord, to_frame
+from sparsity_lab.results.record import RECORD, RunRecord, TaskResult, to_frame
 
 log = logging.getLogger(__name__)
 
 INIT_TIMEOUT = 30.0  # seconds to reach the server before the run goes on offline
+ARTIFACT_TIMEOUT = 60  # seconds for the server to take an artifact that the next is made from
 FINISH_TIMEOUT = 120.0  # seconds to send what is left; the rest stays in the run's folder
 
 
@@ -51,37 +53,67 @@ class Tracker:
         self,
         record: RunRecord,
         *,
+        corpus: Path | None = None,
         model: Path | None = None,
         circuits: Iterable[Path] = (),
         plots: Iterable[Path] = (),
     ) -> None:
-        """Mirror a finished run: config, summary, a table of its tasks, its files, model, circuits, plots.
+        """Mirror a finished run: config, summary, its tasks as table and curves, its files, its artifacts.
 
-        `model` is the checkpoint's folder (or file); `circuits` and `plots` are files. A failure of W&B is
-        logged and goes no further.
+        The artifacts are corpus (of the folder of tokens, what says how they were made), model and circuits,
+        each made from the one before; those that runs share are one artifact. `circuits` and `plots` are
+        files. A failure of W&B is logged and goes no further.
         """
         if self._run is None:
             return
         try:
-            self._mirror(record, model, sorted(circuits), sorted(plots))
-        except (wandb.Error, OSError, ValueError) as error:
+            self._mirror(record, sorted(plots))
+            self._lineage(corpus, model, sorted(circuits))
+        except (wandb.Error, WandbApiFailedError, OSError, ValueError) as error:
             log.warning("W&B did not take the results (%s); the run's own record is complete", error)
 
-    def _mirror(self, record: RunRecord, model: Path | None, circuits: list[Path], plots: list[Path]) -> None:
+    def _mirror(self, record: RunRecord, plots: list[Path]) -> None:
         run = self._run
         run.config.update(record.config, allow_val_change=True)
         run.summary.update({**record.metrics, "name": record.name, "config_hash": record.config_hash})
         run.log({"tasks": _table(record)})
         if any(task.evidence for task in record.tasks):
             run.log({"evidence": _evidence_table(record)})
+        if curves := [task for task in record.tasks if task.curve]:
+            run.log({"circuit_sizes": _curves(curves)})
         for plot in plots:
             run.log({f"plots/{plot.stem}": wandb.Image(str(plot))})
         for name in (RECORD, METRICS_FILE):
             if (self.folder / name).exists():
                 run.save(str(self.folder / name), base_path=str(self.folder), policy="now")
-        for kind, paths in (("model", [model] if model else []), ("circuits", circuits)):
-            if paths:
-                run.log_artifact(_artifact(f"{kind}-{run.id}", kind, paths))
+
+    def _lineage(self, corpus: Path | None, model: Path | None, circuits: list[Path]) -> None:
+        origin: dict[str, str] = {}
+        made: list[tuple[str, str, list[Path]]] = []
+        if corpus:
+            made.append(("corpus", corpus.name, sorted(corpus.glob("*.json"))))
+        if model:
+            made.append(("model", model.name, [model]))
+        if circuits:
+            made.append(("circuits", f"circuits-{self._run.id}", circuits))
+        for kind, name, paths in made:
+            artifact = _artifact(name, kind, paths, origin)
+            self._run.log_artifact(artifact)
+            if kind != "circuits" and not self._run.offline:  # offline, the metadata alone tell the origin
+                artifact.wait(ARTIFACT_TIMEOUT)
+                self._run.use_artifact(artifact)
+            origin = origin | {kind: name}
+
+
+def _curves(tasks: Sequence[TaskResult]) -> Any:
+    """Edges against target loss, a line a task."""
+    return wandb.plot.line_series(
+        xs=[[point.target for point in task.curve] for task in tasks],
+        ys=[[point.edges for point in task.curve] for task in tasks],
+        keys=[task.task for task in tasks],
+        title="Edges of the circuit against target loss",
+        xname="target loss (nats)",
+    )
 
 
 def _table(record: RunRecord) -> wandb.Table:
@@ -105,8 +137,8 @@ def _evidence_table(record: RunRecord) -> wandb.Table:
     return wandb.Table(columns=["task", "check", "verdict", "values", "sentence"], data=rows)
 
 
-def _artifact(name: str, kind: str, paths: list[Path]) -> wandb.Artifact:
-    artifact = wandb.Artifact(name, type=kind)
+def _artifact(name: str, kind: str, paths: list[Path], origin: Mapping[str, str]) -> wandb.Artifact:
+    artifact = wandb.Artifact(name, type=kind, metadata={"made from": dict(origin)})
     for path in paths:  # "immutable": refer to the files where they lie instead of copying a checkpoint
         if path.is_dir():
             artifact.add_dir(str(path), policy="immutable")
@@ -148,7 +180,10 @@ def track(
         finally:
             local = Path(run.dir).parent
             offline = bool(run.offline)
+            started = time.monotonic()
             run.finish(exit_code=exit_code)
+            if not offline and time.monotonic() - started >= FINISH_TIMEOUT:
+                log.warning("W&B did not answer in time; to send what it lacks later: wandb sync %s", local)
             if offline:
                 log.info("W&B is offline; to send this run later: wandb sync %s", local)
 
@@ -216,13 +251,5 @@ def _own_place(folder: Path) -> Iterator[None]:
     kinds = ("DATA", "CACHE", "ARTIFACT")
     own = {f"WANDB_{kind}_DIR": str(folder / "wandb" / kind.lower()) for kind in kinds}
     own["WANDB_SILENT"] = "true"
-    before = {key: os.environ.get(key) for key in own}
-    os.environ.update(own)
-    try:
+    with environment_variables(own):
         yield
-    finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
