@@ -87,6 +87,19 @@ def test_values_that_must_be_given_are_asked_for_by_name(group: str, option: str
     assert told(f"{group}={option}").splitlines() == sorted(f"{key}: missing" for key in keys)
 
 
+@pytest.mark.parametrize(
+    ("launcher", "plugin"),
+    [("slurm", "submitit"), ("slurm_gpu", "submitit"), ("ray_cluster", "ray")],
+)
+def test_every_launcher_composes_on_its_plugin(launcher: str, plugin: str) -> None:
+    pytest.importorskip(f"hydra_plugins.hydra_{plugin}_launcher")
+    composed = compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True)
+    assert f"hydra_{plugin}_launcher" in composed.hydra.launcher._target_
+    if plugin == "submitit":
+        assert composed.hydra.launcher.mem_gb
+        assert composed.hydra.launcher.cpus_per_task
+
+
 def test_there_are_sweeps() -> None:
     assert SWEEP_FILES
 

@@ -123,6 +123,7 @@ FREE = (
     "export",
     "examples_stage",
     "config",
+    "cost",
     "bench",
     "plain",
 )
