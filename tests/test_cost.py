@@ -1,8 +1,5 @@
 """The cost that is computed is the cost that is measured, on models small enough to run."""
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,12 +8,11 @@ from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparsity_lab.config import RunConfig, from_hydra
-from sparsity_lab.cost import activation_bytes, cost, count, flops_per_token
+from sparsity_lab.cost import activation_bytes, cost, count, flops_per_token, main
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.sweeper import folder_of
 from sparsity_lab.training.modules import cross_entropy
 
-ROOT = Path(__file__).parents[1]
 VOCABULARY = 96
 BASE: dict[str, Any] = {"n_layer": 3, "d_model": 64, "n_ctx": 32, "d_head": 16, "activation_fraction": 0.25}
 SHAPES: list[dict[str, Any]] = [
@@ -99,15 +95,12 @@ def test_the_papers_scale() -> None:
     assert paper.train_flops == pytest.approx(6 * 403e6 * 35e9, rel=0.1)  # the rule of six FLOPs a weight
 
 
-def test_the_program_tells_and_refuses() -> None:
-    def run(*overrides: str) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "sparsity_lab.cost", *overrides]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-
-    told = run("experiment=paper")
-    assert told.returncode == 0, told.stderr
-    assert "411,2" in told.stdout
-    assert "GPU-hours" in told.stdout
-    wrong = run("tokenizer=tiktoken")
-    assert (wrong.returncode, wrong.stdout) == (1, "")
-    assert wrong.stderr == "error: tokenizer: tiktoken: its vocab_size must be known; allowed: bpe\n"
+def test_the_program_tells_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["experiment=paper"]) == 0
+    told = capsys.readouterr().out
+    assert "411,2" in told
+    assert "GPU-hours" in told
+    assert main(["tokenizer=tiktoken"]) == 1
+    refused = capsys.readouterr()
+    expected = "error: tokenizer: tiktoken: its vocab_size must be known; allowed: bpe\n"
+    assert (refused.out, refused.err) == ("", expected)
