@@ -44,12 +44,14 @@ def test_the_loader_gives_each_steps_batch(tokens_folder: Path) -> None:
         assert torch.equal(batch, module.train_batch(step))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
 def test_workers_change_nothing(tokens_folder: Path) -> None:
     alone = list(data(tokens_folder).train_dataloader())
     several = list(data(tokens_folder, num_workers=2).train_dataloader())
     assert torch.equal(torch.stack(alone), torch.stack(several))
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_resumed_loader_goes_on_where_it_stopped(tokens_folder: Path, num_workers: int) -> None:
     whole = list(data(tokens_folder).train_dataloader())
