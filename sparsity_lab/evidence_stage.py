@@ -7,7 +7,8 @@ prepared only if some folder is still to be made.
 import logging
 import random
 import time
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import get_args
@@ -15,7 +16,7 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from sparsity_lab.base import build, content_hash, derive_seed
+from sparsity_lab.base import content_hash, derive_seed
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.checks.controls import shuffled_weights
 from sparsity_lab.circuits.circuit import load_circuit
@@ -26,9 +27,10 @@ from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.circuits.validation import Surroundings, validate_circuit
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.python_source import PythonSourceConfig
-from sparsity_lab.data.tokenizer import load_tokenizer
+from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.side_by_side import build_all
 from sparsity_lab.stage_inputs import TOKENIZER, task_pairs, validation_windows
 
 log = logging.getLogger(__name__)
@@ -41,38 +43,51 @@ def circuit_evidence(
     config: RunConfig, tokens: Path, model_folder: Path, circuit_folders: dict[str, Path], root: Path
 ) -> dict[str, Path]:
     """The folder of evidence of each task that has a circuit at the main target."""
-    prepared = _Prepared(config, tokens, model_folder)
     name = f"circuit-{config.pruning.target:g}.json"
-    folders = {}
-    for task, circuits in circuit_folders.items():
-        if not (circuits / name).exists():
-            continue
-        about = {
+    circuits = {task: folder / name for task, folder in circuit_folders.items() if (folder / name).exists()}
+    abouts = {
+        task: {
             "stage": "evidence",
             "version": EVIDENCE_VERSION,
-            "circuits": circuits.name,
+            "circuits": path.parent.name,
             "circuit": name,
             "validation": config.validation.model_dump(mode="json"),
         }
-        make = partial(_write_evidence, config, task, circuits / name, prepared)
-        folders[task] = build(root / "evidence" / f"{task}-{content_hash(about)}", about, make)
+        for task, path in circuits.items()
+    }
+    folders = {task: root / "evidence" / f"{task}-{content_hash(about)}" for task, about in abouts.items()}
+
+    def prepare() -> Callable[[str, Path], None]:
+        model = load_model(model_folder)
+        windows = [windows[:, :-1] for windows in validation_windows(config, tokens)]
+        means_n = mean_activations(model, windows)
+        around = surroundings(config, model, windows, load_tokenizer(tokens / TOKENIZER))
+        return partial(_write_evidence, config, circuits, model, means_n, around)
+
+    build_all(folders, abouts, prepare)
     return folders
 
 
-def _write_evidence(config: RunConfig, task: str, path: Path, prepared: "_Prepared", folder: Path) -> None:
-    prepared.surroundings  # noqa: B018  (so that the seconds told are this task's)
+def _write_evidence(
+    config: RunConfig,
+    circuits: Mapping[str, Path],
+    model: Transformer,
+    means_n: Tensor,
+    around: Surroundings,
+    task: str,
+    folder: Path,
+) -> None:
     started = time.monotonic()
     pairs = [task_pairs(config, task, split) for split in get_args(Split)]
-    tokenizer = prepared.surroundings.tokenizer
     evidence = validate_circuit(
-        circuit=load_circuit(path),
-        circuit_file=path.name,
-        model=prepared.model,
-        means_n=prepared.means(prepared.model),
+        circuit=load_circuit(circuits[task]),
+        circuit_file=circuits[task].name,
+        model=model,
+        means_n=means_n,
         task=TASKS[task],
-        data=TaskData(*[encode_pairs(TASKS[task], split, tokenizer) for split in pairs]),
+        data=TaskData(*[encode_pairs(TASKS[task], split, around.tokenizer) for split in pairs]),
         test_pairs=pairs[-1],
-        surroundings=prepared.surroundings,
+        surroundings=around,
         pruning=config.pruning,
         config=config.validation,
     )
@@ -81,38 +96,21 @@ def _write_evidence(config: RunConfig, task: str, path: Path, prepared: "_Prepar
     log.info("%s: evidence on %s: %s (%.0f s)", config.name, task, verdicts, time.monotonic() - started)
 
 
-class _Prepared:
-    """The model and all that does not depend on the task, made at first use."""
-
-    def __init__(self, config: RunConfig, tokens: Path, model_folder: Path) -> None:
-        self.config, self.tokens, self.model_folder = config, tokens, model_folder
-        self._means: dict[int, Tensor] = {}
-
-    @cached_property
-    def model(self) -> Transformer:
-        return load_model(self.model_folder)
-
-    @cached_property
-    def windows(self) -> list[Tensor]:
-        """Validation windows without their last token."""
-        return [windows[:, :-1] for windows in validation_windows(self.config, self.tokens)]
-
-    def means(self, model: Transformer) -> Tensor:
-        """Mean activations over the validation windows, as the circuits' stage takes them."""
-        if id(model) not in self._means:
-            self._means[id(model)] = mean_activations(model, self.windows)
-        return self._means[id(model)]
-
-    @cached_property
-    def surroundings(self) -> Surroundings:
-        validation = self.config.validation
-        shuffled = shuffled_weights(self.model, validation.seed) if validation.controls else None
-        return Surroundings(
-            text_bt=torch.cat(self.windows)[: validation.text_windows],
-            real_lines=real_pieces(validation.seed),
-            tokenizer=load_tokenizer(self.tokens / TOKENIZER),
-            shuffled=None if shuffled is None else (shuffled, self.means(shuffled)),
-        )
+def surroundings(
+    config: RunConfig, model: Transformer, windows: Sequence[Tensor], tokenizer: Tokenizer
+) -> Surroundings:
+    """What the checks of every task need besides its circuit; `windows` of pretraining text."""
+    validation = config.validation
+    shuffled = None
+    if validation.controls:
+        other = shuffled_weights(model, validation.seed)
+        shuffled = (other, mean_activations(other, windows))
+    return Surroundings(
+        text_bt=torch.cat(list(windows))[: validation.text_windows],
+        real_lines=real_pieces(validation.seed),
+        tokenizer=tokenizer,
+        shuffled=shuffled,
+    )
 
 
 def real_pieces(seed: int) -> list[str]:

@@ -1,13 +1,14 @@
 """Stage `examples`: what pages show of a task's circuits, a folder a task, made from the circuits'."""
 
 import logging
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from sparsity_lab.base import build, content_hash
+from sparsity_lab.base import content_hash
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
 from sparsity_lab.circuits.examples import collect_examples
@@ -17,6 +18,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.side_by_side import build_all
 from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
 
 log = logging.getLogger(__name__)
@@ -43,17 +45,16 @@ def task_examples(
         for task in found
     }
     folders = {task: root / "examples" / f"{task}-{content_hash(about[task])}" for task in found}
-    missing = [task for task, folder in folders.items() if not folder.exists()]
-    if not missing:
-        return folders
-    model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
-    windows = [windows_bc[:, :-1] for windows_bc in validation_windows(config, tokens)]
-    means_n = mean_activations(model, windows)
-    text_bt = torch.cat(windows)[: max(1, TEXT_TOKENS // config.model.n_ctx)]
-    for task in missing:
-        make = partial(_write_examples, config, task, model, means_n, found[task], text_bt, tokenizer)
-        build(folders[task], about[task], make)
-    log.info("%s: examples of the circuits of %d tasks", config.name, len(missing))
+
+    def prepare() -> Callable[[str, Path], None]:
+        model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
+        windows = [windows_bc[:, :-1] for windows_bc in validation_windows(config, tokens)]
+        means_n = mean_activations(model, windows)
+        text_bt = torch.cat(windows)[: max(1, TEXT_TOKENS // config.model.n_ctx)]
+        log.info("%s: examples for the pages of %d tasks ...", config.name, len(found))
+        return partial(_write_examples, config, model, means_n, found, text_bt, tokenizer)
+
+    build_all(folders, about, prepare)
     return folders
 
 
@@ -65,13 +66,14 @@ def _circuits(folder: Path) -> list[Circuit]:
 
 def _write_examples(
     config: RunConfig,
-    name: str,
     model: Transformer,
     means_n: Tensor,
-    circuits: list[Circuit],
+    circuits: Mapping[str, list[Circuit]],
     text_bt: Tensor,
     tokenizer: Tokenizer,
+    name: str,
     folder: Path,
 ) -> None:
     test = task_batch(config, name, "test", tokenizer)
-    save_examples(collect_examples(TASKS[name], model, means_n, circuits, test, text_bt, tokenizer), folder)
+    examples = collect_examples(TASKS[name], model, means_n, circuits[name], test, text_bt, tokenizer)
+    save_examples(examples, folder)

@@ -42,6 +42,7 @@ from sparsity_lab.results.record import (
     CurvePoint,
     TaskResult,
 )
+from sparsity_lab.side_by_side import build_all
 from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
 from sparsity_lab.training.bridges import BridgeModule
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
@@ -164,12 +165,8 @@ def weight_counts(model: Transformer) -> dict[str, float]:
 def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:
     """Stage `circuits`, a folder a task: its result and the circuits found."""
     names = tuple(TASKS) if config.tasks.names == "all" else config.tasks.names
-    tokenizer = load_tokenizer(tokens / TOKENIZER)
-    model = load_model(model_folder)
-    means_n = mean_activations(model, [windows[:, :-1] for windows in validation_windows(config, tokens)])
-    folders = {}
-    for name in names:
-        about = {
+    abouts = {
+        name: {
             "stage": "circuits",
             "version": CIRCUITS_VERSION,
             "model": model_folder.name,
@@ -177,18 +174,27 @@ def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Pat
             "tasks": config.tasks.model_dump(mode="json", exclude={"names"}),
             "pruning": config.pruning.model_dump(mode="json"),
         }
-        make = partial(_write_circuits, config, name, tokenizer, model, means_n, model_folder.name)
-        folders[name] = build(root / "circuits" / f"{name}-{content_hash(about)}", about, make)
+        for name in names
+    }
+    folders = {name: root / "circuits" / f"{name}-{content_hash(abouts[name])}" for name in names}
+
+    def prepare() -> Callable[[str, Path], None]:
+        model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
+        windows = [windows[:, :-1] for windows in validation_windows(config, tokens)]
+        means_n = mean_activations(model, windows)
+        return partial(_write_circuits, config, tokenizer, model, means_n, model_folder.name)
+
+    build_all(folders, abouts, prepare)
     return folders
 
 
 def _write_circuits(
     config: RunConfig,
-    name: str,
     tokenizer: Tokenizer,
     model: Transformer,
     means_n: Tensor,
     model_name: str,
+    name: str,
     folder: Path,
 ) -> None:
     started = time.monotonic()

@@ -116,6 +116,7 @@ FREE = (
     "run",
     "pipeline",
     "stage_inputs",
+    "side_by_side",
     "stages",
     "dense_stages",
     "evidence_stage",
