@@ -161,8 +161,8 @@ def make_record(
         for folder in circuit_folders.values()
     )
     tasks = tuple(
-        task.model_copy(update={"evidence": load_evidence(more_stages[name]).checks})
-        if (name := f"evidence/{task.task}") in more_stages
+        task.model_copy(update={"evidence": load_evidence(more_stages[stage]).checks})
+        if (stage := f"evidence/{task.task}") in more_stages
         else task
         for task in tasks
     )
