@@ -90,6 +90,7 @@ def comparable(record: RunRecord) -> str:
 def test_a_run_leaves_a_complete_folder(folder: Path) -> None:
     run = run_folder(folder)
     record = read_record(run)
+    assert record.name == run.name
     for metric in (metrics.VALIDATION_LOSS, metrics.KURTOSIS, metrics.WEIGHTS, metrics.MODEL_NONZEROS):
         assert metric.name in record.metrics
     assert record.metrics[metrics.MODEL_NONZEROS.name] < record.metrics[metrics.WEIGHTS.name]
