@@ -23,7 +23,7 @@ from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
 
 log = logging.getLogger(__name__)
 
-EXAMPLES_VERSION = 1  # raise when the same circuits would give other examples
+EXAMPLES_VERSION = 2  # raise when the same circuits would give other examples
 MAX_NODES = 256  # a larger circuit is not for looking at
 TEXT_TOKENS = 8192  # of pretraining text, about
 

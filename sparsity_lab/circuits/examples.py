@@ -37,7 +37,7 @@ from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
 
 PAIRS = 32  # of the test split: what nodes are recorded on
-DROPPED_PAIRS = 8  # what circuits are run on without each of their nodes
+DROPPED_PAIRS = 4  # what circuits are run on without each of their nodes
 SHOWN_PAIRS = 2  # the shortest of them, token by token
 BEFORE, AFTER = 16, 7  # tokens of an excerpt around its extreme
 EXCERPTS = 3
