@@ -51,7 +51,7 @@ from sparsity_lab.training.modules import DenseModule, SparseModule
 log = logging.getLogger(__name__)
 
 MODEL_VERSION = 2  # raise when the same config would give another model
-CIRCUITS_VERSION = 1  # raise when the same model and config would give other circuits
+CIRCUITS_VERSION = 2  # raise when the same model and config would give other circuits
 ONLY_HOW = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}  # not of the model
 VALIDATION, RESULT = "validation.json", "result.json"
 

@@ -161,11 +161,13 @@
 
   function scores() {
     const circuit = view.circuits[state.index];
-    const cells = (name, s) => [name, nats(s.loss), nats(s.calibrated_loss), percent(s.accuracy)];
+    const raw = circuit.test.calibrated_loss === circuit.test.loss;
+    const cells = (name, s) => [name, nats(s.loss), ...(raw ? [] : [nats(s.calibrated_loss)]), percent(s.accuracy)];
     return card("How well it answers",
-      h("table", {}, h("thead", {}, row("th", ["on held-out pairs", "loss", "calibrated loss", "accuracy"])),
+      h("table", {}, h("thead", {}, row("th", ["on held-out pairs", "loss", ...(raw ? [] : ["calibrated loss"]), "accuracy"])),
         h("tbody", {}, view.unpruned && row("td", cells("the whole model", view.unpruned)), row("td", cells("the circuit alone", circuit.test)))),
-      h("p", { class: "soft" }, "Loss between the two answers; guessing costs 0.693 nats. Calibrated: after a scale and a shift of the circuit's logits, which can hide that it ranks the answers wrongly; accuracy is of the raw logits."));
+      h("p", { class: "soft" }, "Loss between the two answers; guessing costs 0.693 nats." +
+        (raw ? "" : " Calibrated: after a scale and a shift of the circuit's logits, which can hide that it ranks the answers wrongly; accuracy is of the raw logits.")));
   }
 
   const VERDICTS = { for: "speaks for it", against: "speaks against it", mixed: "mixed", not_measured: "not measured" };
@@ -209,7 +211,7 @@
     });
     return card(`All ${plural(own.length, "node")}`, h("table", {}, h("thead", {}, row("th",
       ["node", "cost of ablating it", "edges in", "edges out", ...(seen ? answers.map((a) => `value at the end, ${a} right`) : [])])), h("tbody", {}, rows)),
-    h("p", { class: "soft" }, "Cost of ablating: the rise of the circuit's calibrated loss when the node is frozen at its mean too; on all test pairs for the circuit that was checked (see Evidence), on a few for the others."));
+    h("p", { class: "soft" }, "Cost of ablating: the rise of the circuit's loss (calibrated, if its selection was) when the node is frozen at its mean too; on all test pairs for the circuit that was checked (see Evidence), on a few for the others."));
   }
 
   head();

@@ -6,6 +6,8 @@ from torch.nn.functional import softplus
 
 from sparsity_lab.circuits.circuit import Calibration, Scores
 
+IDENTITY = Calibration(scale=1.0, shift=0.0)
+
 
 def two_way_loss(difference_b: Tensor, label_b: Tensor) -> Tensor:
     """Mean cross-entropy in nats between a pair's two answers.

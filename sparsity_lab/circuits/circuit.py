@@ -29,7 +29,8 @@ class Edge(Config):
 class Scores(Config):
     """How well something answers a task, on one set of pairs. Losses in nats, over the two answers only.
 
-    `calibrated_loss` is measured after the two-way logit has been given the circuit's own scale and shift.
+    `calibrated_loss` is measured after the two-way logit has been given the circuit's own scale and shift,
+    which change nothing where the raw loss was asked for (`pruning.selection: raw`).
     `loss` and `accuracy` are of the raw logits: calibration can hide that a circuit misranks the answers.
     The accuracy is null where a file from elsewhere does not tell it.
     """

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sparsity_lab.base import Config, derive_seed
 from sparsity_lab.circuits.ablation import NodeLayout, ablate
-from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
+from sparsity_lab.circuits.calibration import IDENTITY, calibrate, score, two_way_loss
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Scores
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.gates import gate_nodes
@@ -106,19 +106,19 @@ class Pruner:
         return max(loss, sum(restored) / len(restored)) if restored else loss
 
     def calibration(self, difference_b: Tensor) -> Calibration:
-        """What the selection loss is measured under."""
+        """What losses are measured under: fitted on the selection pairs, or none for a raw selection."""
         if self.selection == "raw":
-            return Calibration(scale=1.0, shift=0.0)
+            return IDENTITY
         return calibrate(difference_b, self.data.select.label_b)
 
     def scores(self, kept_n: Tensor) -> tuple[Calibration, Scores, Scores]:
-        """The calibration fitted on the selection pairs, and the scores on both splits under it."""
+        """The calibration for the selection pairs, and the scores on both splits under it."""
         select_b = self.difference(kept_n, self.data.select)
         return self.scored(select_b, self.difference(kept_n, self.data.test))
 
     def scored(self, select_b: Tensor, test_b: Tensor) -> tuple[Calibration, Scores, Scores]:
-        """The calibration fitted on the selection pairs' two-way logits, and the scores on both splits."""
-        calibration = calibrate(select_b, self.data.select.label_b)
+        """The calibration for the selection pairs' two-way logits, and the scores on both splits under it."""
+        calibration = self.calibration(select_b)
         return (
             calibration,
             score(select_b, self.data.select.label_b, calibration),

@@ -10,7 +10,6 @@ from torch.nn.functional import kl_div, logsigmoid
 
 from sparsity_lab.base import derive_seed
 from sparsity_lab.circuits.ablation import ablate
-from sparsity_lab.circuits.calibration import calibrate, score
 from sparsity_lab.circuits.checks.subject import GUESSING, Subject, activations, count, fraction, nats
 from sparsity_lab.circuits.evidence import Check, Verdict
 from sparsity_lab.circuits.masks import answer_difference
@@ -157,15 +156,13 @@ def matched_nodes(subject: Subject) -> Tensor:
 
 
 def drop_effects(subject: Subject) -> list[float]:
-    """Rise of the calibrated test loss, refitted, when each kept node is frozen too, in their order."""
+    """Rise of the test loss (`Subject.refitted_loss`) when each kept node is frozen too, in their order."""
 
     def loss(kept_n: Tensor) -> float:
         with torch.no_grad():
             tap = ablate(subject.layout, kept_n, subject.means_n)
             difference_b = answer_difference(subject.narrow, subject.test, tap)
-        return score(
-            difference_b, subject.test.label_b, calibrate(difference_b, subject.test.label_b)
-        ).calibrated_loss
+        return subject.refitted_loss(difference_b)
 
     whole = loss(subject.kept_n)
     nodes = subject.kept_n.nonzero().flatten()
@@ -175,8 +172,7 @@ def drop_effects(subject: Subject) -> list[float]:
 def minimality(subject: Subject, effects: list[float]) -> Check:
     """How many kept nodes could go, one at a time, without missing the target on the held-out pairs."""
     verdict: Verdict
-    found = score(subject.circuit_b, subject.test.label_b, calibrate(subject.circuit_b, subject.test.label_b))
-    room = max(subject.circuit.target - found.calibrated_loss, 0.0)
+    room = max(subject.circuit.target - subject.refitted_loss(subject.circuit_b), 0.0)
     spare = sum(effect <= room for effect in effects)
     values = (
         count("nodes", len(effects), "nodes"),

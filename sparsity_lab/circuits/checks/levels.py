@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsity_lab.base import derive_seed
 from sparsity_lab.circuits.ablation import ablate
-from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
+from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.checks.subject import GUESSING, Subject, activations, count, fraction, nats
 from sparsity_lab.circuits.evidence import Check, Verdict
 from sparsity_lab.circuits.masks import PairSampler, answer_difference
@@ -58,7 +58,7 @@ def binarisation(subject: Subject, steps: int, seed: int) -> Check:
     with torch.no_grad():
         found_b = answer_difference(subject.narrow, subject.test, tap(0.0))
     left = subject.scores(found_b).calibrated_loss
-    refitted = score(found_b, subject.test.label_b, calibrate(found_b, subject.test.label_b)).calibrated_loss
+    refitted = subject.refitted_loss(found_b)
     values = (
         nats("calibrated loss", subject.scores(subject.circuit_b).calibrated_loss),
         nats("with two values a node", left),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.ablation import NodeLayout, ablate
-from sparsity_lab.circuits.calibration import score
+from sparsity_lab.circuits.calibration import IDENTITY, calibrate, score
 from sparsity_lab.circuits.circuit import Circuit, Scores
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.evidence import Measured
@@ -58,6 +58,12 @@ class Subject:
     def scores(self, difference_b: Tensor) -> Scores:
         """Scores on the test pairs, under the circuit's own calibration."""
         return score(difference_b, self.test.label_b, self.circuit.calibration)
+
+    def refitted_loss(self, difference_b: Tensor) -> float:
+        """Loss on the test pairs, after a scale and shift fitted to them if the circuit has such at all."""
+        own = self.circuit.calibration
+        calibration = own if own == IDENTITY else calibrate(difference_b, self.test.label_b)
+        return score(difference_b, self.test.label_b, calibration).calibrated_loss
 
     @cached_property
     def unpruned_b(self) -> Tensor:
