@@ -1,9 +1,9 @@
 """A model that computes only with the inputs that may still matter: dropped nodes folded into the biases.
 
 A node that is frozen at its mean contributes a constant to every matrix that reads it, so those columns can
-go. The forward pass stays the transformer's own; only its linear layers are narrower inside. Exact: the
-attention-output matrix keeps its columns, since with a sink a frozen value channel is not constant after
-mixing.
+go. A sublayer that writes nothing but constants goes as a whole, and taps do not see it. The forward pass
+stays the transformer's own; only its linear layers are narrower inside. Exact: the attention-output matrix
+keeps its columns, since with a sink a frozen value channel is not constant after mixing.
 """
 
 import copy
@@ -19,6 +19,7 @@ from sparsity_lab.model.sparse_product import FrozenLinear
 from sparsity_lab.model.transformer import Transformer
 
 M = TypeVar("M", bound=nn.Module)
+_WRITES = {"attention": Site.ATTN_OUT, "mlp": Site.MLP_OUT}
 _READS = {
     "attention.q": Site.ATTN_IN,
     "attention.k": Site.ATTN_IN,
@@ -50,6 +51,17 @@ class KeptInputs(nn.Module):
         return F.linear(x, self.weight_oi, self.bias_o) if self.sparse is None else self.sparse(x)
 
 
+class Constant(nn.Module):
+    """A sublayer of which all that it writes is frozen."""
+
+    def __init__(self, value_d: Tensor) -> None:
+        super().__init__()
+        self.value_d = value_d
+
+    def forward(self, *ignored: object) -> Tensor:
+        return self.value_d
+
+
 def mostly_zero(weight_oi: Tensor) -> bool:
     """Whether a product with `weight_oi` is faster by its nonzeros alone."""
     if weight_oi.device.type != "cpu" or weight_oi.dtype != torch.float32:
@@ -64,10 +76,19 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer
     Weights that are mostly zero are multiplied by their nonzeros alone.
     """
     layout = NodeLayout(model.config)
+    live = {
+        (layer, name): bool(live_n[layout.slices[site, layer]].any())
+        for layer in range(model.config.n_layer)
+        for name, site in _WRITES.items()
+    }
+    if not any(live.values()):
+        live = dict.fromkeys(live, True)  # or nothing would depend on any gate
     blocks = []
     for layer, block in enumerate(model.blocks):
         sublayers = {name: _with(block.get_submodule(name)) for name in ("attention", "mlp")}
         for reader, site in _READS.items():
+            if not live[layer, reader.split(".")[0]]:
+                continue
             linear = block.get_submodule(reader)
             assert isinstance(linear, nn.Linear)
             live_i, value_i = (
@@ -82,7 +103,12 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer
             sublayer, name = reader.split(".")
             narrow = KeptInputs(linear, live_i, value_i)
             sublayers[sublayer] = _with(sublayers[sublayer], **{name: narrow})
-        blocks.append(_with(block, **sublayers))
+        constant = {
+            name: Constant(values_n[layout.slices[site, layer]])
+            for name, site in _WRITES.items()
+            if not live[layer, name]
+        }
+        blocks.append(_with(block, **sublayers | constant))
     return _with(model, blocks=nn.ModuleList(blocks))
 
 

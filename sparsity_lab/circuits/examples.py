@@ -124,8 +124,8 @@ def _in_circuit(
     narrow = compact(model, kept_n, means_n)
     frozen = ablate(layout, kept_n, means_n)
     on_batch, on_shown = _Recording(layout, kept_n, frozen), _Recording(layout, kept_n, frozen)
-    narrow(batch.tokens_bt, on_batch.tap)
-    logits_b2 = _answer_logits(narrow, shown, on_shown.tap)
+    model(batch.tokens_bt, on_batch.tap)
+    logits_b2 = _answer_logits(model, shown, on_shown.tap)
     ends_bn = on_batch.values_btn[torch.arange(len(batch.last_b)), batch.last_b]
     at_end = [ends_bn[batch.label_b == label].mean(0).tolist() for label in (0, 1)]
     values_btn = on_shown.values_btn

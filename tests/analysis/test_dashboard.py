@@ -10,8 +10,10 @@ from analysis.dashboard import CURVES, main, workspace
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError
 from sparsity_lab.config import from_hydra
-from sparsity_lab.sweeper import folder_of
+from sparsity_lab.sweeper import folder_of, register_sweeper, register_sweeps
 
+register_sweeps()
+register_sweeper()
 AGENTS = sorted((folder_of("sweeps") / "wandb").glob("*.yaml"))
 
 

@@ -129,7 +129,8 @@ def test_a_circuit_that_only_works_under_exact_mean_ablation_is_named() -> None:
     """Its answer is so faint that only a huge scale makes one of it, and any change of the rest drowns it."""
     faint = copy.deepcopy(MODEL)
     faint.blocks[0].get_parameter("attention.out.weight")[1, 0] = 1e-4
-    circuit = make_circuit(make_pruner(faint, MEANS, DATA, CONFIG), RIGHT, "question", "faint", 0.15, {})
+    calibrated = CONFIG.model_copy(update={"selection": "calibrated"})
+    circuit = make_circuit(make_pruner(faint, MEANS, DATA, calibrated), RIGHT, "question", "faint", 0.15, {})
     assert circuit.test.calibrated_loss < 0.1
     check = robustness(Subject(faint, MEANS, circuit, DATA.train, DATA.test, random_tokens(16, 8)), 0, 2)
     assert check.verdict == "against"

@@ -82,3 +82,20 @@ def test_the_model_does_become_narrower_and_the_original_does_not() -> None:
     assert narrow.blocks[1].mlp.up is model.blocks[1].mlp.up
     assert model.blocks[1].mlp.down.weight.shape == (16, 24)
     assert narrow.blocks[0].mlp.down is model.blocks[0].mlp.down
+
+
+def test_a_sublayer_that_writes_only_constants_is_gone_and_one_always_stays() -> None:
+    model: Any = small_model()
+    layout, tokens_bt = NodeLayout(model.config), random_tokens(4, 9)
+    means_n = mean_activations(model, [random_tokens(9, 9, seed=1)])
+    live_n = torch.zeros(layout.size, dtype=torch.bool)
+    for site in (Site.ATTN_IN, Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V, Site.ATTN_OUT):
+        live_n[layout.slices[site, 0]] = True
+    live_n[layout.slices[Site.MLP_NEURON, 1]] = True  # without effect: what this MLP writes is frozen
+    narrow: Any = compact(model, live_n, means_n)
+    kinds = [type(sublayer).__name__ for b in narrow.blocks for sublayer in (b.attention, b.mlp)]
+    assert kinds == ["Attention", "Constant", "Constant", "Constant"]
+    tap = ablate(layout, live_n, means_n)
+    torch.testing.assert_close(narrow(tokens_bt, tap), model(tokens_bt, tap), rtol=1e-4, atol=1e-4)
+    nothing: Any = compact(model, torch.zeros_like(live_n), means_n)
+    assert not any(type(m).__name__ == "Constant" for m in nothing.modules())

@@ -71,7 +71,7 @@ def pattern_similarity(subject: Subject) -> float | None:
     real_bt = torch.arange(tokens_bt.shape[1]) <= last_b[:, None]
     both = [
         activations(subject.model, tokens_bt),
-        activations(subject.narrow, tokens_bt, ablate(layout, subject.kept_n, subject.means_n)),
+        activations(subject.model, tokens_bt, ablate(layout, subject.kept_n, subject.means_n)),
     ]
     alike = []
     for layer, block in enumerate(subject.model.blocks):
