@@ -42,7 +42,7 @@ class Tab:
 
     def __init__(self, browser: Any, path: Path, scheme: str = "light") -> None:
         self.page = browser.new_page(viewport={"width": 1400, "height": 900}, color_scheme=scheme)
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)
         self.wrong: list[str] = []
         self.page.on("console", lambda message: self.wrong.append(message.text))
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
