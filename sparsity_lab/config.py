@@ -24,17 +24,18 @@ from sparsity_lab.training.modules import SparsityConfig, TrainerConfig
 
 
 class DenseConfig(Config):
-    """An existing dense model: a model's `folder`, or the shape and the training of one made here first."""
+    """An existing dense model: a run's model `folder`, a model from elsewhere, or one to train here first."""
 
     folder: str | None = None
-    model: ModelConfig | None = None
+    model: Annotated[ModelConfig | ExistingConfig, Field(discriminator="kind")] | None = None
     trainer: TrainerConfig | None = None
 
     @model_validator(mode="after")
     def _one_way(self) -> "DenseConfig":
-        made = self.model is not None and self.trainer is not None
-        if (self.folder is None) != made or (self.model is None) != (self.trainer is None):
-            raise ValueError("give either folder, or model and trainer")
+        if (self.folder is None) == (self.model is None):
+            raise ValueError("give either folder or model")
+        if isinstance(self.model, ModelConfig) != (self.trainer is not None):
+            raise ValueError("give trainer with a model that is to be trained, and with no other")
         return self
 
 

@@ -45,11 +45,11 @@ def fingerprint(folder: Path) -> str:
 
 
 def dense_config(config: RunConfig) -> RunConfig:
-    """The run that trains the existing dense model: this one, with its shape, its training, and no more."""
+    """The run that trains or reads the existing dense model: this one, with its shape and its training."""
     assert config.dense is not None
     changes: dict[str, Any] = {
         "model": config.dense.model,
-        "trainer": config.dense.trainer,
+        "trainer": config.dense.trainer or config.trainer.model_copy(update={"start": "scratch"}),
         "sparsity": config.sparsity.model_copy(
             update={"kind": "dense", "nonzeros": None, "kept_fraction": None}
         ),

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -29,6 +30,7 @@ from sparsity_lab.evidence_stage import circuit_evidence
 from sparsity_lab.examples_stage import task_examples
 from sparsity_lab.existing_stage import existing_model
 from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.machine import prepare_processor
 from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
@@ -133,17 +135,25 @@ def existing_dense(config: RunConfig, tokens: Path, root: Path) -> Path | None:
     """The folder of the existing dense model, if the run has one; trained first if it is to be trained here.
 
     Raises:
-        UserError: the given folder holds no model, or one of another vocabulary.
+        UserError: the given model can't be read, or has another vocabulary.
     """
     if config.dense is None:
         return None
-    if config.dense.folder is None:
-        return trained_model(dense_config(config), tokens, root, lambda folder: [MetricsLog(folder)])[0]
-    folder = Path(config.dense.folder).absolute()
+    if isinstance(config.dense.model, ModelConfig):
+        return trained_model(dense_config(config), tokens, root, _own_log)[0]
+    if isinstance(config.dense.model, ExistingConfig):
+        key, folder = "dense.model.path", existing_model(dense_config(config), tokens, root, _own_log)[0]
+    else:
+        assert config.dense.folder is not None
+        key, folder = "dense.folder", Path(config.dense.folder).absolute()
     theirs, ours = load_model(folder).vocab_size, load_tokenizer(tokens / TOKENIZER).vocab_size
     if theirs != ours:
-        raise UserError(f"dense.folder: {folder}: a vocabulary of {theirs}; the tokenizer has {ours}")
+        raise UserError(f"{key}: {folder}: a vocabulary of {theirs}; the tokenizer has {ours}")
     return folder
+
+
+def _own_log(folder: Path) -> list[Any]:
+    return [MetricsLog(folder)]
 
 
 def make_record(

@@ -28,6 +28,8 @@ NEEDED = {
     ("experiment", "gpt2"): ["model.path=somewhere"],
     ("sparsity", "dense"): ["model=dense"],
     ("dense", "folder"): ["dense.folder=models/some"],
+    ("dense", "gpt2"): ["dense.model.path=somewhere"],
+    ("dense", "released"): ["dense.model.path=somewhere"],
     ("bridge", "default"): ["dense=trained"],
     ("steering", "default"): ["dense=trained", "bridge=default"],
 }

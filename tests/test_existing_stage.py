@@ -57,6 +57,21 @@ def released(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
+def test_the_program_bridges_to_a_released_model(released: Path, tmp_path: Path) -> None:
+    own = ["dense=released", "dense.model.path=csp", "dense.model.n_ctx=32", "tokenizer=folder"]
+    sparse = ["model.n_layer=1", "model.d_model=32", "sparsity.nonzeros=20000", "bridge=default"]
+    quick = ["tokenizer.path=csp", "trainer.tokens=4096", "validation=none", "root=out"]
+    command = [sys.executable, "-m", "sparsity_lab.run", *own, *sparse, *quick, *SMALL]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "out" / "single").glob("bridged-*")
+    assert read_record(folder).metrics[metrics.DENSE_LOSS.name] > 1
+    theirs, ours = read_released(released).state_dict(), load_model(folder / "dense").state_dict()
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+
+
 def test_the_program_prunes_tasks_on_a_released_folder(released: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sparsity_lab.run", "experiment=released", "model.path=csp", "root=out"]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
