@@ -81,7 +81,7 @@ def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
     for part in loc:
         kinds = {
             kind: member
-            for member in get_args(cls)
+            for member in _members(cls)
             if "kind" in getattr(member, "model_fields", {})
             for kind in get_args(member.model_fields["kind"].annotation)
         }
@@ -89,10 +89,16 @@ def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
             cls = kinds[part]
             continue
         path.append(part)
-        holder = cls
-        field = getattr(cls, "model_fields", {}).get(part)
+        holder = next((one for one in (cls, *_members(cls)) if hasattr(one, "model_fields")), cls)
+        field = getattr(holder, "model_fields", {}).get(part)
         cls = field.annotation if field else None
     return path, holder
+
+
+def _members(cls: Any) -> list[Any]:
+    """The classes of a union, of one inside Annotated or Optional too."""
+    parts = get_args(cls)
+    return [member for part in parts for member in _members(part) or [part]]
 
 
 def content_hash(*parts: Any) -> str:

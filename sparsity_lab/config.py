@@ -27,7 +27,7 @@ class DenseConfig(Config):
     """An existing dense model: a run's model `folder`, a model from elsewhere, or one to train here first."""
 
     folder: str | None = None
-    model: Annotated[ModelConfig | ExistingConfig, Field(discriminator="kind")] | None = None
+    model: Annotated[ModelConfig | ExistingConfig | None, Field(discriminator="kind")] = None
     trainer: TrainerConfig | None = None
 
     @model_validator(mode="after")

@@ -152,7 +152,7 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
             r"^config: trainer.start dense needs an existing dense model: dense=trained",
         ),
         (["steering=default"], r"^config: steering needs a bridge: bridge=default$"),
-        (["dense=trained", "dense.folder=x"], r"^dense: give either folder, or model and trainer$"),
+        (["dense=trained", "dense.folder=x"], r"^dense: give either folder or model$"),
         (["dense=trained", "dense.model.d_model=20"], r"^dense.model: d_model 20 must be a multiple of"),
         (["seed=-1"], r"^seed: -1: input should be greater than or equal to 0"),
         (["corpus.kind=tinypithon"], r"^corpus: .*tinypithon.*'tinypython'"),
