@@ -88,6 +88,9 @@ class GridsSweeper(Sweeper):
                 return
             except BrokenExecutor as error:
                 log.warning("a worker was killed (%s); going on", str(error).splitlines()[0])
+            except RuntimeError as error:
+                wait_for_others(self.launcher, error)
+                return
             first += len(points)
             states = {overrides: state for state, _, overrides in points_of(folder)}
             suspects = [point for point in points if states[tuple(point)] == "interrupted"]
@@ -101,6 +104,24 @@ class GridsSweeper(Sweeper):
                     log.error("failed: %s\n%s", " ".join(suspect), killed)
                 first += 1
             points = [point for point in points if states[tuple(point)] == "remaining"]
+
+
+def wait_for_others(launcher: Any, error: RuntimeError) -> None:
+    """Submitit gives up at the first job that was killed: wait for the others of its array all the same.
+
+    Raises:
+        RuntimeError: it isn't that: `error`.
+    """
+    if type(launcher).__name__ != "SlurmLauncher" or type(error).__name__ != "UncompletedJobError":
+        raise error
+    from submitit import SlurmJob
+    from submitit.core.utils import JobPaths
+
+    log.warning("a job was killed (%s); waiting for the others", str(error).splitlines()[0])
+    folder = launcher.params["submitit_folder"]
+    jobs = [path.name for path in JobPaths.get_first_id_independent_folder(folder).glob("*_*/")]
+    for job in jobs:
+        SlurmJob(folder, job).wait()
 
 
 @dataclass

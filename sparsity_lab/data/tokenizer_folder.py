@@ -9,7 +9,6 @@
 The first that is there is read.
 """
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -100,10 +99,7 @@ def from_merges(
 
 
 def _read_encoder(path: Path) -> dict[str, int]:
-    try:
-        encoder = json.loads(read_bytes(path))
-    except ValueError as error:
-        raise UserError(f"{path}: not readable as JSON ({error})") from None
+    encoder = read_json(path)
     if not isinstance(encoder, dict) or not all(type(id) is int for id in encoder.values()):
         raise UserError(f"{path}: must be one JSON object of token: id")
     return encoder

@@ -34,6 +34,7 @@ from sparsity_lab.stopping import Interrupted
 from sparsity_lab.training.modules import TrainerConfig
 
 JOIN_SECONDS = 60.0  # rank 0 is done: the others have nothing left but to leave
+LEAVE_SECONDS = 20.0  # rank 0 failed: if because another did, that one is on its way out
 
 
 def cluster(config: TrainerConfig) -> ClusterEnvironment:
@@ -87,8 +88,8 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
             yield
         for process in others:
             process.join(JOIN_SECONDS)
-    except RuntimeError as error:  # as when the connection to a rank breaks, which may be on its way out
-        wait([process.sentinel for process in others], timeout=JOIN_SECONDS / 10)
+    except RuntimeError as error:  # as when the connection to a rank breaks
+        wait([process.sentinel for process in others], timeout=LEAVE_SECONDS)
         _tell_failed(others, error)
         raise
     finally:

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, for the length of a test: Debian's packages, its own folder, no systemd.
+"""A real Slurm of one node, for the length of a test: in a folder of its own, without systemd.
 
 It has the partitions `main` and `high`, whose jobs preempt those of `main`: they are told by a signal and
 have ten seconds. There is no accounting; a stand-in `sacct` answers submitit from the controller instead.
@@ -7,16 +7,17 @@ have ten seconds. There is no accounting; a stand-in `sacct` answers submitit fr
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PACKAGES = ("slurmctld", "slurmd", "slurm-client", "slurm-wlm-basic-plugins", "munge")
-SACCT = """#!{python}
+PACKAGES = "slurmctld slurmd slurm-client slurm-wlm-basic-plugins munge"
+SACCT = """
 import re, subprocess, sys
 print("JobID|State|NodeList")
 for job in [value for flag, value in zip(sys.argv, sys.argv[1:]) if flag == "-j"]:
@@ -29,33 +30,18 @@ for job in [value for flag, value in zip(sys.argv, sys.argv[1:]) if flag == "-j"
 """
 
 
-class Unavailable(Exception):
-    """Slurm can't be had here, and why."""
-
-
-def install() -> None:
-    """Install Slurm if it isn't there.
-
-    Raises:
-        Unavailable: not root, not Debian, or the packages cannot be fetched.
-    """
+def why_not() -> str:
+    """Why Slurm can't be had here, empty if it can."""
     if os.geteuid() != 0:
-        raise Unavailable("Slurm's daemons are started by root alone")
-    if shutil.which("slurmctld") and shutil.which("slurmd") and shutil.which("munged"):
-        return
-    if shutil.which("apt-get") is None:
-        raise Unavailable("no apt-get, and no Slurm installed")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(["apt-get", *command], env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise Unavailable(f"apt-get {command[0]}: {done.stderr.strip().splitlines()[-1]}")
+        return "Slurm's daemons are started by root alone"
+    if not all(shutil.which(program) for program in ("slurmctld", "slurmd", "sbatch", "munged")):
+        return f"no Slurm on this machine (Debian: apt-get install {PACKAGES})"
+    return ""
 
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
     """Run Slurm in `folder`; gives the environment of its clients."""
-    install()
     host = socket.gethostname().split(".")[0]
     conf, programs = folder / "slurm.conf", folder / "bin"
     programs.mkdir(parents=True)
@@ -63,7 +49,7 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     (folder / "state").mkdir()
     conf.write_text(_conf(folder, host))
     sacct = programs / "sacct"
-    sacct.write_text(SACCT.format(python=sys.executable))
+    sacct.write_text(f"#!{sys.executable}{SACCT}")
     sacct.chmod(0o755)
     environment = os.environ | {"SLURM_CONF": str(conf), "PATH": f"{programs}:{os.environ['PATH']}"}
     pids = [folder / f"{name}.pid" for name in ("slurmd", "slurmctld")]
@@ -75,17 +61,26 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
         wait_for(lambda: "idle" in _said(environment, "sinfo", "-h", "-o", "%t"), 30, "an idle node")
         yield environment
     finally:
+        _said(environment, "scancel", "--signal=KILL", "--full", "--user=root")
+        _said(environment, "scancel", "--user=root")
+        wait_for(lambda: not _said(environment, "squeue", "-h"), 30, "the end of all jobs")
         for pid in pids:
             _stop(pid)
 
 
-def wait_for(condition: "object", seconds: float, what: str) -> None:
+def process_of(environment: dict[str, str], job: str) -> int:
+    """The process that srun started for a job of one task."""
+    rows = [row.split() for row in _said(environment, "scontrol", "listpids", job).splitlines()]
+    (found,) = (int(row[0]) for row in rows if row[2:4] == ["0", "0"])
+    return found
+
+
+def wait_for(condition: Callable[[], object], seconds: float, what: str) -> None:
     """Wait until `condition()` is true.
 
     Raises:
         TimeoutError: it isn't within `seconds`.
     """
-    assert callable(condition)
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -154,5 +149,6 @@ def _alive(pid_file: Path) -> bool:
 
 def _stop(pid_file: Path) -> None:
     if _alive(pid_file):
-        os.kill(int(pid_file.read_text()), 15)
-        wait_for(lambda: not _alive(pid_file), 15, f"the end of {pid_file.stem}")
+        process = Path(f"/proc/{pid_file.read_text().strip()}")
+        os.kill(int(process.name), signal.SIGTERM)
+        wait_for(lambda: not process.exists(), 15, f"the end of {pid_file.stem}")

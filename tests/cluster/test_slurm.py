@@ -1,12 +1,14 @@
 """A sweep of four points on a real Slurm: one ends, one is preempted, one is killed, one fails."""
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from one_node import Unavailable, slurm, wait_for
+from one_node import process_of, slurm, wait_for, why_not
 
 from sparsity_lab.results.record import RunRecord, read_all
 
@@ -21,10 +23,10 @@ POINT = [
     "model.n_layer=1",
     "model.d_model=32",
     "model.n_ctx=64",
-    "sparsity.nonzeros=20000",
     "trainer.batch_size=8",
     "trainer.validation_windows=16",
     "trainer.precision=float32",
+    "trainer.log_every=10",
     "trainer.checkpoint_every=1000000",  # so that what is resumed from was saved at the signal
     "tasks.names=[bracket_brace]",
     "tasks.n_train_pairs=16",
@@ -32,7 +34,15 @@ POINT = [
     "tasks.n_test_pairs=8",
     "pruning.masks.steps=2",
 ]
-SHORT, LONG = 5_000, 400_000
+SHORT, LONG = "trainer.tokens:5000", "trainer.tokens:150000"
+POINTS = {  # by their number of nonzero weights, which their folders are named after
+    19000: SHORT,
+    20000: LONG,  # preempted
+    21000: LONG,  # killed
+    22000: f"{SHORT},trainer.learning_rate:1e38",  # diverges
+}
+GRIDS = ",".join(f"{{sparsity.nonzeros:{nonzeros},{values}}}" for nonzeros, values in POINTS.items())
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 ON_SLURM = [
     "hydra/launcher=slurm",
     "hydra.launcher.cpus_per_task=1",
@@ -58,10 +68,19 @@ def comparable(record: RunRecord) -> RunRecord:
     return record.model_copy(update=gone | {"git_commit": None, "git_dirty": None})
 
 
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        yield environment
+
+
 @pytest.mark.slow
-def test_four_jobs_of_which_one_is_preempted_one_killed_and_one_fails(tmp_path: Path) -> None:
+@pytest.mark.skipif(bool(why_not()), reason=why_not())
+def test_four_jobs_of_which_one_is_preempted_one_killed_and_one_fails(
+    cluster: dict[str, str], tmp_path: Path
+) -> None:
     def ask(*command: str) -> str:
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+        return subprocess.run(command, env=cluster, capture_output=True, text=True, check=True).stdout
 
     def state(index: int) -> str:
         told = ask("scontrol", "-o", "show", "job", f"{array}_{index}")
@@ -71,57 +90,58 @@ def test_four_jobs_of_which_one_is_preempted_one_killed_and_one_fails(tmp_path: 
         logs = tmp_path.glob(f"sweep/runs/logs/*/.submitit/{array}_{index}/*_log.*")
         return "".join(path.read_text() for path in sorted(logs))
 
-    try:
-        with slurm(tmp_path / "slurm") as environment:
-            first = program(tmp_path / "corpus", environment, f"trainer.tokens={SHORT}", "root=../sweep/runs")
-            told, _ = first.communicate()
-            assert first.returncode == 0, told
+    def signal_in_training(nonzeros: int, number: int) -> None:
+        """Send a signal to a job once its training has come some way."""
+        logs = f"sweep/runs/models/.*-n{nonzeros}-*.partial/metrics.csv"
+        wait_for(
+            lambda: any(len(path.read_text().splitlines()) > 2 for path in tmp_path.glob(logs)),
+            120,
+            f"the training of {nonzeros}",
+        )
+        index = list(POINTS).index(nonzeros)
+        os.kill(
+            process_of(cluster, ask("squeue", "-h", "-o", "%A", "-j", f"{array}_{index}").strip()), number
+        )
 
-            # in the array: 0 ends by itself, 1 is preempted, 2 is killed, 3 has a learning rate that diverges
-            points = (
-                f"[{{seed:1,trainer.tokens:{SHORT}}},{{trainer.tokens:{LONG}}},"
-                f"{{trainer.tokens:{LONG + 512}}},{{trainer.learning_rate:1e38,trainer.tokens:{SHORT}}}]"
-            )
-            sweep = [f"hydra.sweeper.grids={points}", "sweep=slurm", *ON_SLURM, "-m"]
-            running = program(tmp_path / "sweep", environment, *sweep)
-            wait_for(lambda: ask("squeue", "-h", "-o", "%A") or running.poll(), 60, "the array")
-            assert running.poll() is None, running.communicate()[0]
-            array = ask("squeue", "-h", "-o", "%F").split()[0]
+    preempted, killed, failing = 1, 2, 3
+    corpus = program(tmp_path / "sweep", cluster, "sparsity.nonzeros=18000", "trainer.tokens=5000")
+    told, _ = corpus.communicate()
+    assert corpus.returncode == 0, told
 
-            wait_for(lambda: "step " in said(2), 90, "the training of job 2")
-            ask("scancel", "--signal=KILL", f"{array}_2")
-            for index, end in ((0, "COMPLETED"), (2, "FAILED"), (3, "FAILED")):
-                wait_for(
-                    lambda i=index: state(i) not in ("RUNNING", "PENDING"), 90, f"the end of job {index}"
-                )
-                assert state(index) == end, said(index)
-            assert "lower trainer.learning_rate" in said(3)
+    sweep = [f"hydra.sweeper.grids=[{GRIDS}]", *ON_SLURM, "-m"]
+    running = program(tmp_path / "sweep", cluster, *sweep)
+    wait_for(lambda: ask("squeue", "-h", "-o", "%F") or running.poll(), 60, "the array")
+    assert running.poll() is None, running.communicate()[0]
+    array = ask("squeue", "-h", "-o", "%F").split()[0]
 
-            wait_for(lambda: "step " in said(1), 90, "the training of job 1")
-            assert state(1) == "RUNNING", "it was over before it could be preempted"
-            ask("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
-            wait_for(lambda: state(1) == "PENDING", 30, "preemption")
-            ask("scontrol", "update", f"jobid={array}_1", "StartTime=now")
-            told, _ = running.communicate(timeout=180)
-            assert running.returncode != 0  # of two failed jobs
-            assert state(1) == "COMPLETED", said(1)
-            assert "saved at step" in said(1)
+    signal_in_training(20000, signal.SIGSTOP)  # so that it isn't over before the others are
+    signal_in_training(21000, signal.SIGKILL)
+    for index in (0, killed, failing):
+        wait_for(lambda i=index: state(i) in OVER, 120, f"the end of job {index}")
+    assert state(killed) == "FAILED", said(killed)
+    assert "lower trainer.learning_rate" in said(failing)
 
-            again = program(
-                tmp_path / "sweep", environment, *sweep
-            )  # the killed one is resumed, the rest is there
-            told, _ = again.communicate(timeout=180)
-            assert again.returncode != 0
-    except Unavailable as error:
-        pytest.skip(f"no Slurm: {error}")
+    ask("sbatch", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "sleep 1")
+    wait_for(lambda: state(preempted) == "PENDING", 30, "preemption")
+    ask("scontrol", "update", f"jobid={array}_{preempted}", "StartTime=now")
+    told, _ = running.communicate(timeout=180)
+    assert running.returncode == 1, told  # of one that was killed and one that failed
+    assert "Traceback" not in told
+    assert "4 points: 2 finished, 1 failed, 1 interrupted" in told
+    assert "saved at step" in said(preempted)
+
+    again = program(tmp_path / "sweep", cluster, *sweep)  # the killed one goes on
+    told, _ = again.communicate(timeout=180)
+    assert again.returncode == 1, told
+    assert "4 points: 1 finished, 2 reused, 1 failed" in told
 
     records = {
-        (record.config["seed"], record.config["trainer"]["tokens"]): record
-        for _, record in read_all(tmp_path / "sweep" / "runs" / "slurm")
+        record.config["sparsity"]["nonzeros"]: record
+        for _, record in read_all(tmp_path / "sweep" / "runs" / "single")
     }
-    assert set(records) == {(1, SHORT), (0, LONG), (0, LONG + 512)}
-    alone = program(tmp_path / "alone", dict(os.environ), f"trainer.tokens={LONG}")
+    assert set(records) == {18000, 19000, 20000, 21000}
+    alone = program(tmp_path / "alone", dict(os.environ), "sparsity.nonzeros=20000", "trainer.tokens=150000")
     told, _ = alone.communicate()
     assert alone.returncode == 0, told
     ((_, expected),) = read_all(tmp_path / "alone" / "runs" / "single")
-    assert comparable(records[0, LONG]) == comparable(expected)
+    assert comparable(records[20000]) == comparable(expected)
