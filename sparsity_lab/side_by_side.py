@@ -72,7 +72,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     except BaseException:
         for process in multiprocessing.active_children():
-            process.terminate()
+            process.kill()  # it heeds no other signal; what it had half-built is nobody's
         raise
     finally:
         pool.shutdown(cancel_futures=True)

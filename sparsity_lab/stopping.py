@@ -85,9 +85,9 @@ def follow_parent() -> None:
 
 
 def serve() -> None:
-    """In a worker of a pool: signals are its parent's to act on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """In a worker of a pool: signals, which a cluster sends to all of a job, are its parent's to act on."""
+    for number in (*SIGNALS, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)
     _State.parent = None
     follow_parent()
 
