@@ -89,7 +89,10 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
         for process in others:
             process.join(JOIN_SECONDS)
     except RuntimeError as error:  # as when the connection to a rank breaks
-        wait([process.sentinel for process in others], timeout=LEAVE_SECONDS)
+        gone = wait([process.sentinel for process in others], timeout=LEAVE_SECONDS)
+        for process in others:
+            if process.sentinel in gone:
+                process.join()  # its files are closed; a moment later it has its exit status
         _tell_failed(others, error)
         raise
     finally:
