@@ -15,6 +15,7 @@ from sparsity_lab.results.record import RunRecord, read_all
 ROOT = Path(__file__).parents[2]
 POINT = [
     "experiment=smoke",
+    "validation=none",
     "logger=csv",
     "threads=1",
     "corpus.megabytes=1",

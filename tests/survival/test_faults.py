@@ -18,9 +18,9 @@ SECRETS = {
     "HF_TOKEN": "hf_plantedPlantedPlanted",
     "AWS_SECRET_ACCESS_KEY": "planted/Secret+Access",
 }
-STAGE_FILES = [
-    *("tokens/*/train.bin", "tokens/*/tokenizer.json"),
-    *("models/*/model.safetensors", "circuits/bracket_brace-*/result.json"),
+SIDE_BY_SIDE = [
+    *("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    *(*POINT, "validation=none", "tasks.names=[bracket_brace]"),
 ]
 
 
@@ -260,8 +260,7 @@ def test_a_sweep_that_is_stopped_begins_no_further_point(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_worker_that_is_killed_costs_its_point_at_most(tmp_path: Path) -> None:
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    program = start(tmp_path, ["-m", *launcher, *POINT, "seed=0,1"]).once(in_training(tmp_path))
+    program = start(tmp_path, [*SIDE_BY_SIDE, "seed=0,1"]).once(in_training(tmp_path))
     os.kill(workers(program)[0], signal.SIGKILL)
     assert program.end() == 0, program.said()
     assert "a worker was killed" in program.said()
@@ -270,8 +269,7 @@ def test_a_worker_that_is_killed_costs_its_point_at_most(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_workers_end_when_their_sweep_is_killed(tmp_path: Path) -> None:
-    launcher = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
-    program = start(tmp_path, ["-m", *launcher, *POINT, "seed=0,1"]).once(in_training(tmp_path, 1))
+    program = start(tmp_path, [*SIDE_BY_SIDE, "seed=0,1"]).once(in_training(tmp_path, 1))
     at_work = [Path(f"/proc/{worker}") for worker in workers(program)]
     assert at_work
     program.signal(signal.SIGKILL)
