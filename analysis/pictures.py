@@ -70,7 +70,7 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
         point = {model.id: (size(model, tasks), model.loss) for model in compared}
         widths = sorted({model.d_model for model in compared})
         colours = {width: _colour(i, len(widths)) for i, width in enumerate(widths)}
-        dense = [model for model in compared if model.kind == "dense"]
+        dense = sorted((model for model in compared if model.kind == "dense"), key=lambda model: model.loss)
         sparse = [model for model in compared if model.kind != "dense"]
 
         for group in _groups(sparse, lambda model: model.d_model):
