@@ -9,6 +9,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, PositiveInt, model_validator
 
 from sparsity_lab.base import Config, UserError, validate
+from sparsity_lab.circuits.formation import CircuitsConfig
 from sparsity_lab.circuits.pruning import PruningConfig
 from sparsity_lab.circuits.steering import SteeringConfig
 from sparsity_lab.circuits.task import TasksConfig
@@ -59,6 +60,7 @@ class RunConfig(Config):
     bridge: BridgeConfig | None = None
     tasks: TasksConfig
     pruning: PruningConfig
+    circuits: CircuitsConfig
     steering: SteeringConfig | None = None
     validation: ValidationConfig
     logger: LoggerConfig
@@ -70,6 +72,8 @@ class RunConfig(Config):
                 raise ValueError("sparsity: an existing model is taken as it is; allowed: sparsity=dense")
             if self.dense is not None or self.trainer.start == "dense":
                 raise ValueError(f"model: kind {self.model.kind} is not trained; leave out dense and bridge")
+            if self.circuits.on_the_way:
+                raise ValueError(f"circuits.at: kind {self.model.kind} is not trained; allowed: [1.0]")
             return self
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
         if self.sparsity.nonzeros is not None and vocab_size is not None:

@@ -13,6 +13,7 @@ from sparsity_lab import metrics
 from sparsity_lab.base import UserError, build, content_hash, derive_seed, read_json, validate, write_json
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import load_circuit
+from sparsity_lab.circuits.formation import CircuitsConfig
 from sparsity_lab.circuits.steered import SteeringResult, save_steering
 from sparsity_lab.circuits.steering import NotSteerable, steering
 from sparsity_lab.config import RunConfig
@@ -53,6 +54,7 @@ def dense_config(config: RunConfig) -> RunConfig:
         "sparsity": config.sparsity.model_copy(
             update={"kind": "dense", "nonzeros": None, "kept_fraction": None}
         ),
+        "circuits": CircuitsConfig(),
     }
     return config.model_copy(update=changes | {"dense": None, "bridge": None, "steering": None})
 

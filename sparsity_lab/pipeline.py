@@ -29,6 +29,7 @@ from sparsity_lab.dense_stages import AGREEMENT, agreement, dense_config, measur
 from sparsity_lab.evidence_stage import circuit_evidence
 from sparsity_lab.examples_stage import task_examples
 from sparsity_lab.existing_stage import existing_model
+from sparsity_lab.formation_stage import formation, snapshot_circuits, stage_names
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.existing import ExistingConfig
@@ -97,6 +98,8 @@ def _run(config: RunConfig, overrides: list[str], root: Path, folder: Path) -> R
             link(folder / "circuits" / task, circuit_folder)
         examples = task_examples(config, tokens, model_folder, circuit_folders, root)
         more_stages = {f"examples/{task}": path for task, path in examples.items()}
+        on_the_way = snapshot_circuits(config, tokens, model_folder, root)
+        more_stages |= stage_names(on_the_way)
         if dense is not None:
             more_stages["dense"] = dense
             more_stages["agreement"] = agreement(config, tokens, dense, model_folder, root)
@@ -111,7 +114,7 @@ def _run(config: RunConfig, overrides: list[str], root: Path, folder: Path) -> R
             link(folder / name, path)
         record = make_record(
             config, overrides, folder.name, tokens, model_folder, circuit_folders, more_stages
-        )
+        ).model_copy(update={"formation": formation(config, model_folder, on_the_way, circuit_folders)})
         write_record(record, folder)
         finished = time.monotonic()
         pictures = [draw_run(record, folder / METRICS_FILE, folder / "run.png")]

@@ -108,7 +108,7 @@ def _model_folder(config: RunConfig, about: dict[str, Any], root: Path) -> Path:
 
 
 def _about_model(config: RunConfig, tokens: Path, dense: Path | None) -> dict[str, Any]:
-    return {
+    about: dict[str, Any] = {
         "stage": "model",
         "version": MODEL_VERSION,
         "tokens": tokens.name,
@@ -117,7 +117,10 @@ def _about_model(config: RunConfig, tokens: Path, dense: Path | None) -> dict[st
         "trainer": config.trainer.model_dump(mode="json", exclude=ONLY_HOW),
         "precision": precision(config.trainer.precision),
         "seed": config.seed,
-    } | about_dense(config, dense)
+    }
+    if config.circuits.on_the_way:  # the folder holds the snapshots too
+        about["snapshots"] = config.circuits.on_the_way
+    return about | about_dense(config, dense)
 
 
 def _train(
@@ -153,7 +156,7 @@ def _train(
         module = SparseModule(model, config.trainer, n_steps, config.sparsity)
     else:
         module = DenseModule(model, config.trainer, n_steps)
-    return module, data, fit(module, data, folder, loggers, config.name)
+    return module, data, fit(module, data, folder, loggers, config.name, config.circuits.on_the_way)
 
 
 def weight_counts(model: Transformer) -> dict[str, float]:
@@ -163,13 +166,14 @@ def weight_counts(model: Transformer) -> dict[str, float]:
 
 
 def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:
-    """Stage `circuits`, a folder a task: its result and the circuits found."""
+    """Stage `circuits`, a folder a task: its result and the circuits found. A snapshot is a model as well."""
+    model_name = "/".join(model_folder.relative_to(root).parts[1:])
     names = tuple(TASKS) if config.tasks.names == "all" else config.tasks.names
     abouts = {
         name: {
             "stage": "circuits",
             "version": CIRCUITS_VERSION,
-            "model": model_folder.name,
+            "model": model_name,
             "task": name,
             "tasks": config.tasks.model_dump(mode="json", exclude={"names"}),
             "pruning": config.pruning.model_dump(mode="json"),
@@ -182,7 +186,7 @@ def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Pat
         model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
         windows = [windows[:, :-1] for windows in validation_windows(config, tokens)]
         means_n = mean_activations(model, windows)
-        return partial(_write_circuits, config, tokenizer, model, means_n, model_folder.name)
+        return partial(_write_circuits, config, tokenizer, model, means_n, model_name)
 
     build_all(folders, abouts, prepare)
     return folders

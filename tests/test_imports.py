@@ -123,6 +123,7 @@ FREE = (
     "existing_stage",
     "export",
     "examples_stage",
+    "formation_stage",
     "config",
     "cost",
     "bench",

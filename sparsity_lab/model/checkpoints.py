@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from pydantic import PositiveInt
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sparsity_lab.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.base import Config, UserError, read_json, validate, write_bytes, write_json
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 
@@ -26,7 +26,7 @@ def save_model(model: Transformer, folder: Path) -> None:
     """Write `model` into `folder`, which is made if it isn't there."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(model).items()}
-    save_file(tensors, folder / "model.safetensors")
+    write_bytes(folder / "model.safetensors", save(tensors))
     write_json(folder / "model.json", ModelCard(config=model.config, vocab_size=model.vocab_size))
 
 

@@ -25,9 +25,9 @@ from sparsity_lab.circuits.evidence import Check
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA_VERSION = 2
-# n: plain record of schema n → of n + 1; 2 added the tasks' evidence, which a record of 1 has not
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict}
+SCHEMA_VERSION = 3
+# n: plain record of schema n → of n + 1; 2 added the tasks' evidence, 3 the formation: older ones have none
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict, 2: dict}
 
 RECORD = "record.json"
 PACKAGES = (
@@ -75,6 +75,20 @@ class TaskResult(Config):
     evidence: tuple[Check, ...] = ()
 
 
+class Snapshot(Config):
+    """The model on its way, after `step` optimizer steps, fraction `at` of its training, and its circuits.
+
+    `shared`: a task's number of nodes that its circuit at the main target has in common with the trained
+    model's, where both have one.
+    """
+
+    at: float
+    step: int
+    nonzeros: int
+    tasks: tuple[TaskResult, ...]
+    shared: dict[str, int]
+
+
 class RunRecord(Config):
     """All that a run has to say.
 
@@ -96,6 +110,7 @@ class RunRecord(Config):
     stages: dict[str, str]
     metrics: dict[str, float]
     tasks: tuple[TaskResult, ...]
+    formation: tuple[Snapshot, ...] = ()
 
     @field_validator("config")
     @classmethod

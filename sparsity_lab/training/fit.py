@@ -3,7 +3,7 @@
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from sparsity_lab.stopping import deferred
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
 from sparsity_lab.training.modules import DenseModule, TrainerConfig
 from sparsity_lab.training.ranks import cluster, other_ranks
+from sparsity_lab.training.snapshots import Snapshots
 
 log = logging.getLogger(__name__)
 
@@ -52,24 +53,35 @@ def quiet() -> Iterator[None]:
 
 
 def fit(
-    module: DenseModule, data: lightning.LightningDataModule, folder: Path, loggers: list[Logger], name: str
+    module: DenseModule,
+    data: lightning.LightningDataModule,
+    folder: Path,
+    loggers: list[Logger],
+    name: str,
+    at: Sequence[float] = (),
 ) -> dict[str, float]:
     """Train to the end, from the newest checkpoint in `folder` if there is one; returns validation metrics.
 
-    Starts this machine's other ranks, if there are to be any, and ends them.
+    Keeps the model at the fractions of training in `at` (`snapshots.snapshot_folder`). Starts this machine's
+    other ranks, if there are to be any, and ends them.
 
     Raises:
         Interrupted: the process was asked to end; the step that was under way is done and saved.
         UserError: loss or gradient isn't finite, or the machine lacks what the config asks for.
         RuntimeError: another rank failed.
     """
-    with other_ranks(module.config, partial(train, module, data, folder, [], name)):
-        return train(module, data, folder, loggers, name)
+    with other_ranks(module.config, partial(train, module, data, folder, [], name, ())):
+        return train(module, data, folder, loggers, name, at)
 
 
 @quiet()
 def train(
-    module: DenseModule, data: lightning.LightningDataModule, folder: Path, loggers: list[Logger], name: str
+    module: DenseModule,
+    data: lightning.LightningDataModule,
+    folder: Path,
+    loggers: list[Logger],
+    name: str,
+    at: Sequence[float],
 ) -> dict[str, float]:
     """`fit` as one rank, of one or of several."""
     config = module.config
@@ -80,7 +92,7 @@ def train(
         max_steps=module.n_steps,
         precision=precision(config.precision),
         logger=loggers,
-        callbacks=[Progress(name), Checkpoints(checkpoints, config.checkpoint_every)],
+        callbacks=[Progress(name), Snapshots(folder, at), Checkpoints(checkpoints, config.checkpoint_every)],
         log_every_n_steps=1,
         val_check_interval=validate_every,
         check_val_every_n_epoch=None,
