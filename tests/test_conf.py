@@ -157,6 +157,13 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
         (["seed=-1"], r"^seed: -1: input should be greater than or equal to 0"),
         (["corpus.kind=tinypithon"], r"^corpus: .*tinypithon.*'tinypython'"),
         (["trainer.tokens=${nothing}"], r"^trainer.tokens: Interpolation key 'nothing' not found"),
+        (["circuits.at=[0.5]"], r"^circuits.at: \[0.5\]: must be fractions of training above 0, ascending"),
+        (["circuits.at=[0.5,0.25,1.0]"], r"^circuits.at: .*ascending, each once, the last of them 1$"),
+        (["circuits.at=[0.0,1.0]"], r"^circuits.at: .*above 0"),
+        (
+            ["model=released", "model.path=x", "sparsity=dense", "circuits.at=[0.5,1.0]"],
+            r"^config: circuits.at: kind released is not trained; allowed: \[1.0\]$",
+        ),
         (["threads=0"], r"^threads: 0: input should be greater than 0"),
     ],
 )

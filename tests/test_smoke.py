@@ -39,6 +39,7 @@ SMALL = [
     "pruning.masks.steps=15",
     "pruning.target=0.6",
     "pruning.targets=[0.65]",
+    "circuits.at=[0.5,1.0]",
 ]
 
 
@@ -128,6 +129,25 @@ def test_every_circuit_of_the_record_can_be_read(folder: Path) -> None:
         (point,) = (point for point in task.curve if point.target == circuit.target)
         assert circuit.counts == (point.nodes, point.edges)
         assert circuit.select.calibrated_loss <= circuit.target
+
+
+def test_circuits_on_the_way_are_found_as_the_final_ones_are(folder: Path) -> None:
+    run = run_folder(folder)
+    record = read_record(run)
+    (half,) = record.formation
+    assert half.at == 0.5
+    assert half.step == round(0.5 * (150_000 // (8 * 64)))
+    assert half.nonzeros > 0
+    assert [task.task for task in half.tasks] == [task.task for task in record.tasks]
+    for task in half.tasks:
+        found = run / "snapshots" / "0.5" / "circuits" / task.task
+        assert (found / "result.json").exists()
+        assert found.resolve() != (run / "circuits" / task.task).resolve()
+        if task.circuit:
+            circuit = load_circuit(run / task.circuit)
+            assert circuit.model == f"{(run / 'model').resolve().name}/snapshots/0.5"
+    both = {t.task for t in half.tasks if t.circuit} & {t.task for t in record.tasks if t.circuit}
+    assert half.shared.keys() == both
 
 
 def test_every_circuit_can_be_looked_at(folder: Path) -> None:

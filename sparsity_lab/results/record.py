@@ -31,16 +31,8 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {1: dict, 2: d
 
 RECORD = "record.json"
 PACKAGES = (
-    "lightning",
-    "numba",
-    "numpy",
-    "pydantic",
-    "rustbpe",
-    "safetensors",
-    "sparsity_lab",
-    "tiktoken",
-    "torch",
-)
+    "lightning", "numba", "numpy", "pydantic", "rustbpe", "safetensors", "sparsity_lab", "tiktoken", "torch",
+)  # fmt: skip
 _NAMES = frozenset(metric.name for metric in names.ALL if metric is not names.THROUGHPUT)
 
 Status = Literal["circuit", "no_circuit", "not_learned", "not_askable", "empty_solves"]
@@ -78,8 +70,7 @@ class TaskResult(Config):
 class Snapshot(Config):
     """The model on its way, after `step` optimizer steps, fraction `at` of its training, and its circuits.
 
-    `shared`: a task's number of nodes that its circuit at the main target has in common with the trained
-    model's, where both have one.
+    `shared`: how many nodes a task's circuit at the main target shares with the trained model's, if it does.
     """
 
     at: float

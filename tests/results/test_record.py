@@ -123,8 +123,8 @@ def test_s10_a_newer_schema_reads_an_older_record(tmp_path: Path, monkeypatch: p
     assert read_record(tmp_path) == record.model_copy(update={"name": "renamed", "schema_version": 3})
 
 
-def test_s10_a_record_of_schema_1_has_no_evidence(tmp_path: Path) -> None:
-    plain = make().model_dump(mode="json") | {"schema_version": 1}
+def test_s10_a_record_of_schema_1_has_neither_evidence_nor_formation(tmp_path: Path) -> None:
+    plain = _without(make().model_dump(mode="json"), "formation") | {"schema_version": 1}
     plain["tasks"] = [_without(task, "evidence") for task in plain["tasks"]]
     (tmp_path / "record.json").write_text(json.dumps(plain))
     assert read_record(tmp_path) == make()

@@ -1,5 +1,6 @@
 """Real short trainings: S1 after every step, S3, resumption to the bit, and what stops a run."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from torch import Tensor
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
+from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.training.fit import fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule, SparsityConfig, TrainerConfig
+from sparsity_lab.training.snapshots import snapshot_folder
 
 STEPS = 12
 CONFIG = TrainerConfig(
@@ -42,13 +45,17 @@ def new_model(seed: int = 0) -> Transformer:
 
 
 def train(
-    module: DenseModule, tokens: Path, folder: Path, loggers: list[Logger] | None = None
+    module: DenseModule,
+    tokens: Path,
+    folder: Path,
+    loggers: list[Logger] | None = None,
+    at: Sequence[float] = (),
 ) -> dict[str, float]:
     config = module.config
     data = TokenDataModule(
         tokens, SMALL.n_ctx, config.batch_size, module.n_steps, 7, config.validation_windows
     )
-    return fit(module, data, folder, loggers or [], "test")
+    return fit(module, data, folder, loggers or [], "test", at)
 
 
 def weights(module: DenseModule) -> dict[str, Tensor]:
@@ -156,6 +163,34 @@ def test_an_interrupted_training_that_goes_on_ends_with_the_same_weights(
     assert train(resumed, tokens, tmp_path / "broken") == expected
     assert resumed.begun == list(range(0 if stop < 5 else 5, STEPS))
     assert same(weights(resumed), weights(whole))
+
+
+class Noted(StopsAt):
+    """Notes the weights after every step."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.after: dict[int, dict[str, Tensor]] = getattr(self, "after", {})
+        self.after[self.global_step] = weights(self)
+
+
+@pytest.mark.parametrize("stop", [3, 5, 8])
+def test_snapshots_are_the_model_after_their_step_whatever_interrupts(
+    tokens: Path, tmp_path: Path, stop: int
+) -> None:
+    steps = {0.01: 1, 0.25: 3, 0.42: 5, 0.75: 9}
+    whole = Noted(new_model(), CONFIG, STEPS, SPARSE)
+    train(whole, tokens, tmp_path / "whole", at=tuple(steps))
+    broken = StopsAt(new_model(), CONFIG, STEPS, SPARSE)
+    broken.stop = stop
+    with pytest.raises(Interrupted):
+        train(broken, tokens, tmp_path / "broken", at=tuple(steps))
+    kept = {at for at in steps if snapshot_folder(tmp_path / "broken", at).exists()}
+    assert kept == {at for at, step in steps.items() if step <= stop}
+    train(SparseModule(new_model(), CONFIG, STEPS, SPARSE), tokens, tmp_path / "broken", at=tuple(steps))
+    for at, step in steps.items():
+        for folder in ("whole", "broken"):
+            found = load_model(snapshot_folder(tmp_path / folder, at))
+            assert same(found.state_dict(), whole.after[step]), (folder, at)
 
 
 class Poisoned(SparseModule):

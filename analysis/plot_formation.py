@@ -1,0 +1,204 @@
+"""Draw how circuits form over a training: their size, their overlap with the final ones, and the L0 schedule.
+
+    python analysis/plot_formation.py RUN_OR_SWEEP [--out DIR]
+
+Needs runs with circuits.at, as experiment=formation has it. Overlap is the Jaccard index of the nodes: those
+that a circuit shares with the trained model's, over those of either. Writes formation.png, .svg and .csv.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter
+
+from analysis.pictures import STYLE, plain, save, short
+from sparsity_lab import metrics
+from sparsity_lab.base import UserError
+from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean, read_all
+
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # of Okabe and Ito's palette
+MARKERS = "osD^vP"
+METRICS_FILE = "metrics.csv"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("source", type=Path, help="a run's folder, or a sweep's")
+    parser.add_argument("--out", type=Path, help="folder of the results; default: SOURCE/formation")
+    options = parser.parse_args(arguments)
+    try:
+        rows, schedules = load(options.source)
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    out = options.out or options.source / "formation"
+    out.mkdir(parents=True, exist_ok=True)
+    rows.to_csv(out / "formation.csv", index=False, lineterminator="\n")
+    for line in rows.to_string(index=False).split("\n"):
+        sys.stdout.write(plain(line) + "\n")
+    for path in [out / "formation.csv", *save(draw(rows, schedules), out, "formation")]:
+        sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
+    """A row for each run, task and moment; and each run's training curve, from its metrics file, by name.
+
+    Raises:
+        UserError: no run has circuits of its way, or one lacks its curve.
+    """
+    runs = [(folder, record) for folder, record in read_all(source) if record.formation]
+    if not runs:
+        raise UserError(
+            f"{source}: no run with circuits on the way; make one: sparsity_lab.run experiment=formation"
+        )
+    rows = pd.DataFrame([row for _, record in runs for row in moments(record)])
+    return rows, {record.name: curve(folder / METRICS_FILE) for folder, record in runs}
+
+
+def curve(path: Path) -> pd.DataFrame:
+    """Nonzero weights and validation loss over the steps of a training.
+
+    Raises:
+        UserError: the file is missing, or is not a training's.
+    """
+    names = [metrics.STEP.name, metrics.NONZEROS.name, metrics.VALIDATION_LOSS.name]
+    try:
+        return pd.read_csv(path)[names]
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{path}: not a training's metrics ({error})") from None
+
+
+def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
+    """A row for each task and moment: what was found there, and what of it stays to the end.
+
+    `jaccard` is the overlap of nodes with the final circuit, `there` the share of the final circuit's nodes
+    that the circuit has already.
+    """
+    target = float(record.config["pruning"]["target"])
+    at_the_end = {task.task: _nodes_and_edges(task, target) for task in record.tasks}
+    ways = [
+        *((s.at, s.step, s.nonzeros, s.tasks, s.shared) for s in record.formation),
+        _end(record, {task: found[0] for task, found in at_the_end.items() if found}),
+    ]
+    for at, step, nonzeros, tasks, shared in ways:
+        for task in tasks:
+            found, final = _nodes_and_edges(task, target), at_the_end.get(task.task)
+            row: dict[str, Any] = {
+                "name": record.name,
+                "task": task.task,
+                "at": at,
+                "step": step,
+                "nonzeros": nonzeros,
+                "status": task.status,
+                "unpruned_loss": task.unpruned.loss if task.unpruned else None,
+                "nodes": found[0] if found else None,
+                "edges": found[1] if found else None,
+                "shared": shared.get(task.task),
+                "jaccard": None,
+                "there": None,
+            }
+            if found and final and task.task in shared:
+                both = shared[task.task]
+                row["jaccard"] = both / max(1, found[0] + final[0] - both)
+                row["there"] = both / max(1, final[0])
+            yield row
+
+
+def _end(
+    record: RunRecord, nodes: dict[str, int]
+) -> tuple[float, int, int, tuple[TaskResult, ...], dict[str, int]]:
+    last = record.formation[-1]
+    steps = round(last.step / last.at)
+    return 1.0, steps, int(record.metrics[metrics.MODEL_NONZEROS.name]), record.tasks, nodes
+
+
+def _nodes_and_edges(task: TaskResult, target: float) -> tuple[int, int] | None:
+    return next(((point.nodes, point.edges) for point in task.curve if point.target == target), None)
+
+
+def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame]) -> Figure:
+    """A column for each run: edges of each task's circuit, their overlap with the final ones, L0 below."""
+    tasks = sorted(set(rows["task"]))
+    with mpl.rc_context(STYLE):
+        figure, panels = plt.subplots(
+            3,
+            len(schedules),
+            figsize=(1.5 + 5.5 * len(schedules), 8.0),
+            sharex=True,
+            sharey="row",
+            squeeze=False,
+            height_ratios=(3, 2, 1.4),
+        )
+        for column, (name, schedule) in enumerate(schedules.items()):
+            of_run = rows[rows["name"] == name]
+            _column(panels[:, column], of_run, schedule, tasks)
+            panels[0][column].set_title(plain(name), loc="left")
+        panels[0][0].set_ylabel("Edges in the circuit")
+        panels[1][0].set_ylabel("Overlap with the\nfinal circuit's nodes")
+        panels[2][0].set_ylabel("Nonzero weights")
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        return figure
+
+
+def _column(panels: Sequence[Axes], rows: pd.DataFrame, schedule: pd.DataFrame, tasks: Sequence[str]) -> None:
+    sizes, overlaps, weights = panels
+    found = rows.dropna(subset=["edges"])
+    for index, task in enumerate(tasks):
+        of_task = found[found["task"] == task]
+        style: Any = {
+            "color": COLOURS[index % len(COLOURS)],
+            "marker": MARKERS[index % len(MARKERS)],
+            "linewidth": 1.2,
+        }
+        sizes.plot(of_task["at"], of_task["edges"].clip(lower=1), label=plain(task), **style)
+        overlaps.plot(of_task["at"], of_task["jaccard"].astype(float), **style)
+    every = geometric_means(found)
+    if len(every):
+        label = f"geometric mean of the {every.attrs['tasks']} found each time"
+        sizes.plot(every.index, every, color="black", linewidth=2.5, label=label)
+    there = found.groupby("at")["there"].mean()
+    overlaps.plot(there.index, there, "k:", linewidth=1.5)
+    overlaps.annotate(
+        "share of the final nodes that are in it already (mean)",
+        (there.index[0], there.iloc[0]), (0, 5), textcoords="offset points", fontsize=8,
+    )  # fmt: skip
+    sizes.set_yscale("log")
+    overlaps.set_ylim(0, 1.05)
+    nonzeros = schedule.dropna(subset=[metrics.NONZEROS.name])
+    steps = float(rows["step"].max())
+    weights.plot(nonzeros[metrics.STEP.name] / steps, nonzeros[metrics.NONZEROS.name], color="#555555")
+    points = rows.drop_duplicates("at")
+    weights.plot(points["at"], points["nonzeros"], "o", color="#555555")
+    weights.set_yscale("log")
+    for axes in (sizes, weights):
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    weights.set_xlim(0, 1.02)
+    weights.set_xlabel("Fraction of training")
+
+
+def geometric_means(found: pd.DataFrame) -> pd.Series:
+    """Edges by moment, over the tasks that have a circuit at every one; empty if there is no such task."""
+    moments_of = found.groupby("task")["at"].nunique()
+    tasks = moments_of.index[moments_of == found["at"].nunique()]
+    always = found[found["task"].isin(tasks)]
+    means = always.groupby("at")["edges"].apply(lambda edges: geometric_mean(float(max(1, e)) for e in edges))
+    means.attrs["tasks"] = len(tasks)
+    return means
+
+
+if __name__ == "__main__":
+    sys.exit(main())
