@@ -77,6 +77,9 @@ TASKS_SOLVED = Metric(
 )
 GEOMEAN_EDGES = Metric("circuits/geomean_edges", "edges", "lower", "geometric mean of edges over those tasks")
 GEOMEAN_NODES = Metric("circuits/geomean_nodes", "nodes", "lower", "geometric mean of nodes over those tasks")
+TEST_LOSS = Metric(
+    "circuits/test_loss", "nats", "lower", "mean over them of the circuit's calibrated loss on the test pairs"
+)
 
 TRAINING = (
     STEP,
@@ -107,5 +110,6 @@ SUMMARY = (
     TASKS_SOLVED,
     GEOMEAN_EDGES,
     GEOMEAN_NODES,
+    TEST_LOSS,
 )
 ALL = tuple(dict.fromkeys(TRAINING + VALIDATION + SUMMARY))

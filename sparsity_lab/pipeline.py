@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import yaml
@@ -197,6 +198,7 @@ def make_record(
     if solved:
         measured[metrics.GEOMEAN_EDGES.name] = geometric_mean([max(1, point.edges) for point in solved])
         measured[metrics.GEOMEAN_NODES.name] = geometric_mean([max(1, point.nodes) for point in solved])
+        measured[metrics.TEST_LOSS.name] = fmean(point.test.calibrated_loss for point in solved)
     if "agreement" in more_stages:
         measured |= read_json(more_stages["agreement"] / AGREEMENT)
     if config.bridge is not None:

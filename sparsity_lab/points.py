@@ -55,9 +55,9 @@ def point_file(folder: Path, overrides: Sequence[str]) -> Path:
     return folder / f"{content_hash(sorted(overrides))}.json"
 
 
-def write_plan(folder: Path, points: Sequence[Sequence[str]]) -> None:
-    """Say what a command is about to do."""
-    plan = Plan(points=tuple(tuple(point) for point in points), command=secrets.token_hex(4))
+def write_plan(folder: Path, points: Sequence[Sequence[str]], command: str = "") -> None:
+    """Say what a command, a new one unless it is named, is about to do."""
+    plan = Plan(points=tuple(tuple(point) for point in points), command=command or secrets.token_hex(4))
     with locked(folder / PLAN):
         write_json(folder / PLAN, plan)
 

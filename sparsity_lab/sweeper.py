@@ -2,7 +2,7 @@
 
 Hydra's basic sweeper makes a single cross product, so a baseline of other widths, or another learning rate
 for it, would need a second sweep. Here `hydra.sweeper.grids` is a list, and the command line's own values
-multiply, or override, those of every grid.
+multiply, or override, those of every grid. With `hydra.sweeper.search` each point is where a search starts.
 """
 
 import logging
@@ -24,9 +24,11 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from sparsity_lab.base import UserError
 from sparsity_lab.points import folder_of_points, point_file, read_point, tell, write_plan
 from sparsity_lab.status import points_of, table
 from sparsity_lab.stopping import received
+from sparsity_lab.tuning import Search, tune
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,8 @@ def grid_points(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) ->
 class GridsSweeper(Sweeper):
     """Launches the points of all grids as one batch; ends with the table of what became of each."""
 
-    def __init__(self, grids: Sequence[Mapping[str, Any]]) -> None:
-        self.grids = grids
+    def __init__(self, grids: Sequence[Mapping[str, Any]], search: Search | None = None) -> None:
+        self.grids, self.search = grids, search
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -63,6 +65,9 @@ class GridsSweeper(Sweeper):
         points = grid_points(grids, arguments)
         self.validate_batch_is_legal(points)
         folder = folder_of_points(Path(str(self.config.root)).absolute(), self.config.sweep)
+        if self.search is not None:
+            self._tune(points, folder)
+            return
         write_plan(folder, points)
         try:
             self._launch(points, folder)
@@ -74,14 +79,28 @@ class GridsSweeper(Sweeper):
         if unfinished:
             raise HydraException(f"{unfinished} of {len(points)} points are not finished")
 
-    def _launch(self, points: list[list[str]], folder: Path) -> None:
-        """Launch all; when a worker is killed, which takes its pool along, launch what it left.
+    def _tune(self, points: list[list[str]], folder: Path) -> None:
+        def launch(trials: list[list[str]], first: int) -> None:
+            self.validate_batch_is_legal(trials)
+            self._launch(trials, folder, first)
+
+        assert self.search is not None
+        assert self.config is not None
+        try:
+            lacking = tune(self.search, points, self.config, launch)
+        except UserError as error:
+            raise HydraException(str(error)) from None
+        log.info("the trials of this search:\n%s", table(folder))
+        if lacking:
+            raise HydraException(f"{lacking} trials failed; the same command again tries as many others")
+
+    def _launch(self, points: list[list[str]], folder: Path, first: int = 0) -> None:
+        """Launch all, as jobs from `first` on; when a worker is killed, and its pool, launch what they left.
 
         Of the points that were being worked on then, each is tried alone: one that kills its worker again has
         failed, and the others go on.
         """
         assert self.launcher is not None
-        first = 0
         while points:
             try:
                 self.launcher.launch(points, initial_job_idx=first)
@@ -130,6 +149,7 @@ class GridsSweeperConfig:
 
     _target_: str = "hydra_plugins.sparsity_lab.GridsSweeper"
     grids: list[dict[str, Any]] = field(default_factory=list)
+    search: Search | None = None
 
 
 def register_sweeper() -> None:
