@@ -170,12 +170,10 @@ def _column(panels: Sequence[Axes], rows: pd.DataFrame, schedule: pd.DataFrame, 
     if len(every):
         label = f"geometric mean of the {every.attrs['tasks']} found each time"
         sizes.plot(every.index, every, color="black", linewidth=2.5, label=label)
-    there = found.groupby("at")["there"].mean()
-    overlaps.plot(there.index, there, "k:", linewidth=1.5)
-    overlaps.annotate(
-        "share of the final nodes that are in it already (mean)",
-        (there.index[0], there.iloc[0]), (0, 5), textcoords="offset points", fontsize=8,
-    )  # fmt: skip
+    there = found.dropna(subset=["there"]).groupby("at")["there"].mean()
+    label = "share of the final nodes that are there already (mean)"
+    overlaps.plot(there.index, there, color="black", linestyle=":", linewidth=2, label=label)
+    overlaps.legend(loc="upper left", fontsize=8)
     sizes.set_yscale("log")
     overlaps.set_ylim(0, 1.05)
     nonzeros = schedule.dropna(subset=[metrics.NONZEROS.name])
