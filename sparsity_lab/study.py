@@ -8,7 +8,6 @@ Trials are drawn by Optuna's tree-structured Parzen estimator, seeded anew for e
 goes on after an interruption as it would have without.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -113,7 +112,6 @@ class Study:
 def _default(drawn: Distribution, value: Any) -> Any:
     """`value` as the distribution has it; None if it does not."""
     if isinstance(drawn, CategoricalDistribution):
-        text = value if isinstance(value, str) else json.dumps(value)
-        return text if text in drawn.choices else None
+        return str(value) if str(value) in drawn.choices else None
     fits = isinstance(value, int | float) and drawn.low <= value <= drawn.high
     return value if fits else None

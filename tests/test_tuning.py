@@ -147,7 +147,7 @@ def test_ranges_are_written_as_hydra_writes_them() -> None:
     assert type(drawn).__name__ == "IntDistribution"
     assert (drawn.low, drawn.high) == (1, 9)
     drawn = distribution("k", "choice(a, true, 0.5)")
-    assert drawn.choices == ("a", "true", "0.5")
+    assert drawn.choices == ("a", "True", "0.5")
     for text in ("3", "range(1,4)", "[1,2]"):
         with pytest.raises(UserError, match=r"no range; allowed: choice"):
             distribution("k", text)
