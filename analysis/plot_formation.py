@@ -144,7 +144,7 @@ def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame]) -> Figure:
         )
         for column, (name, schedule) in enumerate(schedules.items()):
             of_run = rows[rows["name"] == name]
-            _column(panels[:, column], of_run, schedule, tasks)
+            _column(list(panels[:, column]), of_run, schedule, tasks)
             panels[0][column].set_title(plain(name), loc="left")
         panels[0][0].set_ylabel("Edges in the circuit")
         panels[1][0].set_ylabel("Overlap with the\nfinal circuit's nodes")

@@ -97,7 +97,7 @@ class Study:
         worst = {
             metric.name: -math.inf if metric.better == "higher" else math.inf for metric in self.objectives
         }
-        self._study.tell(trial.number, [(worst | measured)[name] for name in worst])
+        self._study.tell(trial.number, [measured.get(name, value) for name, value in worst.items()])
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
         """The point that a trial is."""

@@ -116,7 +116,7 @@ def _report(studies: Sequence["Study"], runs: Path) -> None:
     """Say which trials are the best, and write it beside the runs."""
     folder, found = folder_of_points(runs.parent, runs.name), []
     for study in studies:
-        best = []
+        best: list[dict[str, Any]] = []
         for trial in study.front():
             point = known(point_file(folder, study.overrides(trial)))
             objectives = {m.name: value for m, value in zip(study.objectives, trial.values, strict=True)}

@@ -192,25 +192,26 @@ def test_running_again_reuses_every_stage(folder: Path) -> None:
 
 
 def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: Path) -> None:
-    search = "hydra.sweeper.search={n_trials:2,space:{pruning.masks.rate:'interval(0.02,0.1)'}}"
-    command = ["sweep=tuned", "tasks.names=[bracket_brace]", search, "-m"]
+    command = ["+sweep=prune_tuning", "hydra.sweeper.grids=[]", "hydra.sweeper.search.n_trials=2"]
+    command += ["hydra.launcher.n_jobs=1", "tasks.names=[bracket_brace]", "-m"]
+    tuned = folder / "out" / "prune_tuning"
     models = list((folder / "out" / "models").iterdir())
     status, said = finish(start(folder, *command))
     assert status == 0, said
     assert "2 of 2 trials are finished" in said
     assert "2 points: 2 finished" in said
-    (study,) = read_json(folder / "out" / "tuned" / "best.json")
+    (study,) = read_json(tuned / "best.json")
     assert study["finished"] == 2
     for best in study["best"]:
-        record = read_record(folder / "out" / "tuned" / best["run"])
+        record = read_record(tuned / best["run"])
         assert best["objectives"] == {name: record.metrics[name] for name in best["objectives"]}
         assert best["objectives"].keys() == {metrics.GEOMEAN_EDGES.name, metrics.TEST_LOSS.name}
         assert record.config["pruning"]["masks"]["rate"] == best["values"]["pruning.masks.rate"]
     assert study["best"]
-    trials = sorted((folder / "out" / "tuned").iterdir())
+    trials = sorted(tuned.iterdir())
     status, said = finish(start(folder, *command))
     assert status == 0, said
-    assert sorted((folder / "out" / "tuned").iterdir()) == trials
+    assert sorted(tuned.iterdir()) == trials
     assert list((folder / "out" / "models").iterdir()) == models
 
 
