@@ -20,7 +20,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.pictures import STYLE, plain, save, short
 from sparsity_lab import metrics
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of the results; default: SOURCE/formation")
     options = parser.parse_args(arguments)
     try:
-        rows, schedules = load(options.source)
+        rows, schedules, targets = load(options.source)
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
@@ -48,13 +48,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows.to_csv(out / "formation.csv", index=False, lineterminator="\n")
     for line in rows.to_string(index=False).split("\n"):
         sys.stdout.write(plain(line) + "\n")
-    for path in [out / "formation.csv", *save(draw(rows, schedules), out, "formation")]:
+    for path in [out / "formation.csv", *save(draw(rows, schedules, targets), out, "formation")]:
         sys.stdout.write(f"{path}\n")
     return 0
 
 
-def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
-    """A row for each run, task and moment; and each run's training curve, from its metrics file, by name.
+def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, float]]:
+    """A row for each run, task and moment; by name, each run's training curve and target loss.
 
     Raises:
         UserError: no run has circuits of its way, or one lacks its curve.
@@ -65,7 +65,8 @@ def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame]]:
             f"{source}: no run with circuits on the way; make one: sparsity_lab.run experiment=formation"
         )
     rows = pd.DataFrame([row for _, record in runs for row in moments(record)])
-    return rows, {record.name: curve(folder / METRICS_FILE) for folder, record in runs}
+    curves = {record.name: curve(folder / METRICS_FILE) for folder, record in runs}
+    return rows, curves, {record.name: target_of(record) for _, record in runs}
 
 
 def curve(path: Path) -> pd.DataFrame:
@@ -81,13 +82,18 @@ def curve(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not a training's metrics ({error})") from None
 
 
+def target_of(record: RunRecord) -> float:
+    """The loss that the circuits' sizes are compared at."""
+    return float(record.config["pruning"]["target"])
+
+
 def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
     """A row for each task and moment: what was found there, and what of it stays to the end.
 
     `jaccard` is the overlap of nodes with the final circuit, `there` the share of the final circuit's nodes
     that the circuit has already.
     """
-    target = float(record.config["pruning"]["target"])
+    target = target_of(record)
     at_the_end = {task.task: _nodes_and_edges(task, target) for task in record.tasks}
     ways = [
         *((s.at, s.step, s.nonzeros, s.tasks, s.shared) for s in record.formation),
@@ -129,67 +135,76 @@ def _nodes_and_edges(task: TaskResult, target: float) -> tuple[int, int] | None:
     return next(((point.nodes, point.edges) for point in task.curve if point.target == target), None)
 
 
-def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame]) -> Figure:
-    """A column for each run: edges of each task's circuit, their overlap with the final ones, L0 below."""
+def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame], targets: dict[str, float]) -> Figure:
+    """A column for each run: edges of the tasks' circuits, overlap with the final ones, task loss, and L0."""
     tasks = sorted(set(rows["task"]))
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(
-            3,
+            4,
             len(schedules),
-            figsize=(1.5 + 5.5 * len(schedules), 8.0),
+            figsize=(1.5 + 5.5 * len(schedules), 9.5),
             sharex=True,
             sharey="row",
             squeeze=False,
-            height_ratios=(3, 2, 1.4),
+            height_ratios=(3, 2, 2, 1.4),
         )
         for column, (name, schedule) in enumerate(schedules.items()):
             of_run = rows[rows["name"] == name]
-            _column(list(panels[:, column]), of_run, schedule, tasks)
+            _column(list(panels[:, column]), of_run, schedule, tasks, targets[name])
             panels[0][column].set_title(plain(name), loc="left")
         panels[0][0].set_ylabel("Edges in the circuit")
         panels[1][0].set_ylabel("Overlap with the\nfinal circuit's nodes")
-        panels[2][0].set_ylabel("Nonzero weights")
+        panels[2][0].set_ylabel("Task loss of the\nwhole model (nats)")
+        panels[3][0].set_ylabel("Nonzero weights")
         handles, labels = panels[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         return figure
 
 
-def _column(panels: Sequence[Axes], rows: pd.DataFrame, schedule: pd.DataFrame, tasks: Sequence[str]) -> None:
-    sizes, overlaps, weights = panels
-    found = rows.dropna(subset=["edges"])
+def _column(
+    panels: Sequence[Axes], rows: pd.DataFrame, schedule: pd.DataFrame, tasks: Sequence[str], target: float
+) -> None:
+    """A task that was not learned at a moment has no circuit there: its line is broken."""
+    sizes, overlaps, losses, weights = panels
+    every = sorted(set(rows["at"]))
     for index, task in enumerate(tasks):
-        of_task = found[found["task"] == task]
+        of_task = rows[rows["task"] == task].set_index("at").reindex(every)
         style: Any = {
             "color": COLOURS[index % len(COLOURS)],
             "marker": MARKERS[index % len(MARKERS)],
             "linewidth": 1.2,
         }
-        sizes.plot(of_task["at"], of_task["edges"].clip(lower=1), label=plain(task), **style)
-        overlaps.plot(of_task["at"], of_task["jaccard"].astype(float), **style)
-    every = geometric_means(found)
-    if len(every):
-        label = f"geometric mean of the {every.attrs['tasks']} found each time"
-        sizes.plot(every.index, every, color="black", linewidth=2.5, label=label)
+        sizes.plot(every, of_task["edges"].astype(float).clip(lower=1), label=plain(task), **style)
+        overlaps.plot(every, of_task["jaccard"].astype(float), **style)
+        losses.plot(every, of_task["unpruned_loss"].astype(float), **style)
+    found = rows.dropna(subset=["edges"])
+    means = geometric_means(found)
+    if len(means):
+        label = f"geometric mean of the {means.attrs['tasks']} found whenever one is"
+        sizes.plot(every, means.reindex(every), color="black", linewidth=2.5, label=label)
     there = found.dropna(subset=["there"]).groupby("at")["there"].mean()
     label = "share of the final nodes that are there already (mean)"
-    overlaps.plot(there.index, there, color="black", linestyle=":", linewidth=2, label=label)
-    overlaps.legend(loc="upper left", fontsize=8)
-    sizes.set_yscale("log")
+    overlaps.plot(every, there.reindex(every), color="black", linestyle=":", linewidth=2, label=label)
+    overlaps.legend(loc="lower left", fontsize=8)
     overlaps.set_ylim(0, 1.05)
+    losses.axhline(target, color="black", linestyle="--", linewidth=1)
+    losses.annotate("learned below", (0, target), (3, -11), textcoords="offset points", fontsize=8)
     nonzeros = schedule.dropna(subset=[metrics.NONZEROS.name])
     steps = float(rows["step"].max())
     weights.plot(nonzeros[metrics.STEP.name] / steps, nonzeros[metrics.NONZEROS.name], color="#555555")
     points = rows.drop_duplicates("at")
     weights.plot(points["at"], points["nonzeros"], "o", color="#555555")
-    weights.set_yscale("log")
-    for axes in (sizes, weights):
+    for axes in (sizes, losses, weights):
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     weights.set_xlim(0, 1.02)
     weights.set_xlabel("Fraction of training")
 
 
 def geometric_means(found: pd.DataFrame) -> pd.Series:
-    """Edges by moment, over the tasks that have a circuit at every one; empty if there is no such task."""
+    """Edges by moment, over the tasks that have a circuit whenever any has; empty if there is none."""
     moments_of = found.groupby("task")["at"].nunique()
     tasks = moments_of.index[moments_of == found["at"].nunique()]
     always = found[found["task"].isin(tasks)]

@@ -64,7 +64,7 @@ NEVER = {
     "points": TORCH | {"hydra"},
     "status": TORCH | {"hydra"},
     "study": TORCH,
-    "tuning": TORCH | {"optuna"},
+    "tuning": TORCH,
     "circuits.circuit": TORCH,
     "circuits.evidence": TORCH,
     "circuits.examples_record": TORCH,

@@ -1,6 +1,8 @@
 """Searches: what is asked, told and chosen; failures and interruptions; the same command again."""
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -151,6 +153,11 @@ def test_ranges_are_written_as_hydra_writes_them() -> None:
     for text in ("3", "range(1,4)", "[1,2]"):
         with pytest.raises(UserError, match=r"no range; allowed: choice"):
             distribution("k", text)
+
+
+def test_optuna_is_imported_by_searches_alone() -> None:
+    code = "import sys, sparsity_lab.sweeper; sys.exit('optuna' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_an_unknown_objective_is_told_with_what_there_is(tmp_path: Path) -> None:

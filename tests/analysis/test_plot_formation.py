@@ -46,9 +46,10 @@ def test_a_moment_tells_size_and_overlap_and_the_end_overlaps_with_itself() -> N
     assert found[0.5, "b"]["jaccard"] == 1.0
 
 
-def test_the_mean_is_over_tasks_with_a_circuit_every_time(tmp_path: Path) -> None:
+def test_the_mean_is_over_tasks_with_a_circuit_whenever_there_is_one(tmp_path: Path) -> None:
     write_run(tmp_path, run())
-    rows, _ = load(tmp_path)
+    rows, _, targets = load(tmp_path)
+    assert targets == {"one": 0.15}
     means = geometric_means(rows.dropna(subset=["edges"]))
     assert means.to_dict() == pytest.approx({0.25: 90, 0.5: 40, 1.0: 4})
     assert means.attrs["tasks"] == 1
@@ -62,6 +63,7 @@ def test_the_figure_of_a_run_and_of_a_sweep_is_written(
     for source in (tmp_path / "one", tmp_path):
         assert main([str(source)]) == 0
         assert {path.suffix for path in (source / "formation").iterdir()} == {".png", ".svg", ".csv"}
+    assert "mathdefault" not in (tmp_path / "formation" / "formation.svg").read_text()
     assert "$two$" in (tmp_path / "formation" / "formation.svg").read_text()
     assert "not_learned" in capsys.readouterr().out
 
