@@ -192,8 +192,9 @@ def test_running_again_reuses_every_stage(folder: Path) -> None:
 
 
 def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: Path) -> None:
+    solved = next(task.task for task in read_record(run_folder(folder)).tasks if task.circuit)
     command = ["+sweep=prune_tuning", "hydra.sweeper.grids=[]", "hydra.sweeper.search.n_trials=2"]
-    command += ["hydra.launcher.n_jobs=1", "tasks.names=[bracket_brace]", "-m"]
+    command += ["hydra.launcher.n_jobs=1", f"tasks.names=[{solved}]", "-m"]
     tuned = folder / "out" / "prune_tuning"
     models = list((folder / "out" / "models").iterdir())
     status, said = finish(start(folder, *command))
