@@ -157,7 +157,7 @@ def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame], targets: dict[s
         panels[2][0].set_ylabel("Task loss of the\nwhole model (nats)")
         panels[3][0].set_ylabel("Nonzero weights")
         handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=9)
         return figure
 
 
@@ -181,10 +181,12 @@ def _column(
     means = geometric_means(found)
     if len(means):
         label = f"geometric mean of the {means.attrs['tasks']} found whenever one is"
-        sizes.plot(every, means.reindex(every), color="black", linewidth=2.5, label=label)
+        sizes.plot(every, means.reindex(every), color="black", marker=".", linewidth=2.5, label=label)
     there = found.dropna(subset=["there"]).groupby("at")["there"].mean()
     label = "share of the final nodes that are there already (mean)"
-    overlaps.plot(every, there.reindex(every), color="black", linestyle=":", linewidth=2, label=label)
+    overlaps.plot(
+        every, there.reindex(every), color="black", marker=".", linestyle=":", linewidth=2, label=label
+    )
     overlaps.legend(loc="lower left", fontsize=8)
     overlaps.set_ylim(0, 1.05)
     losses.axhline(target, color="black", linestyle="--", linewidth=1)
