@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -12,6 +13,7 @@ from omegaconf import OmegaConf
 from sparsity_lab.base import UserError
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.study import distribution
 from sparsity_lab.sweeper import folder_of, grid_points, register_sweeper, register_sweeps
 
 CONF = folder_of("conf")
@@ -116,6 +118,16 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
     )
     assert {config.sweep for config in configs} == {path.stem}
     assert all(config.model.n_ctx >= 2 for config in configs)
+
+
+@pytest.mark.parametrize("path", SWEEP_FILES, ids=lambda path: path.stem)
+def test_every_search_draws_what_the_config_takes(path: Path) -> None:
+    composed = compose("config", [f"+sweep={path.stem}"], return_hydra_config=True)
+    search = composed.hydra.sweeper.search
+    for key, text in {} if search is None else search.space.items():
+        drawn: Any = distribution(key, text)
+        ends = getattr(drawn, "choices", None) or (drawn.low, drawn.high)
+        assert len({config_of([f"+sweep={path.stem}", f"{key}={end}"]).model_dump_json() for end in ends}) > 1
 
 
 @pytest.mark.parametrize(

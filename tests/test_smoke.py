@@ -10,6 +10,7 @@ import pytest
 
 from analysis.circuit_page import load_view, page
 from sparsity_lab import metrics
+from sparsity_lab.base import read_json
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.evidence import load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
@@ -188,6 +189,31 @@ def test_running_again_reuses_every_stage(folder: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in _stage_files(folder)} == before
     assert len(before) > 8
     assert comparable(read_record(run_folder(folder))) == comparable(record)
+
+
+def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: Path) -> None:
+    solved = next(task.task for task in read_record(run_folder(folder)).tasks if task.circuit)
+    command = ["+sweep=prune_tuning", "hydra.sweeper.grids=[]", "hydra.sweeper.search.n_trials=2"]
+    command += ["hydra.launcher.n_jobs=1", f"tasks.names=[{solved}]", "-m"]
+    tuned = folder / "out" / "prune_tuning"
+    models = list((folder / "out" / "models").iterdir())
+    status, said = finish(start(folder, *command))
+    assert status == 0, said
+    assert "2 of 2 trials are finished" in said
+    assert "2 points: 2 finished" in said
+    (study,) = read_json(tuned / "best.json")
+    assert study["finished"] == 2
+    for best in study["best"]:
+        record = read_record(tuned / best["run"])
+        assert best["objectives"] == {name: record.metrics[name] for name in best["objectives"]}
+        assert best["objectives"].keys() == {metrics.GEOMEAN_EDGES.name, metrics.TEST_LOSS.name}
+        assert record.config["pruning"]["masks"]["rate"] == best["values"]["pruning.masks.rate"]
+    assert study["best"]
+    trials = sorted(tuned.iterdir())
+    status, said = finish(start(folder, *command))
+    assert status == 0, said
+    assert sorted(tuned.iterdir()) == trials
+    assert list((folder / "out" / "models").iterdir()) == models
 
 
 def test_a_mistake_ends_at_once_with_its_line(tmp_path: Path) -> None:
