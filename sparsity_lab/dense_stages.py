@@ -21,7 +21,7 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.bridge import load_bridge, save_bridge
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
+from sparsity_lab.stage_inputs import TOKENIZER, task_batch, text_windows, validation_windows
 from sparsity_lab.training.bridge_report import BridgeReport, random_patterns, report_agreement, report_bridge
 from sparsity_lab.training.bridges import BridgeModule, make_bridge
 
@@ -176,8 +176,7 @@ def steered_tasks(
         def make(folder: Path, task: str = task, circuit: Path = circuit) -> None:
             sparse = load_model(model_folder)
             if not means_n:
-                windows = validation_windows(config, tokens)
-                means_n.append(mean_activations(sparse, [w[:, :-1] for w in windows]))
+                means_n.append(mean_activations(sparse, text_windows(config, tokens)))
             assert config.steering is not None
             result = steering(
                 sparse,

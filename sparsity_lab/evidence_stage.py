@@ -27,11 +27,10 @@ from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.circuits.validation import Surroundings, validate_circuit
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.python_source import PythonSourceConfig
-from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
-from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.side_by_side import build_all
-from sparsity_lab.stage_inputs import TOKENIZER, task_pairs, validation_windows
+from sparsity_lab.stage_inputs import model_on_text, task_pairs
 
 log = logging.getLogger(__name__)
 
@@ -58,10 +57,8 @@ def circuit_evidence(
     folders = {task: root / "evidence" / f"{task}-{content_hash(about)}" for task, about in abouts.items()}
 
     def prepare() -> Callable[[str, Path], None]:
-        model = load_model(model_folder)
-        windows = [windows[:, :-1] for windows in validation_windows(config, tokens)]
-        means_n = mean_activations(model, windows)
-        around = surroundings(config, model, windows, load_tokenizer(tokens / TOKENIZER))
+        model, tokenizer, windows, means_n = model_on_text(config, tokens, model_folder)
+        around = surroundings(config, model, windows, tokenizer)
         return partial(_write_evidence, config, circuits, model, means_n, around)
 
     build_all(folders, abouts, prepare)

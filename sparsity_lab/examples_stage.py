@@ -9,17 +9,15 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.base import content_hash
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
 from sparsity_lab.circuits.examples import collect_examples
 from sparsity_lab.circuits.examples_record import save_examples
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
-from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
-from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.side_by_side import build_all
-from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
+from sparsity_lab.stage_inputs import model_on_text, task_batch
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +45,7 @@ def task_examples(
     folders = {task: root / "examples" / f"{task}-{content_hash(about[task])}" for task in found}
 
     def prepare() -> Callable[[str, Path], None]:
-        model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
-        windows = [windows_bc[:, :-1] for windows_bc in validation_windows(config, tokens)]
-        means_n = mean_activations(model, windows)
+        model, tokenizer, windows, means_n = model_on_text(config, tokens, model_folder)
         text_bt = torch.cat(windows)[: max(1, TEXT_TOKENS // config.model.n_ctx)]
         log.info("%s: examples for the pages of %d tasks ...", config.name, len(found))
         return partial(_write_examples, config, model, means_n, found, text_bt, tokenizer)

@@ -1,14 +1,18 @@
-"""What several stages read: validation windows, and a task's pairs, as the run's config asks for them."""
+"""What several stages read: the model, text, means, and a task's pairs, as the run's config asks for them."""
 
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
+from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.task import Pair, Split, TaskBatch, encode_pairs, make_pairs
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.datamodule import TokenDataModule
-from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
+from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.model.transformer import Transformer
 
 TOKENIZER = "tokenizer.json"  # in the folder of tokens
 
@@ -18,6 +22,26 @@ def validation_windows(config: RunConfig, tokens: Path) -> list[Tensor]:
     trainer = config.trainer
     data = TokenDataModule(tokens, config.model.n_ctx, trainer.batch_size, 1, 0, trainer.validation_windows)
     return list(data.val_dataloader())
+
+
+def text_windows(config: RunConfig, tokens: Path) -> list[Tensor]:
+    """The same as text alone, without the last token, which is only a target: (b, n_ctx) each."""
+    return [windows_bc[:, :-1] for windows_bc in validation_windows(config, tokens)]
+
+
+class ModelOnText(NamedTuple):
+    """A model, its tokenizer, validation text, and the nodes' means over it (n)."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    text: list[Tensor]
+    means_n: Tensor
+
+
+def model_on_text(config: RunConfig, tokens: Path, model_folder: Path) -> ModelOnText:
+    """What every stage that looks at a model's circuits starts from."""
+    model, text = load_model(model_folder), text_windows(config, tokens)
+    return ModelOnText(model, load_tokenizer(tokens / TOKENIZER), text, mean_activations(model, text))
 
 
 def task_pairs(config: RunConfig, task: str, split: Split) -> list[Pair]:

@@ -24,7 +24,6 @@ from sparsity_lab.base import (
     partial_of,
     write_json,
 )
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, save_circuit
 from sparsity_lab.circuits.pruning import TaskData, make_pruner
 from sparsity_lab.circuits.search import search
@@ -35,7 +34,7 @@ from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.packed import bigram_counts
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.dense_stages import about_dense, bridge_module, finish_bridge, start_from
-from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
+from sparsity_lab.model.checkpoints import count_weights, save_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
 from sparsity_lab.results.record import (
@@ -43,7 +42,7 @@ from sparsity_lab.results.record import (
     TaskResult,
 )
 from sparsity_lab.side_by_side import build_all
-from sparsity_lab.stage_inputs import TOKENIZER, task_batch, validation_windows
+from sparsity_lab.stage_inputs import TOKENIZER, model_on_text, task_batch
 from sparsity_lab.training.bridges import BridgeModule
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule
@@ -183,9 +182,7 @@ def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Pat
     folders = {name: root / "circuits" / f"{name}-{content_hash(abouts[name])}" for name in names}
 
     def prepare() -> Callable[[str, Path], None]:
-        model, tokenizer = load_model(model_folder), load_tokenizer(tokens / TOKENIZER)
-        windows = [windows[:, :-1] for windows in validation_windows(config, tokens)]
-        means_n = mean_activations(model, windows)
+        model, tokenizer, _, means_n = model_on_text(config, tokens, model_folder)
         return partial(_write_circuits, config, tokenizer, model, means_n, model_name)
 
     build_all(folders, abouts, prepare)
