@@ -17,6 +17,7 @@ from sparsity_lab.results.record import RunRecord, write_record
 from sparsity_lab.stopping import Interrupted
 from sparsity_lab.study import distribution
 from sparsity_lab.tuning import BEST, JOURNAL, Search, tune
+from tests.analysis.made_up import empty_record
 
 EDGES, LOSS = metrics.GEOMEAN_EDGES.name, metrics.TEST_LOSS.name
 SPACE = {"x": "interval(0.0,1.0)", "kind": "choice(plain,dear)"}
@@ -52,21 +53,8 @@ class Launcher:
     def record(self, values: dict[str, str], name: str) -> RunRecord:
         x, dear = float(values["x"]), values["kind"] == "dear"
         measured = {EDGES: 100 * (1.5 - x) + 50 * dear, LOSS: x + dear}
-        return RunRecord(
-            name=name,
-            sweep="tuned",
-            overrides=(),
-            config={},
-            config_hash=name,
-            git_commit=None,
-            git_dirty=None,
-            packages={},
-            python="3.11",
-            seeds={},
-            stages={},
-            metrics={} if x > 0.8 else measured,  # no circuit
-            tasks=(),
-        )
+        no_circuit = x > 0.8
+        return empty_record(name, sweep="tuned", metrics={} if no_circuit else measured)
 
 
 def search(root: Path, launcher: Launcher, n_trials: int = 6, batch: int = 2, **more: Any) -> int:

@@ -1,12 +1,32 @@
 """Records of models that were never trained, for tests of the analysis: sizes follow a rule one can state."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from sparsity_lab.circuits.circuit import Scores
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult
 
 SCORES = Scores(loss=0.1, calibrated_loss=0.05, accuracy=1.0)
 POOR = Scores(loss=3.0, calibrated_loss=0.69, accuracy=0.5)
+
+
+def empty_record(name: str, **changes: Any) -> RunRecord:
+    """A run of which nothing is known but what `changes` say."""
+    nothing: dict[str, Any] = {
+        "sweep": None,
+        "overrides": (),
+        "config": {},
+        "config_hash": name,
+        "git_commit": None,
+        "git_dirty": None,
+        "packages": {},
+        "python": "3.11",
+        "seeds": {},
+        "stages": {},
+        "metrics": {},
+        "tasks": (),
+    }
+    return RunRecord(name=name, **nothing | changes)
 
 
 def record(
@@ -37,18 +57,10 @@ def record(
         for task, count in edges.items()
     )
     name = f"{kind}-{d_model}-{nonzeros}"
-    return RunRecord(
-        name=name,
+    return empty_record(
+        name,
         sweep=sweep,
-        overrides=(),
         config={"model": {"d_model": d_model, "n_layer": 2}, "sparsity": {"kind": kind}},
-        config_hash=name,
-        git_commit=None,
-        git_dirty=None,
-        packages={},
-        python="3.11",
-        seeds={},
-        stages={},
         metrics={"validation/loss": loss, "model/weights": 4 * nonzeros, "model/nonzeros": nonzeros},
         tasks=tasks + others,
     )

@@ -22,6 +22,7 @@ from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, write_record
 from sparsity_lab.results.remote import read_wandb
 from sparsity_lab.results.tracking import track
+from tests.analysis.made_up import empty_record
 
 SECRET = "0123456789abcdef" * 2 + "deadbeef"  # as long as a real key
 SCORES = Scores(loss=0.3, calibrated_loss=0.1, accuracy=0.9)
@@ -62,18 +63,11 @@ def _record(name: str = "a") -> RunRecord:
         ),
         TaskResult(task="u", status="not_learned", reason="Loss 2.", unpruned=SCORES, curve=(), circuit=None),
     )
-    return RunRecord(
-        name=name,
+    return empty_record(
+        name,
         sweep="s",
-        overrides=(),
         config={"model": {"d_model": 8}},
         config_hash="abc",
-        git_commit=None,
-        git_dirty=None,
-        packages={},
-        python="3.11",
-        seeds={},
-        stages={},
         metrics={"validation/loss": 1.5},
         tasks=tasks,
     )

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+import twelve_steps
 from micro import SMALL, VOCABULARY, random_tokens, small_model, write_tokens_folder
 from torch import Tensor
 from torch.nn import functional as F
+from twelve_steps import STEPS
 
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError, validate
@@ -26,20 +28,10 @@ from sparsity_lab.training.bridge_report import (
 )
 from sparsity_lab.training.bridges import BridgeConfig, BridgeModule, BridgeWeights, Teacher, make_bridge
 from sparsity_lab.training.fit import fit
-from sparsity_lab.training.modules import SparsityConfig, TrainerConfig, cross_entropy, gradient_rms
+from sparsity_lab.training.modules import cross_entropy, gradient_rms
 
-STEPS = 12
-CONFIG = TrainerConfig(
-    tokens=STEPS * 8 * SMALL.n_ctx,
-    batch_size=8,
-    learning_rate=0.05,
-    precision="float32",
-    validation_windows=16,
-    validations=1,
-    checkpoint_every=5,
-    log_every=1,
-)
-SPARSE = SparsityConfig(kind="sparse", kept_fraction=0.3, at_least=3)
+CONFIG = twelve_steps.CONFIG.model_copy(update={"validations": 1})
+SPARSE = twelve_steps.SPARSE.model_copy(update={"kept_fraction": 0.3})
 BRIDGE = BridgeConfig(
     activation_fraction=0.5, learning_rate=0.02, weight_decay=0.0, weights=BridgeWeights(), boundaries=None
 )

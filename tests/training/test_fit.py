@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from micro import SMALL, VOCABULARY, write_tokens_folder
 from torch import Tensor
+from twelve_steps import CONFIG, SPARSE, STEPS
 
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError
@@ -17,21 +18,8 @@ from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.training.fit import fit, precision
-from sparsity_lab.training.modules import DenseModule, SparseModule, SparsityConfig, TrainerConfig
+from sparsity_lab.training.modules import DenseModule, SparseModule, SparsityConfig
 from sparsity_lab.training.snapshots import snapshot_folder
-
-STEPS = 12
-CONFIG = TrainerConfig(
-    tokens=STEPS * 8 * SMALL.n_ctx,
-    batch_size=8,
-    learning_rate=0.05,
-    precision="float32",
-    validation_windows=16,
-    validations=2,
-    checkpoint_every=5,
-    log_every=1,
-)
-SPARSE = SparsityConfig(kind="sparse", kept_fraction=0.2, at_least=3)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 
 import pytest
 import torch
+import twelve_steps
 from micro import SMALL, VOCABULARY, write_tokens_folder
 from torch import Tensor
+from twelve_steps import SPARSE, STEPS
 
 from sparsity_lab import metrics
 from sparsity_lab.base import UserError, validate
@@ -19,24 +21,12 @@ from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.record import read_all
 from sparsity_lab.training.fit import fit
-from sparsity_lab.training.modules import SparseModule, SparsityConfig, TrainerConfig
+from sparsity_lab.training.modules import SparseModule, TrainerConfig
 from sparsity_lab.training.ranks import cluster
 
 ROOT = Path(__file__).parents[2]
-STEPS = 12
-CONFIG = TrainerConfig(
-    tokens=STEPS * 8 * SMALL.n_ctx,
-    batch_size=8,
-    learning_rate=0.05,
-    precision="float32",
-    validation_windows=16,
-    validations=2,
-    checkpoint_every=5,
-    log_every=3,
-    accelerator="cpu",
-)
+CONFIG = twelve_steps.CONFIG.model_copy(update={"log_every": 3, "accelerator": "cpu"})
 TWO = CONFIG.model_copy(update={"devices": 2})
-SPARSE = SparsityConfig(kind="sparse", kept_fraction=0.2, at_least=3)
 
 
 @pytest.fixture(scope="module")
