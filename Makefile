@@ -4,7 +4,7 @@ VENV ?= .venv
 ARGS ?=
 
 IN_VENV = "$(VENV)/bin/python"
-INSTALL = $(IN_VENV) -m pip install --disable-pip-version-check --constraint constraints.txt --editable
+INSTALL = $(IN_VENV) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -30,8 +30,11 @@ frontier: $(VENV)/.installed
 smoke: $(VENV)/.installed
 	$(IN_VENV) -m sparsity_lab.run experiment=smoke $(ARGS)
 
+# A process a core, of one thread each. ARGS='-n 0': one process.
+test: export OMP_NUM_THREADS = 1
+test: export NUMBA_NUM_THREADS = 1
 test: $(VENV)/.installed-test
-	$(IN_VENV) -m pytest $(ARGS)
+	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 check: $(VENV)/.installed-test
 	$(IN_VENV) -m ruff check .

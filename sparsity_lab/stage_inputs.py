@@ -1,5 +1,6 @@
 """What several stages read: the model, text, means, and a task's pairs, as the run's config asks for them."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,8 +39,9 @@ class ModelOnText(NamedTuple):
     means_n: Tensor
 
 
+@lru_cache(maxsize=1)  # a run's stages ask for the same one after another
 def model_on_text(config: RunConfig, tokens: Path, model_folder: Path) -> ModelOnText:
-    """What every stage that looks at a model's circuits starts from."""
+    """What every stage that looks at a model's circuits starts from; nobody changes it."""
     model, text = load_model(model_folder), text_windows(config, tokens)
     return ModelOnText(model, load_tokenizer(tokens / TOKENIZER), text, mean_activations(model, text))
 
