@@ -54,7 +54,9 @@ def circuit_evidence(
         }
         for task, path in circuits.items()
     }
-    folders = {task: root / "evidence" / f"{task}-{content_hash(about)}" for task, about in abouts.items()}
+    # the largest circuit, which takes longest, comes first, so that tasks side by side end together
+    order = sorted(circuits, key=lambda task: circuits[task].stat().st_size, reverse=True)
+    folders = {task: root / "evidence" / f"{task}-{content_hash(abouts[task])}" for task in order}
 
     def prepare() -> Callable[[str, Path], None]:
         model, tokenizer, windows, means_n = model_on_text(config, tokens, model_folder)

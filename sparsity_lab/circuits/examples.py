@@ -18,6 +18,7 @@ from sparsity_lab.circuits.ablation import NodeLayout, ablate
 from sparsity_lab.circuits.calibration import score
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.dropping import differences_without_each
 from sparsity_lab.circuits.examples_record import (
     CircuitExamples,
     Examples,
@@ -132,15 +133,14 @@ def _in_circuit(
 
     few = first_pairs(batch, DROPPED_PAIRS)
 
-    def loss(mask_n: Tensor) -> float:
-        difference_b = answer_difference(narrow, few, ablate(layout, mask_n, means_n))
+    def loss(difference_b: Tensor) -> float:
         return score(difference_b, few.label_b, circuit.calibration).calibrated_loss
 
-    index_k = kept_n.nonzero().flatten()
-    effects: list[float | None] = [None] * len(index_k)
-    if len(index_k) <= MAX_DROPPED:
-        whole = loss(kept_n)
-        effects = [digits(loss(kept_n.index_fill(0, index, False)) - whole) for index in index_k]
+    effects: list[float | None] = [None] * len(circuit.nodes)
+    if len(effects) <= MAX_DROPPED:
+        whole = loss(answer_difference(narrow, few, frozen))
+        without_kb = differences_without_each(model, kept_n, means_n, few)
+        effects = [digits(loss(without_b) - whole) for without_b in without_kb]
     by_node = {
         node: NodeInCircuit(
             effect=effects[i],

@@ -24,7 +24,7 @@ from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.gates import gate_nodes, heaviside_slope
 from sparsity_lab.circuits.restoration import Restoration
 from sparsity_lab.circuits.task import TaskBatch
-from sparsity_lab.model.sites import Tap
+from sparsity_lab.model.sites import Start, Tap
 from sparsity_lab.model.transformer import Transformer
 
 
@@ -73,13 +73,17 @@ def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = No
     Rows of similar length are computed together, `rows` at a time, so that little is spent on padding.
     """
     order_b = batch.last_b.argsort(stable=True)
-    parts = []
-    for chunk in order_b.split(rows):
-        part = rows_of(batch, chunk)
-        tokens_bt = part.tokens_bt[:, : int(part.last_b.max()) + 1]
-        logits_b2 = model(tokens_bt, tap, position_b=part.last_b).gather(1, part.answers_b2)
-        parts.append(logits_b2[:, 0] - logits_b2[:, 1])
+    parts = [difference_at_end(model, rows_of(batch, chunk), tap) for chunk in order_b.split(rows)]
     return torch.cat(parts)[order_b.argsort()]
+
+
+def difference_at_end(
+    model: Transformer, batch: TaskBatch, tap: Tap | None = None, start: Start | None = None
+) -> Tensor:
+    """The same, (b), of rows that are computed together; `start`: as in the forward pass."""
+    tokens_bt = batch.tokens_bt[:, : int(batch.last_b.max()) + 1]
+    logits_b2 = model(tokens_bt, tap, position_b=batch.last_b, start=start).gather(1, batch.answers_b2)
+    return logits_b2[:, 0] - logits_b2[:, 1]
 
 
 def learn_masks(

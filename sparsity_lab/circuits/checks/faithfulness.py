@@ -11,8 +11,8 @@ from torch.nn.functional import kl_div, logsigmoid
 from sparsity_lab.base import derive_seed
 from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.checks.subject import GUESSING, Subject, activations, count, fraction, nats
+from sparsity_lab.circuits.dropping import differences_without_each
 from sparsity_lab.circuits.evidence import Check, Verdict
-from sparsity_lab.circuits.masks import answer_difference
 from sparsity_lab.model.attention import attention_pattern
 from sparsity_lab.model.sites import Site
 
@@ -158,15 +158,9 @@ def matched_nodes(subject: Subject) -> Tensor:
 def drop_effects(subject: Subject) -> list[float]:
     """Rise of the test loss (`Subject.refitted_loss`) when each kept node is frozen too, in their order."""
 
-    def loss(kept_n: Tensor) -> float:
-        with torch.no_grad():
-            tap = ablate(subject.layout, kept_n, subject.means_n)
-            difference_b = answer_difference(subject.narrow, subject.test, tap)
-        return subject.refitted_loss(difference_b)
-
-    whole = loss(subject.kept_n)
-    nodes = subject.kept_n.nonzero().flatten()
-    return [loss(subject.kept_n.index_fill(0, node[None], False)) - whole for node in nodes]
+    whole = subject.refitted_loss(subject.circuit_b)
+    without_kb = differences_without_each(subject.model, subject.kept_n, subject.means_n, subject.test)
+    return [subject.refitted_loss(without_b) - whole for without_b in without_kb]
 
 
 def minimality(subject: Subject, effects: list[float]) -> Check:
