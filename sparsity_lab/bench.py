@@ -30,7 +30,8 @@ from matplotlib.figure import Figure
 from sparsity_lab.model.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.plain import PlainSparseModule, PlainTransformer
-from sparsity_lab.training.modules import DenseModule, SparseModule, SparsityConfig, TrainerConfig
+from sparsity_lab.training.config import SparsityConfig, TrainerConfig
+from sparsity_lab.training.modules import DenseModule, SparseModule
 
 log = logging.getLogger(__name__)
 

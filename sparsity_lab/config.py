@@ -20,8 +20,7 @@ from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.logger import LoggerConfig
-from sparsity_lab.training.bridges import BridgeConfig
-from sparsity_lab.training.modules import SparsityConfig, TrainerConfig
+from sparsity_lab.training.config import BridgeConfig, SparsityConfig, TrainerConfig
 
 
 class DenseConfig(Config):

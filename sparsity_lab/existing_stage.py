@@ -19,8 +19,8 @@ from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.model_stage import VALIDATION, weight_counts
 from sparsity_lab.stage_inputs import TOKENIZER, validation_windows
-from sparsity_lab.stages import VALIDATION, weight_counts
 from sparsity_lab.training.modules import cross_entropy, kurtosis
 
 EXISTING_VERSION = 1  # raise when the same files would give another model

@@ -6,10 +6,10 @@ from pathlib import Path
 from sparsity_lab.base import read_json, validate
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.formation import shared_nodes
+from sparsity_lab.circuits_stage import RESULT, task_circuits
 from sparsity_lab.config import RunConfig
 from sparsity_lab.model.checkpoints import count_weights, load_model
 from sparsity_lab.results.record import Snapshot, TaskResult
-from sparsity_lab.stages import RESULT, task_circuits
 from sparsity_lab.training.snapshots import SNAPSHOTS, snapshot_folder, step_at
 
 Folders = Mapping[str, Path]  # of the circuits of each task

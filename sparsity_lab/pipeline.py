@@ -23,6 +23,7 @@ from sparsity_lab.base import (
     write_text,
 )
 from sparsity_lab.circuits.evidence import load_evidence
+from sparsity_lab.circuits_stage import RESULT, task_circuits
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tokenizer import load_tokenizer
@@ -35,6 +36,7 @@ from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.machine import prepare_processor
+from sparsity_lab.model_stage import VALIDATION, help_train, trained_model
 from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
 from sparsity_lab.results.record import (
     RunRecord,
@@ -47,7 +49,6 @@ from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.sweep_picture import draw_sweep
 from sparsity_lab.results.tracking import track
 from sparsity_lab.stage_inputs import TOKENIZER
-from sparsity_lab.stages import RESULT, VALIDATION, help_train, task_circuits, trained_model
 
 log = logging.getLogger(__name__)
 

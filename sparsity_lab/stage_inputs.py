@@ -10,7 +10,7 @@ from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.task import Pair, Split, TaskBatch, encode_pairs, make_pairs
 from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
-from sparsity_lab.data.datamodule import TokenDataModule
+from sparsity_lab.data.packed import fixed_windows, open_tokens
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
@@ -20,9 +20,9 @@ TOKENIZER = "tokenizer.json"  # in the folder of tokens
 
 def validation_windows(config: RunConfig, tokens: Path) -> list[Tensor]:
     """The fixed validation windows, int64 (b, n_ctx + 1) each."""
-    trainer = config.trainer
-    data = TokenDataModule(tokens, config.model.n_ctx, trainer.batch_size, 1, 0, trainer.validation_windows)
-    return list(data.val_dataloader())
+    stream = open_tokens(tokens, "validation").tokens
+    windows_wc = fixed_windows(stream, config.model.n_ctx, config.trainer.validation_windows)
+    return list(windows_wc.split(config.trainer.batch_size))
 
 
 def text_windows(config: RunConfig, tokens: Path) -> list[Tensor]:

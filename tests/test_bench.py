@@ -11,7 +11,8 @@ from micro import SMALL, VOCABULARY, random_tokens
 from sparsity_lab import bench
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.plain import PlainSparseModule, PlainTransformer
-from sparsity_lab.training.modules import SparseModule, SparsityConfig, TrainerConfig
+from sparsity_lab.training.config import SparsityConfig, TrainerConfig
+from sparsity_lab.training.modules import SparseModule
 
 TRAINER = TrainerConfig(tokens=1000, batch_size=2, learning_rate=0.1)
 SPARSITY = SparsityConfig(kind="sparse", kept_fraction=0.2, at_least=2, anneal_until=0.0)

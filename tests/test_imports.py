@@ -121,7 +121,8 @@ FREE = (
     "pipeline",
     "stage_inputs",
     "side_by_side",
-    "stages",
+    "model_stage",
+    "circuits_stage",
     "dense_stages",
     "evidence_stage",
     "existing_stage",
@@ -173,6 +174,12 @@ def test_there_is_no_utils() -> None:
 def test_the_readers_start_without_torch() -> None:
     readers = "analysis.frontier, sparsity_lab.results.remote, sparsity_lab.results.logger"
     code = f"import sys, {readers}; sys.exit('torch' in sys.modules or 'lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_what_makes_circuits_side_by_side_starts_without_lightning() -> None:
+    stages = ", ".join(f"sparsity_lab.{name}_stage" for name in ("circuits", "examples", "evidence"))
+    code = f"import sys, {stages}; sys.exit('lightning' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

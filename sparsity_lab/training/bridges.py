@@ -13,52 +13,16 @@ import random
 from typing import Any
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor
 
 from sparsity_lab import metrics
-from sparsity_lab.base import Config, UserError, derive_seed
+from sparsity_lab.base import UserError, derive_seed
 from sparsity_lab.model.bridge import Bridge, BridgeShape, nmse
 from sparsity_lab.model.residuals import with_residuals
 from sparsity_lab.model.sites import Tap
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.modules import (
-    ParameterGroup,
-    SparseModule,
-    SparsityConfig,
-    TrainerConfig,
-    cross_entropy,
-)
-
-
-class BridgeWeights(Config):
-    """Weights of the four terms of the loss."""
-
-    cross_entropy: NonNegativeFloat = 1.0
-    nmse: NonNegativeFloat = 1.0
-    kl_into_sparse: NonNegativeFloat = 1.0
-    kl_into_dense: NonNegativeFloat = 1.0
-
-
-class BridgeConfig(Config):
-    """How a bridge is trained.
-
-    `activation_fraction`: k of the encoders' AbsTopK as a share of the sparse width. `boundaries`: how many
-    boundaries, drawn anew for each step, the three sums run over; null: all of them.
-    """
-
-    activation_fraction: float
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat
-    weights: BridgeWeights
-    boundaries: PositiveInt | None = None
-
-    @field_validator("activation_fraction")
-    @classmethod
-    def _share(cls, share: float) -> float:
-        if not 0 < share <= 1:
-            raise ValueError("must be above 0 and at most 1")
-        return share
+from sparsity_lab.training.config import BridgeConfig, SparsityConfig, TrainerConfig
+from sparsity_lab.training.modules import ParameterGroup, SparseModule, cross_entropy
 
 
 def make_bridge(dense: Transformer, sparse: Transformer, config: BridgeConfig) -> Bridge:

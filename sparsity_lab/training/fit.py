@@ -19,7 +19,8 @@ from sparsity_lab.base import UserError
 from sparsity_lab.model.machine import native_bf16
 from sparsity_lab.stopping import deferred
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
-from sparsity_lab.training.modules import DenseModule, TrainerConfig
+from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.modules import DenseModule
 from sparsity_lab.training.ranks import cluster, other_ranks
 from sparsity_lab.training.snapshots import Snapshots
 

@@ -31,7 +31,7 @@ from lightning.fabric.plugins.environments import (
 from sparsity_lab.base import UserError, environment_variables
 from sparsity_lab.model.machine import prepare_processor
 from sparsity_lab.stopping import Interrupted
-from sparsity_lab.training.modules import TrainerConfig
+from sparsity_lab.training.config import TrainerConfig
 
 JOIN_SECONDS = 60.0  # rank 0 is done: the others have nothing left but to leave
 LEAVE_SECONDS = 20.0  # rank 0 failed: if because another did, that one is on its way out

@@ -26,7 +26,8 @@ from sparsity_lab.training.bridge_report import (
     report_agreement,
     report_bridge,
 )
-from sparsity_lab.training.bridges import BridgeConfig, BridgeModule, BridgeWeights, Teacher, make_bridge
+from sparsity_lab.training.bridges import BridgeModule, Teacher, make_bridge
+from sparsity_lab.training.config import BridgeConfig, BridgeWeights
 from sparsity_lab.training.fit import fit
 from sparsity_lab.training.modules import cross_entropy, gradient_rms
 

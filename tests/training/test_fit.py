@@ -17,8 +17,9 @@ from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
+from sparsity_lab.training.config import SparsityConfig
 from sparsity_lab.training.fit import fit, precision
-from sparsity_lab.training.modules import DenseModule, SparseModule, SparsityConfig
+from sparsity_lab.training.modules import DenseModule, SparseModule
 from sparsity_lab.training.snapshots import snapshot_folder
 
 

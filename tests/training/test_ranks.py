@@ -20,8 +20,9 @@ from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.record import read_all
+from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.fit import fit
-from sparsity_lab.training.modules import SparseModule, TrainerConfig
+from sparsity_lab.training.modules import SparseModule
 from sparsity_lab.training.ranks import cluster
 
 ROOT = Path(__file__).parents[2]

@@ -2,7 +2,7 @@
 
 from micro import SMALL
 
-from sparsity_lab.training.modules import SparsityConfig, TrainerConfig
+from sparsity_lab.training.config import SparsityConfig, TrainerConfig
 
 STEPS = 12
 CONFIG = TrainerConfig(

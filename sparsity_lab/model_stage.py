@@ -1,19 +1,15 @@
-"""The stages that take time: a trained model, and the circuits of its tasks; each a folder that is made once.
+"""Stage `model`: a trained model's folder: tensors, measurements, snapshots on the way.
 
-A stage is a function of its config and inputs; its output is a folder named by the hash of both, shared by
-all runs below the same root.
+A stage is a function of its config and inputs; its output is a folder that is made once, named by the hash
+of both, and shared by all runs below the same root.
 """
 
-import logging
 import shutil
-import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sparsity_lab import metrics
 from sparsity_lab.base import (
@@ -24,35 +20,22 @@ from sparsity_lab.base import (
     partial_of,
     write_json,
 )
-from sparsity_lab.circuits.circuit import Circuit, save_circuit
-from sparsity_lab.circuits.pruning import TaskData, make_pruner
-from sparsity_lab.circuits.search import search
-from sparsity_lab.circuits.task import NotAskable
-from sparsity_lab.circuits.tasks import TASKS
 from sparsity_lab.config import RunConfig
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.packed import bigram_counts
-from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
+from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.dense_stages import about_dense, bridge_module, finish_bridge, start_from
 from sparsity_lab.model.checkpoints import count_weights, save_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
-from sparsity_lab.results.record import (
-    CurvePoint,
-    TaskResult,
-)
-from sparsity_lab.side_by_side import build_all
-from sparsity_lab.stage_inputs import TOKENIZER, model_on_text, task_batch
+from sparsity_lab.stage_inputs import TOKENIZER
 from sparsity_lab.training.bridges import BridgeModule
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule
 
-log = logging.getLogger(__name__)
-
 MODEL_VERSION = 2  # raise when the same config would give another model
-CIRCUITS_VERSION = 2  # raise when the same model and config would give other circuits
 ONLY_HOW = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}  # not of the model
-VALIDATION, RESULT = "validation.json", "result.json"
+VALIDATION = "validation.json"
 
 
 def trained_model(
@@ -162,103 +145,3 @@ def weight_counts(model: Transformer) -> dict[str, float]:
     """The counts of a model's weights that its record tells, by name."""
     weights, nonzeros = count_weights(model)
     return {metrics.WEIGHTS.name: weights, metrics.MODEL_NONZEROS.name: nonzeros}
-
-
-def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:
-    """Stage `circuits`, a folder a task: its result and the circuits found. A snapshot is a model as well."""
-    model_name = "/".join(model_folder.relative_to(root).parts[1:])
-    names = tuple(TASKS) if config.tasks.names == "all" else config.tasks.names
-    abouts = {
-        name: {
-            "stage": "circuits",
-            "version": CIRCUITS_VERSION,
-            "model": model_name,
-            "task": name,
-            "tasks": config.tasks.model_dump(mode="json", exclude={"names"}),
-            "pruning": config.pruning.model_dump(mode="json"),
-        }
-        for name in names
-    }
-    folders = {name: root / "circuits" / f"{name}-{content_hash(abouts[name])}" for name in names}
-
-    def prepare() -> Callable[[str, Path], None]:
-        model, tokenizer, _, means_n = model_on_text(config, tokens, model_folder)
-        return partial(_write_circuits, config, tokenizer, model, means_n, model_name)
-
-    build_all(folders, abouts, prepare)
-    return folders
-
-
-def _write_circuits(
-    config: RunConfig,
-    tokenizer: Tokenizer,
-    model: Transformer,
-    means_n: Tensor,
-    model_name: str,
-    name: str,
-    folder: Path,
-) -> None:
-    started = time.monotonic()
-    result, circuits = explain_task(config, name, tokenizer, model, means_n, model_name)
-    for circuit in circuits:
-        save_circuit(circuit, folder / f"circuit-{circuit.target:g}.json")
-    write_json(folder / RESULT, result)
-    main = [point for point in result.curve if point.target == config.pruning.target]
-    told = (
-        f"{main[0].nodes} nodes, {main[0].edges} edges, test loss {main[0].test.calibrated_loss:.3f}"
-        if main
-        else result.reason
-    )
-    log.info("%s: %s: %s (%.0f s)", config.name, name, told, time.monotonic() - started)
-
-
-def explain_task(
-    config: RunConfig, name: str, tokenizer: Tokenizer, model: Transformer, means_n: Tensor, model_name: str
-) -> tuple[TaskResult, list[Circuit]]:
-    """Ask one task of a model: whether it has learned it, and the circuits that answer it."""
-
-    def result(status: Any, reason: str, **more: Any) -> TaskResult:
-        return TaskResult(
-            **{
-                "task": name,
-                "status": status,
-                "reason": reason,
-                "unpruned": None,
-                "curve": (),
-                "circuit": None,
-            }
-            | more
-        )
-
-    target = config.pruning.target
-    try:
-        data = TaskData(
-            train=task_batch(config, name, "train", tokenizer),
-            select=task_batch(config, name, "select", tokenizer),
-            test=task_batch(config, name, "test", tokenizer),
-        )
-    except NotAskable as error:
-        return result("not_askable", error.reason), []
-    longest = max(batch.tokens_bt.shape[1] for batch in (data.train, data.select, data.test))
-    if model.positions is not None and longest > model.config.n_ctx:
-        return result("not_askable", f"prompts of {longest} tokens, the context is {model.config.n_ctx}"), []
-    pruner = make_pruner(model, means_n, data, config.pruning)
-    select, test = pruner.unpruned()
-    if select.loss > target:
-        return result(
-            "not_learned", f"unpruned loss {select.loss:.3f} is above {target:g} nats", unpruned=test
-        ), []
-    empty = pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
-    if empty <= target:
-        return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
-    circuits = search(pruner, name, model_name, config.pruning)
-    curve = tuple(
-        CurvePoint(target=c.target, nodes=len(c.nodes), edges=len(c.edges), select=c.select, test=c.test)
-        for c in circuits
-    )
-    if target not in {c.target for c in circuits}:
-        return result(
-            "no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve
-        ), circuits
-    path = f"circuits/{name}/circuit-{target:g}.json"
-    return result("circuit", "", unpruned=test, curve=curve, circuit=path), circuits

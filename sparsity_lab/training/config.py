@@ -1,0 +1,131 @@
+"""What training is told: the optimiser's settings, how sparse the weights are, and how a bridge is trained.
+
+Apart from the modules that are told so, since whoever reads a config need not import Lightning.
+"""
+
+from typing import Literal
+
+from pydantic import (
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
+
+from sparsity_lab.base import Config
+
+
+class TrainerConfig(Config):
+    """Optimisation. `tokens` sets the number of steps, tokens // (batch_size · n_ctx).
+
+    `gradient`: "normalise" scales every gradient to root mean square 1, "clip" only those above 1.
+    `precision`: "auto" is bfloat16 autocast where the processor computes it natively, float32 elsewhere.
+    `start`: "dense" goes on from the weights of the run's existing dense model.
+    `devices` on each of `num_nodes` machines share a step's `batch_size` windows (`training.ranks`).
+    `workers` processes load batches beside each of them, 0: itself; `pin_memory` has an effect with a GPU,
+    `fused` on AdamW.
+    """
+
+    tokens: PositiveInt
+    batch_size: PositiveInt
+    learning_rate: PositiveFloat
+    warmup: float = 0.01
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: PositiveFloat = 0.1
+    gradient: Literal["normalise", "clip"] = "normalise"
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    start: Literal["scratch", "dense"] = "scratch"
+    validation_windows: PositiveInt = 256
+    validations: PositiveInt = 4
+    checkpoint_every: PositiveInt = 200
+    log_every: PositiveInt = 20
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    devices: PositiveInt = 1
+    num_nodes: PositiveInt = 1
+    strategy: Literal["auto", "ddp"] = "auto"
+    fused: bool = True
+    workers: NonNegativeInt = 0
+    pin_memory: bool = True
+
+    @field_validator("strategy", mode="before")
+    @classmethod
+    def _whole_tensors(cls, strategy: object) -> object:
+        if isinstance(strategy, str) and "fsdp" in strategy:
+            raise ValueError(
+                "fsdp cuts tensors into shards, and projection needs a tensor's weights side by side; "
+                "allowed: auto, ddp"
+            )
+        return strategy
+
+    @model_validator(mode="after")
+    def _shares(self) -> "TrainerConfig":
+        if self.batch_size % self.ranks:
+            raise ValueError(
+                f"batch_size {self.batch_size} must be a multiple of devices · num_nodes, {self.ranks}"
+            )
+        return self
+
+    @property
+    def ranks(self) -> int:
+        """Number of processes that train one model together."""
+        return self.devices * self.num_nodes
+
+    def steps(self, n_ctx: int) -> int:
+        """Number of optimizer steps."""
+        return max(1, self.tokens // (self.batch_size * n_ctx))
+
+
+class SparsityConfig(Config):
+    """Which weights may be nonzero: all ("dense"), or a `kept_fraction` or `nonzeros` of them ("sparse")."""
+
+    kind: Literal["dense", "sparse"]
+    kept_fraction: float | None = None
+    nonzeros: PositiveInt | None = None
+    at_least: int = 4
+    anneal_until: float = 0.5
+
+    @model_validator(mode="after")
+    def _check(self) -> "SparsityConfig":
+        given = [self.kept_fraction is not None, self.nonzeros is not None]
+        if self.kind == "dense" and any(given):
+            raise ValueError("kind dense takes neither kept_fraction nor nonzeros")
+        if self.kind == "sparse" and sum(given) != 1:
+            raise ValueError("kind sparse takes either kept_fraction or nonzeros")
+        if self.kept_fraction is not None and not 0 < self.kept_fraction <= 1:
+            raise ValueError(f"kept_fraction {self.kept_fraction} must be above 0 and at most 1")
+        if not 0 <= self.anneal_until <= 1:
+            raise ValueError(f"anneal_until {self.anneal_until} must lie between 0 and 1")
+        return self
+
+
+class BridgeWeights(Config):
+    """Weights of the four terms of the loss."""
+
+    cross_entropy: NonNegativeFloat = 1.0
+    nmse: NonNegativeFloat = 1.0
+    kl_into_sparse: NonNegativeFloat = 1.0
+    kl_into_dense: NonNegativeFloat = 1.0
+
+
+class BridgeConfig(Config):
+    """How a bridge is trained.
+
+    `activation_fraction`: k of the encoders' AbsTopK as a share of the sparse width. `boundaries`: how many
+    boundaries, drawn anew for each step, the three sums run over; null: all of them.
+    """
+
+    activation_fraction: float
+    learning_rate: PositiveFloat
+    weight_decay: NonNegativeFloat
+    weights: BridgeWeights
+    boundaries: PositiveInt | None = None
+
+    @field_validator("activation_fraction")
+    @classmethod
+    def _share(cls, share: float) -> float:
+        if not 0 < share <= 1:
+            raise ValueError("must be above 0 and at most 1")
+        return share
