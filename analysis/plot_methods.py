@@ -2,8 +2,8 @@
 
     python analysis/plot_methods.py [runs] [--sweep NAME] [--out DIR]
 
-Needs runs of the same model that differ in pruning.method or pruning.selection, as +sweep=methods makes
-them. At each target loss a method's size is the geometric mean of edges over the tasks for which all methods
+Needs runs of the same model that differ in pruning.method, pruning.polish or pruning.selection, as
++sweep=methods makes them. At each target loss a method's size is the geometric mean of edges over the tasks for which all methods
 have a circuit at that target. Writes methods.png, methods.svg and methods.csv.
 """
 
@@ -24,6 +24,7 @@ from analysis.pictures import STYLE, save
 from sparsity_lab.base import UserError
 from sparsity_lab.results.record import RunRecord, geometric_mean, read_all
 
+POLISHED = " + polish"
 COLOURS = {"masks": "#D55E00", "gradient": "#0072B2", "integrated": "#009E73"}  # of Okabe and Ito's palette
 
 
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
     """A row for each selection, method and target: geometric-mean edges over the tasks all methods share.
 
-    `times` is the size against that of learned masks at the same selection and target.
+    `times` is the size against that of learned masks, polished, at the same selection and target.
 
     Raises:
         UserError: there are no two methods of one model to compare.
@@ -70,8 +71,9 @@ def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
         pruning = record.config["pruning"]
         for task in record.tasks:
             for point in task.curve:
-                by_method = sizes.setdefault((pruning.get("selection", "calibrated"), point.target), {})
-                by_method.setdefault(pruning.get("method", "masks"), {})[task.task] = point.edges
+                by_method = sizes.setdefault((pruning["selection"], point.target), {})
+                method = pruning["method"] + (POLISHED if pruning["polish"] else "")
+                by_method.setdefault(method, {})[task.task] = point.edges
     rows = []
     for (selection, target), by_method in sorted(sizes.items()):
         shared = sorted(set.intersection(*(set(edges) for edges in by_method.values())))
@@ -85,7 +87,7 @@ def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
                 "method": method,
                 "tasks": len(shared),
                 "edges": size[method],
-                "times": size[method] / size["masks"] if "masks" in size else float("nan"),
+                "times": size[method] / size.get("masks" + POLISHED, float("nan")),
             }
             for method in sorted(size)
         ]
@@ -104,7 +106,8 @@ def draw(rows: pd.DataFrame) -> Figure:
                 group["edges"],
                 group["target"],
                 marker="o",
-                color=COLOURS.get(method, "#555555"),
+                markerfacecolor=None if method.endswith(POLISHED) else "white",
+                color=COLOURS.get(method.removesuffix(POLISHED), "#555555"),
                 linestyle="-" if selection == "raw" else ":",
                 label=f"{method}, {selection} loss",
             )

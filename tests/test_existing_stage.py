@@ -35,7 +35,8 @@ SMALL = [
     *("logger=csv", "corpus.megabytes=0.3", "corpus.real_fraction=0", "model.n_ctx=32", "threads=1"),
     *("trainer.validation_windows=8", "tasks.names=[bracket_brace,with_as]", "tasks.n_train_pairs=16"),
     *("tasks.n_select_pairs=16", "tasks.n_test_pairs=16", "pruning.masks.steps=5", "pruning.target=0.75"),
-    "pruning.targets=[0.75]",
+    *("pruning.targets=[0.75]", "validation.controls=false", "validation.pairs=4", "validation.draws=1"),
+    *("validation.binarisation_steps=2", "validation.text_windows=4"),
 ]
 register_sweeper()
 
