@@ -21,6 +21,8 @@ from sparsity_lab.base import UserError, build
 from sparsity_lab.model.machine import prepare_processor
 from sparsity_lab.stopping import serve
 
+PRELOADED = ["sparsity_lab.evidence_stage"]  # it imports most of what tasks are worked on with
+
 
 def build_all(
     folders: Mapping[str, Path],
@@ -62,7 +64,9 @@ def build_all(
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    context = multiprocessing.get_context("spawn")  # OpenMP's threads do not survive a fork
+    # OpenMP's threads do not survive a fork of this process, so another one, which has none, is forked
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
     lines = context.Queue()
     listener = QueueListener(lines, _Here())
     listener.start()
