@@ -3,8 +3,8 @@
     python analysis/plot_methods.py [runs] [--sweep NAME] [--out DIR]
 
 Needs runs of the same model that differ in pruning.method, pruning.polish or pruning.selection, as
-+sweep=methods makes them. At each target loss a method's size is the geometric mean of edges over the tasks for which all methods
-have a circuit at that target. Writes methods.png, methods.svg and methods.csv.
++sweep=methods makes them. At each target loss a method's size is the geometric mean of edges over the tasks
+for which all methods have a circuit at that target. Writes methods.png, methods.svg and methods.csv.
 """
 
 import argparse

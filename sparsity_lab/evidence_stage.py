@@ -34,7 +34,7 @@ from sparsity_lab.stage_inputs import model_on_text, task_pairs
 
 log = logging.getLogger(__name__)
 
-EVIDENCE_VERSION = 1  # raise when the same circuit and config would give other evidence
+EVIDENCE_VERSION = 2  # raise when the same circuit and config would give other evidence
 SOURCE_FILES, SOURCE_PIECES, PIECE_LINES, PIECE_CHARACTERS = 40, 200, 3, 120
 
 

@@ -97,7 +97,8 @@ def learn_masks(
     """Learn the gates of one task on the training pairs in `batch`.
 
     `model`'s weights must not require gradients; `means_n` holds what shut nodes are frozen at. With
-    `give_up` training ends after a quarter of the steps if the smoothed loss is above it then.
+    `give_up` training ends if the smoothed loss is above twice that after an eighth of the steps, or above
+    it after a quarter.
     """
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
@@ -119,6 +120,7 @@ def learn_masks(
     )
     small, k_coef, smoothed = compact(model, live_n, means_n), config.k_coef, None
     restoration = Restoration(config.restore, config.adversarial, layout.size, derive_seed(seed, "restored"))
+    limits = {config.steps // 8: 2, config.steps // 4: 1}
     losses, sizes = [], []
     for step in range(config.steps):
         rising = (step + 1) / max(1.0, config.warmup * config.steps)
@@ -147,7 +149,7 @@ def learn_masks(
         if config.penalty == "target":
             error = (config.target - smoothed) / config.target
             k_coef *= math.e ** (config.rate * max(-3.0, min(1.0, error)))
-        if give_up is not None and step + 1 == config.steps // 4 and smoothed > give_up:
+        if give_up is not None and smoothed > give_up * limits.get(step + 1, math.inf):
             break
         if (step + 1) % config.drop_every == 0:
             live_n = live_n & (tau_n.detach() >= config.drop_below)

@@ -11,6 +11,7 @@ from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.masks import LearnedMasks, MaskConfig, PairSampler, answer_difference, learn_masks
+from sparsity_lab.circuits.task import TaskBatch
 from sparsity_lab.model.transformer import Transformer
 
 CONFIG = quick_pruning().masks
@@ -82,6 +83,24 @@ def test_dropping_shut_nodes_changes_only_the_cost(model: Transformer, masks: Le
     kept = learn(model, config=validate(MaskConfig, CONFIG.model_dump() | {"drop_below": -1.0}))
     assert abs(kept.sizes[-1] - masks.sizes[-1]) <= 0.1 * len(masks.tau_n)
     assert kept.losses[0] == masks.losses[0]
+
+
+def test_a_hopeless_training_is_given_up_early_and_a_poor_one_later(
+    model: Transformer, masks: LearnedMasks
+) -> None:
+    means_n, batch = mean_activations(model, [random_tokens(20, 8)]), question(64)
+    wrong = replace(batch, label_b=1 - batch.label_b)  # the model is sure of the other answer
+
+    def steps(rows: TaskBatch, give_up: float) -> int:
+        return len(learn_masks(model, means_n, rows, CONFIG, 0, give_up).losses)
+
+    assert steps(wrong, 0.01) == CONFIG.steps // 8
+    assert steps(batch, 10.0) == CONFIG.steps
+    smoothed = masks.losses[0]
+    for loss in masks.losses[1 : CONFIG.steps // 4]:
+        smoothed = 0.8 * smoothed + 0.2 * loss
+    assert steps(batch, 0.9 * smoothed) <= CONFIG.steps // 4
+    assert steps(batch, 1.1 * smoothed) in (CONFIG.steps // 8, CONFIG.steps)
 
 
 def test_drawn_pairs_are_whole_and_each_comes_once_in_a_round() -> None:

@@ -5,9 +5,9 @@
 - labels: which prompt of a pair is the positive one is decided by a coin.
 
 A search that finds circuits for these as small as the real one shows nothing by the real one. Where the raw
-loss selects, a control whose masks are still far from an answer (`GIVE_UP`) after a quarter of the steps is
-given up as failed. With the calibrated loss a circuit may come of such masks all the same, so they are all
-trained to the end.
+loss selects, a control whose masks are no better than a coin after an eighth of the steps, or still far from
+an answer (`GIVE_UP`) after a quarter, is given up as failed. With the calibrated loss a circuit may come of
+such masks all the same, so they are all trained to the end.
 """
 
 import copy
