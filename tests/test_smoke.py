@@ -191,6 +191,7 @@ def test_running_again_reuses_every_stage(folder: Path) -> None:
     assert comparable(read_record(run_folder(folder))) == comparable(record)
 
 
+@pytest.mark.slow
 def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: Path) -> None:
     solved = next(task.task for task in read_record(run_folder(folder)).tasks if task.circuit)
     command = ["+sweep=prune_tuning", "hydra.sweeper.grids=[]", "hydra.sweeper.search.n_trials=2"]

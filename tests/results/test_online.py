@@ -102,6 +102,7 @@ def test_a_run_is_sent_and_read_back(
     assert (tmp_path / "out" / "frontier.png").exists()
 
 
+@pytest.mark.slow
 def test_a_server_lost_in_mid_run_costs_the_mirror_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -141,6 +141,7 @@ def test_a_rank_that_fails_ends_all(tokens: Path, tmp_path: Path) -> None:
         train(broken, tokens)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_the_same_words(
     tokens: Path, tmp_path: Path
 ) -> None:
