@@ -7,6 +7,7 @@ A cluster that wants the machine back sends SIGUSR2 to jobs of submitit, whose h
 the queue and ends the process. Here it waits like the others, and `hand_over` then calls that handler.
 """
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -85,11 +86,20 @@ def follow_parent() -> None:
 
 
 def serve() -> None:
-    """In a worker of a pool: signals, which a cluster sends to all of a job, are its parent's to act on."""
+    """In a worker of a pool: signals, which a cluster sends to all of a job, are the owner's to act on.
+
+    The worker ends when that process is gone, which need not be the one it was forked from.
+    """
     for number in (*SIGNALS, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)
-    _State.parent = None
-    follow_parent()
+    owner = multiprocessing.parent_process()
+    assert owner is not None  # this is a worker
+
+    def watch() -> None:
+        owner.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _watch(parent: int) -> None:

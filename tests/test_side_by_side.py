@@ -4,6 +4,8 @@ import logging
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -54,8 +56,14 @@ def die(name: str, folder: Path) -> None:
 
 
 def sleep(started: Path, name: str, folder: Path) -> None:
-    (started / name).touch()
+    (started / name).write_text(str(os.getpid()))
     time.sleep(60)
+
+
+def sleep_by_two(folder: Path) -> None:
+    """What the process that is killed does."""
+    torch.set_num_threads(2)
+    built(folder, partial(sleep, folder / "started"))
 
 
 def test_each_folder_is_made_by_one_thread_and_what_it_says_is_heard(
@@ -128,3 +136,22 @@ def test_who_is_interrupted_leaves_no_process_behind(tmp_path: Path) -> None:
         thread.join()
         torch.set_num_threads(before)
     assert not multiprocessing.active_children()
+
+
+def test_who_is_killed_leaves_no_process_behind(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    started.mkdir()
+    code = f"import pathlib, {__name__} as me; me.sleep_by_two(pathlib.Path({str(tmp_path)!r}))"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    owner = subprocess.Popen([sys.executable, "-c", code], env=environment)
+    end = time.monotonic() + 120
+    while len(pids := [path.read_text() for path in started.iterdir()]) < 2 or "" in pids:
+        assert time.monotonic() < end
+        assert owner.poll() is None
+        time.sleep(0.1)
+    owner.kill()
+    owner.wait()
+    workers, end = [Path("/proc") / pid for pid in pids], time.monotonic() + 10
+    while any(path.exists() for path in workers) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert not any(path.exists() for path in workers)
