@@ -84,7 +84,7 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
                 *point[model.id], marker, color=colours[model.d_model], markersize=7, markeredgecolor="white"
             )
 
-        _log_axis(axes, "x")
+        log_axis(axes, "x")
         axes.margins(0.12)
         axes.set_xlabel(f"Edges in the circuit (geometric mean of {_count(tasks)}, target {target:g} nats)")
         axes.set_ylabel("Pretraining loss on validation text (nats per token)")
@@ -114,10 +114,10 @@ def draw_target_curve(rows: Sequence[CurveRow], dense: Model, sparse: Model) -> 
             (sparse, [row.sparse_edges for row in rows], SPARSE, "o"),
         ):
             axes.plot(x, sizes, marker=marker, color=colour, linewidth=1.8, label=describe(model))
-        _log_axis(axes, "x")
+        log_axis(axes, "x")
         if len(x) <= 8:
             axes.set_xticks(x)
-        _log_axis(axes, "y")
+        log_axis(axes, "y")
         axes.margins(y=0.15)
         axes.set_xlabel("Target task loss (nats)")
         axes.set_ylabel("Edges in the circuit (geometric mean)")
@@ -146,7 +146,7 @@ def draw_tasks(dense: Model, sparse: Model, target: float) -> Figure:
         for model, colour, marker in ((dense, DENSE, "s"), (sparse, SPARSE, "o")):
             sizes = [max(model.edges[task], 1) for task in tasks]
             axes.plot(sizes, range(len(tasks)), marker, color=colour, label=describe(model), zorder=2)
-        _log_axis(axes, "x")
+        log_axis(axes, "x")
         axes.set_yticks(range(len(tasks)), [plain(task) for task in tasks])
         axes.set_ylim(-0.7, len(tasks) - 0.3)
         axes.set_xlabel(f"Edges in the circuit (target {target:g} nats)")
@@ -182,7 +182,7 @@ def _line(axes: Axes, point: dict[str, tuple[float, float]], group: Sequence[Mod
     axes.plot([x for x, _ in ordered], [y for _, y in ordered], zorder=1, **style)
 
 
-def _log_axis(axes: Axes, which: str) -> None:
+def log_axis(axes: Axes, which: str) -> None:
     """Ticks at 1, 2, 5 × powers of ten, written out ("20", "5k"); never fewer than can be read."""
     getattr(axes, f"set_{which}scale")("log")
     axis = axes.xaxis if which == "x" else axes.yaxis

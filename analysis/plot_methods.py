@@ -20,7 +20,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from analysis.pictures import STYLE, save
+from analysis.pictures import STYLE, log_axis, save
 from sparsity_lab.base import UserError
 from sparsity_lab.results.record import RunRecord, geometric_mean, read_all
 
@@ -99,7 +99,7 @@ def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
 def draw(rows: pd.DataFrame) -> Figure:
     """Target loss against geometric-mean edges, a line for each method and selection."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.0, 4.4))
+        figure, axes = plt.subplots(figsize=(7.0, 5.2))
         for key, group in rows.groupby(["method", "selection"], sort=True):
             method, selection = (str(part) for part in key)
             axes.plot(
@@ -111,11 +111,12 @@ def draw(rows: pd.DataFrame) -> Figure:
                 linestyle="-" if selection == "raw" else ":",
                 label=f"{method}, {selection} loss",
             )
-        axes.set(xscale="log", xlabel="Edges in the circuit (geometric mean)", ylabel="Task loss (nats)")
+        axes.set(xlabel="Edges in the circuit (geometric mean)", ylabel="Task loss (nats)")
+        log_axis(axes, "x")
         counts = sorted(set(rows["tasks"]))
         over = f"{counts[0]} tasks" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} tasks, as shared"
         axes.set_title(f"Task loss against edges, by method ({over})", loc="left")
-        figure.legend(loc="outside right upper")
+        figure.legend(loc="outside lower center", ncols=2)
         return figure
 
 
