@@ -4,6 +4,7 @@ VENV ?= .venv
 ARGS ?=
 
 IN_VENV = "$(VENV)/bin/python"
+# Without --no-compile pip spends a minute on modules that nobody imports.
 INSTALL = $(IN_VENV) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help

@@ -139,7 +139,7 @@ def _in_circuit(
     effects: list[float | None] = [None] * len(circuit.nodes)
     if len(effects) <= MAX_DROPPED:
         whole = loss(answer_difference(narrow, few, frozen))
-        without_kb = differences_without_each(model, kept_n, means_n, few)
+        without_kb = differences_without_each(narrow, kept_n, means_n, few)
         effects = [digits(loss(without_b) - whole) for without_b in without_kb]
     by_node = {
         node: NodeInCircuit(

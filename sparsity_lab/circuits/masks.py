@@ -10,7 +10,8 @@
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -68,21 +69,25 @@ class LearnedMasks:
 
 
 def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = None, rows: int = 64) -> Tensor:
-    """Logit of the pair's first answer minus that of the second at each prompt's end, (b).
+    """Logit of the pair's first answer minus that of the second at each prompt's end, (b)."""
+    return by_length(batch, rows, lambda part: difference_at_end(model, part, tap))
+
+
+def by_length(batch: TaskBatch, rows: int, compute: Callable[[TaskBatch], Tensor]) -> Tensor:
+    """What `compute` gives for all rows, (..., b), a part at a time and in the batch's own order.
 
     Rows of similar length are computed together, `rows` at a time, so that little is spent on padding.
     """
     order_b = batch.last_b.argsort(stable=True)
-    parts = [difference_at_end(model, rows_of(batch, chunk), tap) for chunk in order_b.split(rows)]
-    return torch.cat(parts)[order_b.argsort()]
+    parts = [compute(without_padding(rows_of(batch, chunk))) for chunk in order_b.split(rows)]
+    return torch.cat(parts, -1)[..., order_b.argsort()]
 
 
 def difference_at_end(
     model: Transformer, batch: TaskBatch, tap: Tap | None = None, start: Start | None = None
 ) -> Tensor:
-    """The same, (b), of rows that are computed together; `start`: as in the forward pass."""
-    tokens_bt = batch.tokens_bt[:, : int(batch.last_b.max()) + 1]
-    logits_b2 = model(tokens_bt, tap, position_b=batch.last_b, start=start).gather(1, batch.answers_b2)
+    """`answer_difference` of rows that are computed together; `start`: as in the forward pass."""
+    logits_b2 = model(batch.tokens_bt, tap, position_b=batch.last_b, start=start).gather(1, batch.answers_b2)
     return logits_b2[:, 0] - logits_b2[:, 1]
 
 
@@ -201,6 +206,11 @@ def rows_of(batch: TaskBatch, rows_b: Tensor) -> TaskBatch:
     return TaskBatch(
         batch.tokens_bt[rows_b], batch.last_b[rows_b], batch.answers_b2[rows_b], batch.label_b[rows_b]
     )
+
+
+def without_padding(batch: TaskBatch) -> TaskBatch:
+    """The batch without the columns that are padding in every row."""
+    return replace(batch, tokens_bt=batch.tokens_bt[:, : int(batch.last_b.max()) + 1])
 
 
 def first_pairs(batch: TaskBatch, pairs: int) -> TaskBatch:

@@ -157,9 +157,8 @@ def matched_nodes(subject: Subject) -> Tensor:
 
 def drop_effects(subject: Subject) -> list[float]:
     """Rise of the test loss (`Subject.refitted_loss`) when each kept node is frozen too, in their order."""
-
     whole = subject.refitted_loss(subject.circuit_b)
-    without_kb = differences_without_each(subject.model, subject.kept_n, subject.means_n, subject.test)
+    without_kb = differences_without_each(subject.narrow, subject.kept_n, subject.means_n, subject.test)
     return [subject.refitted_loss(without_b) - whole for without_b in without_kb]
 
 
