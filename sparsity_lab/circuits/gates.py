@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout
+from sparsity_lab.circuits.ablation import NodeLayout, freeze
 from sparsity_lab.model.kernels import use_torch_threads
 from sparsity_lab.model.sites import Site, Tap
 
@@ -38,7 +38,7 @@ class _Gate(torch.autograd.Function):
     def forward(ctx: Any, x_btc: Tensor, tau_c: Tensor, value_c: Tensor, temperature: float) -> Tensor:
         ctx.save_for_backward(x_btc, tau_c, value_c)
         ctx.temperature = temperature
-        return torch.where(tau_c > 0, x_btc, value_c.to(x_btc.dtype))
+        return freeze(x_btc, tau_c > 0, value_c)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:

@@ -20,6 +20,8 @@ from torch import Tensor
 numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
 
 Integer = int | np.integer  # numba makes 64-bit numbers of both
+GUESSES = 8  # steps of `threshold` that follow the counts; among many equal numbers these say little
+ROWS = 64  # searched one after another, each from where the last one ended
 _INTEGER = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,
@@ -120,45 +122,65 @@ def _count_above(values: np.ndarray, limit: Integer) -> Integer:
     narrow, count = values.dtype.type(limit), np.int32(0)
     for index in range(values.size):
         count = np.int32(count + np.int32(values[index] > narrow))
-    return count
+    return np.int64(count)
 
 
 @numba.njit(cache=True)
-def threshold(magnitudes: np.ndarray, k: Integer) -> tuple[Integer, Integer]:
+def threshold(magnitudes: np.ndarray, k: Integer, guess: Integer = -1) -> tuple[Integer, Integer]:
     """(t, ties): the k largest of the non-negative integers are those above t and the first `ties` at t.
 
-    Bisects on the value, one count over the row a step, and stops early where a value separates exactly k.
+    A search on the value, one count over the row a step, that stops early where a value separates exactly k.
+    It goes where the counts so far say that k lies, and after GUESSES steps by halves. `guess`, where to
+    begin, changes the time alone.
     """
-    low, high = np.int64(magnitudes.min()), np.int64(magnitudes.max())
+    largest = magnitudes.dtype.type(0)
+    for index in range(magnitudes.size):
+        largest = max(largest, magnitudes[index])
+    top = np.int64(largest)
+    low, high = np.int64(0), top  # t is between them
+    above_low: Integer = np.int64(magnitudes.size)
+    above_high: Integer = np.int64(0)
+    middle = np.int64(guess) if guess >= 0 else high // 2
+    step = 0
     while low < high:
-        middle = low + (high - low) // 2
+        middle = min(max(middle, low), high - 1)
         count = _count_above(magnitudes, middle)
         if count == k:
             return middle, 0
         if count > k:
-            low = middle + 1
+            low, above_low = middle + 1, count
         else:
-            high = middle
+            high, above_high = middle, count
+        step += 1
+        if step > GUESSES:
+            middle = low + (high - low) // 2
+        elif above_low < magnitudes.size:
+            middle = low + np.int64((high - low) * (above_low - k) / (above_low - above_high))
+        else:  # nothing known from below: as dense there as above, and then denser
+            middle = np.int64(max(0.0, high - step * (k - above_high) * ((top - high) / (above_high + 1))))
     return low, k - _count_above(magnitudes, low)
 
 
 @numba.njit(cache=True, parallel=True)
 def _keep_largest(x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc: np.ndarray) -> None:
-    for row in numba.prange(x_nc.shape[0]):
-        bits, y, kept = x_nc[row], y_nc[row], kept_nc[row]
-        for channel in range(bits.size):  # the output holds the magnitudes until they have been searched
-            y[channel] = bits[channel] & bits.dtype.type(mask)
-        limit, ties = threshold(y, k)
-        narrow = bits.dtype.type(limit)
-        if ties == 0:
+    rows = x_nc.shape[0]
+    for part in numba.prange((rows + ROWS - 1) // ROWS):
+        limit: Integer = np.int64(-1)
+        for row in range(part * ROWS, min(rows, (part + 1) * ROWS)):
+            bits, y, kept = x_nc[row], y_nc[row], kept_nc[row]
+            for channel in range(bits.size):  # the output holds the magnitudes until they have been searched
+                y[channel] = bits[channel] & bits.dtype.type(mask)
+            limit, ties = threshold(y, k, limit)  # the last row's is near
+            narrow = bits.dtype.type(limit)
             for channel in range(bits.size):
                 kept[channel] = y[channel] > narrow
-                y[channel] = bits[channel] if y[channel] > narrow else 0
-        else:
+            channel = 0
+            while ties > 0:
+                tied = y[channel] == narrow
+                kept[channel] |= tied
+                ties -= tied
+                channel += 1
             for channel in range(bits.size):
-                first = ties > 0 and y[channel] == narrow
-                ties -= first
-                kept[channel] = first or y[channel] > narrow
                 y[channel] = bits[channel] if kept[channel] else 0
 
 

@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsity_lab.model.kernels import use_torch_threads
+from sparsity_lab.model.tiles import transpose
 
 MOST = 0.1  # share of nonzero weights up to which listing them pays (docs/speed_log.md)
 BLOCK = 64  # tokens: eight vectors of eight
-GROUP = 16  # outputs, or inputs, that are transposed together: a cache line of floats
+GROUP = 32  # outputs that are transposed together
 
 
 class Nonzeros(NamedTuple):
@@ -177,11 +178,9 @@ def _multiply(
     outputs = y_to.shape[1]
     for block in numba.prange((tokens + BLOCK - 1) // BLOCK):
         begin, size = block * BLOCK, min(BLOCK, tokens - block * BLOCK)
-        x_it, y_gt = np.zeros((inputs, BLOCK), dtype=x_ti.dtype), np.empty((GROUP, BLOCK), dtype=x_ti.dtype)
-        for group in range(0, inputs, GROUP):
-            for token in range(size):
-                for column in range(group, min(group + GROUP, inputs)):
-                    x_it[column, token] = x_ti[begin + token, column]
+        x_it, y_gt = np.empty((inputs, BLOCK), dtype=x_ti.dtype), np.empty((GROUP, BLOCK), dtype=x_ti.dtype)
+        transpose(x_ti, begin, 0, size, inputs, x_it, 0, 0)
+        x_it[:, size:] = 0
         for group in range(0, outputs, GROUP):
             for row in range(group, min(group + GROUP, outputs)):
                 y_t = y_gt[row - group]
@@ -201,6 +200,4 @@ def _multiply(
                     for token in range(BLOCK):
                         y_t[token] += a * x_a[token]
                     index += 1
-            for token in range(size):
-                for row in range(group, min(group + GROUP, outputs)):
-                    y_to[begin + token, row] = y_gt[row - group, token]
+            transpose(y_gt, 0, 0, min(GROUP, outputs - group), size, y_to, begin, group)

@@ -157,10 +157,11 @@ def test_magnitude_bits_order_as_magnitudes_do_and_nan_comes_last() -> None:
 @given(
     values=st.lists(st.integers(0, 6) | st.integers(0, 2**31 - 1), min_size=1, max_size=30),
     share=st.floats(0, 1),
+    guess=st.integers(-1, 2**31 - 1),
     dtype=st.sampled_from([np.int32, np.int64]),
 )
-def test_threshold_marks_the_k_largest(values: list[int], share: float, dtype: type) -> None:
+def test_threshold_marks_the_k_largest(values: list[int], share: float, guess: int, dtype: type) -> None:
     k = max(1, round(share * len(values)))
-    limit, ties = threshold(np.array(values, dtype=dtype), k)
+    limit, ties = threshold(np.array(values, dtype=dtype), k, guess)
     taken = sorted((v for v in values if v > limit), reverse=True) + [v for v in values if v == limit][:ties]
     assert taken == sorted(values, reverse=True)[:k]
