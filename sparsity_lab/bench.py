@@ -1,6 +1,7 @@
 """How fast a training step is: dense, sparse as shipped, and sparse with plain PyTorch operations.
 
     python -m sparsity_lab.bench [--widths 128 256 512 1024] [--repetitions 5] [--out runs/bench]
+    python -m sparsity_lab.bench --circuits runs/single/NAME
 
 1. A step: forward and backward pass, the gradient brought to its root mean square, AdamW and, if sparse, the
    projection; the project's own modules, on random tokens.
@@ -8,7 +9,8 @@
    own peak; so a machine that slows down slows all of them. Medians, with the extremes beside them.
 3. Peak memory is that of a process of its own, above what it holds before the model is made.
 
-Writes bench.csv and bench.png. What counts are the ratios; the speeds are this machine's.
+Writes bench.csv and bench.png. What counts are the ratios; the speeds are this machine's. With `--circuits`
+it finds all circuits of a finished run anew instead, task after task on one thread, and writes circuits.csv.
 """
 
 import argparse
@@ -27,9 +29,14 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from sparsity_lab.base import UserError, validate
+from sparsity_lab.circuits_stage import explain_task
+from sparsity_lab.config import RunConfig
 from sparsity_lab.model.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.plain import PlainSparseModule, PlainTransformer
+from sparsity_lab.results.record import RunRecord, read_record
+from sparsity_lab.stage_inputs import model_on_text
 from sparsity_lab.training.config import SparsityConfig, TrainerConfig
 from sparsity_lab.training.modules import DenseModule, SparseModule
 
@@ -48,6 +55,7 @@ COLUMNS = (
     *("d_model", "kind", "precision", "threads", "tokens_per_second", "lowest", "highest", "step_ms"),
     *("to_dense", "to_plain", "tflops", "peak_tflops", "share_of_peak", "peak_memory_mb"),
 )
+CIRCUIT_COLUMNS = ("task", "status", "nodes", "edges", "seconds")
 Step = Callable[[], None]
 
 
@@ -60,15 +68,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=_positive, default=5, help="turns of each kind")
     parser.add_argument("--seconds", type=float, default=1.0, help="at least this long a turn")
     parser.add_argument("--threads", type=_positive, help="cores to use; default: all")
+    parser.add_argument("--circuits", type=Path, metavar="RUN", help="folder of a run whose circuits to find")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    prepare_processor(options.threads)
-    rows: list[dict[str, Any]] = []
+    prepare_processor(1 if options.circuits else options.threads)
+    try:
+        if options.circuits:
+            rows = measure_circuits(options.circuits, read_record(options.circuits))
+            write_table(CIRCUIT_COLUMNS, rows, options.out / "circuits.csv")
+            return 0
+    except UserError as error:
+        parser.error(str(error))
+    rows = []
     for width in options.widths:
         rows += measure(width, options.repetitions, options.seconds)
-    options.out.mkdir(parents=True, exist_ok=True)
-    write_table(rows, options.out / "bench.csv")
+    write_table(COLUMNS, rows, options.out / "bench.csv")
     draw(rows, options.out / "bench.png")
     return 0
 
@@ -114,6 +129,31 @@ def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]
         )  # fmt: skip
         rows.append(row)
     return rows
+
+
+def measure_circuits(run: Path, record: RunRecord) -> list[dict[str, Any]]:
+    """A row of the table for each task of a finished run: its circuit at the main target, and the seconds.
+
+    One task is done once more, before the others: what compiling takes is in no row.
+
+    Raises:
+        UserError: the run's config or model can't be read by this version.
+    """
+    config = validate(RunConfig, record.config, str(run))
+    model, tokenizer, _, means_n = model_on_text(config, run / "tokens", run / "model")
+    names = [task.task for task in record.tasks]
+    rows: list[dict[str, Any]] = []
+    compiled = [task.task for task in record.tasks if task.curve] or names
+    for name in [compiled[0], *names]:
+        began = time.perf_counter()
+        result, _ = explain_task(config, name, tokenizer, model, means_n, record.stages["model"])
+        seconds = time.perf_counter() - began
+        main_point = [point for point in result.curve if point.target == config.pruning.target]
+        nodes, edges = (main_point[0].nodes, main_point[0].edges) if main_point else ("", "")
+        values = (name, result.status, nodes, edges, round(seconds, 1))
+        rows.append(dict(zip(CIRCUIT_COLUMNS, values, strict=True)))
+        log.info("%s: %s, %s edges, %.1f s", name, result.status, edges or "no", seconds)
+    return rows[1:]
 
 
 def make_step(kind: str, width: int) -> Step:
@@ -171,10 +211,11 @@ def peak_memory(kind: str, width: int, threads: int) -> float:
     return _most_resident() - before
 
 
-def write_table(rows: list[dict[str, Any]], path: Path) -> None:
-    """The table as CSV."""
+def write_table(columns: Sequence[str], rows: list[dict[str, Any]], path: Path) -> None:
+    """The table as CSV; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
+        writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
     log.info("wrote %s", path)

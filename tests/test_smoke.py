@@ -1,5 +1,6 @@
 """The whole program, small: from any working directory, the same record each time, and nothing done twice."""
 
+import csv
 import os
 import re
 import subprocess
@@ -174,6 +175,25 @@ def test_every_circuit_at_the_target_comes_with_evidence(folder: Path) -> None:
         assert {"sufficiency", "necessity", "minimality", "robustness", "controls", "generalisation"} < {
             check.name for check in evidence.checks
         }
+
+
+def test_the_benchmark_times_the_circuits_of_the_run(folder: Path, tmp_path: Path) -> None:
+    run = run_folder(folder)
+    command = [sys.executable, "-m", "sparsity_lab.bench", "--circuits", str(run)]
+    subprocess.run(
+        [*command, "--out", str(tmp_path)],
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+    )
+    with (tmp_path / "circuits.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    record = read_record(run)
+    assert [(row["task"], row["status"]) for row in rows] == [(t.task, t.status) for t in record.tasks]
+    for row, task in zip(rows, record.tasks, strict=True):
+        found = [str(point.edges) for point in task.curve if point.target == 0.6]
+        assert [row["edges"]] == (found or [""])
+        assert float(row["seconds"]) >= 0
 
 
 def test_another_directory_gives_the_same_record(folders: list[Path]) -> None:
