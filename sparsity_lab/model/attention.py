@@ -1,11 +1,4 @@
-"""Causal attention with a sink: a learned logit per head in the softmax's denominator that carries no value.
-
-With out and lse (logsumexp) of plain attention, the sink changes the result only by a factor, and its
-gradient is that of plain attention evaluated at the sink's own out and lse, so the fused kernel serves both
-ways:
-
-    lse' = log(exp(lse) + exp(sink));  out' = out · exp(lse - lse')
-"""
+"""Causal attention with a sink: a learned logit per head in the softmax's denominator that carries no value."""
 
 from typing import Any
 
@@ -13,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+from sparsity_lab.model.attention_kernel import attend, attend_back
+from sparsity_lab.model.kernels import use_torch_threads
 
 
 def attention_pattern(
@@ -34,33 +27,51 @@ def attention_pattern(
     return torch.cat([scores_bhqt, sink_bhq1], -1).softmax(-1)[..., :-1]
 
 
-class _SinkAttention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor) -> Tensor:
-        out_bhtk, lse_bht = _flash(q_bhtk, k_bhtk, v_bhtk, 0.0, True)
-        total_bht = torch.logaddexp(lse_bht, sink_h.to(lse_bht.dtype).view(1, -1, 1))
-        out_bhtk = out_bhtk * (lse_bht - total_bht).exp().unsqueeze(-1).to(out_bhtk.dtype)
-        ctx.save_for_backward(q_bhtk, k_bhtk, v_bhtk, out_bhtk, total_bht, sink_h)
-        return out_bhtk
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        q_bhtk, k_bhtk, v_bhtk, out_bhtk, total_bht, sink_h = ctx.saved_tensors
-        grad_bhtk = grads[0].contiguous()
-        dq, dk, dv = _flash_backward(grad_bhtk, q_bhtk, k_bhtk, v_bhtk, out_bhtk, total_bht, 0.0, True)
-        taken_bht = (sink_h.to(total_bht.dtype).view(1, -1, 1) - total_bht).exp()
-        d_sink_h = -(taken_bht * (grad_bhtk * out_bhtk).sum(-1)).sum((0, 2))
-        return dq, dk, dv, d_sink_h.to(sink_h.dtype)
-
-
 def causal_attention(
     q_bhqk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
 ) -> Tensor:
-    """Values mixed by `attention_pattern`, (b, h, query, d_head); fused on a CPU."""
+    """Values mixed by `attention_pattern`, (b, h, query, d_head); by a kernel on a CPU."""
     if position_b is not None:
         return attention_pattern(q_bhqk, k_bhtk, sink_h, position_b) @ v_bhtk
+    if q_bhqk.device.type == "cpu" and q_bhqk.dtype in (torch.float32, torch.bfloat16):
+        nothing_h = torch.full((q_bhqk.shape[1],), -torch.inf)
+        return _Attention.apply(q_bhqk, k_bhtk, v_bhtk, nothing_h if sink_h is None else sink_h)
     if sink_h is None:
         return scaled_dot_product_attention(q_bhqk, k_bhtk, v_bhtk, is_causal=True)
-    if q_bhqk.device.type == "cpu":
-        return _SinkAttention.apply(q_bhqk, k_bhtk, v_bhtk, sink_h)
     return attention_pattern(q_bhqk, k_bhtk, sink_h) @ v_bhtk
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor) -> Tensor:
+        ctx.shape, ctx.dtype = q_bhtk.transpose(1, 2).shape, q_bhtk.dtype  # (b, t, h, k)
+        q_nc, k_nc, v_nc = map(_by_channel, (q_bhtk, k_bhtk, v_bhtk))
+        out_nc, bits_hn = torch.empty_like(q_nc), torch.empty(ctx.shape[2], len(q_nc))
+        use_torch_threads()
+        attend(*_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1], *_arrays(out_nc, bits_hn))
+        ctx.save_for_backward(q_nc, k_nc, v_nc, sink_h, out_nc, bits_hn)
+        return _by_head(out_nc, ctx)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        q_nc, k_nc, v_nc, sink_h, out_nc, bits_hn = ctx.saved_tensors
+        results = [torch.empty_like(q_nc) for _ in range(3)]
+        dsink_bh = torch.empty(ctx.shape[0], len(sink_h))
+        rest = out_nc, bits_hn, _by_channel(grads[0]), *results, dsink_bh
+        use_torch_threads()
+        attend_back(*_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1], *_arrays(*rest))
+        dq, dk, dv = (_by_head(result_nc, ctx) for result_nc in results)
+        return dq, dk, dv, dsink_bh.sum(0)
+
+
+def _by_channel(x_bhtk: Tensor) -> Tensor:
+    """A head's channels beside the next one's, a row for each position; float32."""
+    return x_bhtk.transpose(1, 2).flatten(2).flatten(0, 1).float().contiguous()
+
+
+def _by_head(x_nc: Tensor, ctx: Any) -> Tensor:
+    return x_nc.to(ctx.dtype).view(ctx.shape).transpose(1, 2)
+
+
+def _arrays(*tensors: Tensor) -> list[Any]:
+    return [tensor.detach().numpy() for tensor in tensors]

@@ -1,0 +1,193 @@
+"""Causal attention with a sink on a CPU, forward and backward, of one head of one row at a time, in its cache.
+
+    p = exp(q k / sqrt(d) - l),  l = log(exp(sink) + sum of exp(q k / sqrt(d)));  out = p v
+
+A block of queries at a time: scores lie keys first, so that the softmax runs along whole vectors of queries, and
+what comes after a query is never computed. The backward pass computes them again from l, which is all that is
+kept. Scores and l are in bits (powers of two) here.
+
+Shapes: n rows times positions, c channels of all heads, h heads, t positions; within a head i queries of a
+block, j keys, d channels. Blocks are padded with zeros to whole vectors.
+"""
+
+import math
+
+import numba
+import numpy as np
+
+from sparsity_lab.model.tiles import LANES, TILE, exp2, multiply_tile, transpose
+
+QUERIES = 128  # in a block: scores of 128 keys take 64 KB
+_BITS = np.float32(1 / math.log(2))
+
+
+@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+def attend(
+    q_nc: np.ndarray,
+    k_nc: np.ndarray,
+    v_nc: np.ndarray,
+    sink_h: np.ndarray,
+    time: int,
+    out_nc: np.ndarray,
+    bits_hn: np.ndarray,
+) -> None:
+    """Fill `out_nc` and `bits_hn` (l); `time` positions a row, all float32 and contiguous."""
+    heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
+    unit = np.float32(_BITS / math.sqrt(d_head))
+    for part in numba.prange(len(q_nc) // time * heads):
+        head, first, at = part % heads, part // heads * time, part % heads * d_head
+        sink = sink_h[head] * _BITS
+        k_jd, v_jd = _padded(k_nc, first, at, time, d_head), _padded(v_nc, first, at, time, d_head)
+        p_ji = np.empty((len(k_jd), QUERIES), dtype=np.float32)
+        most_i, total_i = np.empty(QUERIES, dtype=np.float32), np.empty(QUERIES, dtype=np.float32)
+        o_id = np.empty((QUERIES, v_jd.shape[1]), dtype=np.float32)
+        for begin in range(0, time, QUERIES):
+            size = min(QUERIES, time - begin)
+            _scores(k_jd, q_nc, unit, first, at, begin, size, d_head, p_ji)
+            _hide_later_keys(p_ji, begin, size)
+            most_i[:] = sink
+            for key in range(begin + size):
+                some = _seen(key, begin, size)
+                row, most = p_ji[key, some], most_i[some]
+                for i in range(row.size):
+                    most[i] = most[i] if most[i] > row[i] else row[i]
+            for i in range(QUERIES):
+                total_i[i] = exp2(sink - most_i[i])
+            for key in range(begin + size):
+                some = _seen(key, begin, size)
+                row, most, total = p_ji[key, some], most_i[some], total_i[some]
+                for i in range(row.size):
+                    row[i] = exp2(row[i] - most[i])
+                for i in range(row.size):
+                    total[i] += row[i]
+            _from_keys(p_ji, v_jd, begin, size, o_id)
+            for query in range(size):
+                part_of = np.float32(1) / total_i[query]
+                for channel in range(d_head):
+                    out_nc[first + begin + query, at + channel] = o_id[query, channel] * part_of
+                bits_hn[head, first + begin + query] = most_i[query] + np.log2(total_i[query])
+
+
+@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+def attend_back(
+    q_nc: np.ndarray,
+    k_nc: np.ndarray,
+    v_nc: np.ndarray,
+    sink_h: np.ndarray,
+    time: int,
+    out_nc: np.ndarray,
+    bits_hn: np.ndarray,
+    grad_nc: np.ndarray,
+    dq_nc: np.ndarray,
+    dk_nc: np.ndarray,
+    dv_nc: np.ndarray,
+    dsink_bh: np.ndarray,
+) -> None:
+    """Fill the gradients, the sink's for each row by itself, from those of `attend`'s output."""
+    heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
+    scale = np.float32(1 / math.sqrt(d_head))
+    unit = np.float32(_BITS / math.sqrt(d_head))
+    for part in numba.prange(len(q_nc) // time * heads):
+        head, first, at = part % heads, part // heads * time, part % heads * d_head
+        k_jd, v_jd = _padded(k_nc, first, at, time, d_head), _padded(v_nc, first, at, time, d_head)
+        dk_jd, dv_jd = np.zeros_like(k_jd), np.zeros_like(v_jd)
+        p_ji = np.empty((len(k_jd), QUERIES), dtype=np.float32)
+        ds_ji = np.empty_like(p_ji)
+        out_i, bits_i = np.empty(QUERIES, dtype=np.float32), np.empty(QUERIES, dtype=np.float32)
+        dq_id = np.empty((QUERIES, k_jd.shape[1]), dtype=np.float32)
+        dsink = np.float32(0)
+        for begin in range(0, time, QUERIES):
+            size = min(QUERIES, time - begin)
+            q_id = _padded(q_nc, first + begin, at, size, d_head)
+            grad_id = _padded(grad_nc, first + begin, at, size, d_head)
+            _scores(k_jd, q_nc, unit, first, at, begin, size, d_head, p_ji)
+            _hide_later_keys(p_ji, begin, size)
+            _scores(v_jd, grad_nc, np.float32(1), first, at, begin, size, d_head, ds_ji)
+            for query in range(size):
+                row, total = first + begin + query, np.float32(0)
+                for channel in range(at, at + d_head):
+                    total += grad_nc[row, channel] * out_nc[row, channel]
+                out_i[query], bits_i[query] = total, bits_hn[head, row]
+                dsink -= exp2(sink_h[head] * _BITS - bits_i[query]) * total
+            for key in range(begin + size):
+                some = _seen(key, begin, size)
+                row, ds, bits, out = p_ji[key, some], ds_ji[key, some], bits_i[some], out_i[some]
+                for i in range(row.size):
+                    row[i] = exp2(row[i] - bits[i])
+                for i in range(row.size):
+                    ds[i] = row[i] * (ds[i] - out[i]) * scale
+            _from_keys(ds_ji, k_jd, begin, size, dq_id)
+            _from_queries(ds_ji, q_id, begin, size, dk_jd)
+            _from_queries(p_ji, grad_id, begin, size, dv_jd)
+            dq_nc[first + begin : first + begin + size, at : at + d_head] = dq_id[:size, :d_head]
+        dk_nc[first : first + time, at : at + d_head] = dk_jd[:time, :d_head]
+        dv_nc[first : first + time, at : at + d_head] = dv_jd[:time, :d_head]
+        dsink_bh[part // heads, head] = dsink
+
+
+@numba.njit(cache=True)
+def _whole(size: int, step: int) -> int:
+    return (size + step - 1) // step * step
+
+
+@numba.njit(cache=True)
+def _seen(key: int, begin: int, size: int) -> slice:
+    """The vectors that hold the queries of the block that come no earlier than the key."""
+    return slice(max(0, key - begin) // LANES * LANES, _whole(size, LANES))
+
+
+@numba.njit(cache=True)
+def _hide_later_keys(s_ji: np.ndarray, begin: int, size: int) -> None:
+    for key in range(begin, begin + size):
+        since = key - begin
+        s_ji[key, since // LANES * LANES : since] = -np.inf
+
+
+@numba.njit(cache=True)
+def _padded(x_nc: np.ndarray, row: int, column: int, rows: int, columns: int) -> np.ndarray:
+    """The block of that size at (row, column), with zeros around it."""
+    block = np.zeros((_whole(rows, LANES), _whole(columns, LANES)), dtype=np.float32)
+    for i in range(rows):
+        for j in range(columns):
+            block[i, j] = x_nc[row + i, column + j]
+    return block
+
+
+@numba.njit(cache=True)
+def _scores(
+    k_jd: np.ndarray,
+    q_nc: np.ndarray,
+    unit: np.float32,
+    first: int,
+    at: int,
+    begin: int,
+    size: int,
+    d_head: int,
+    s_ji: np.ndarray,
+) -> None:
+    """Products of each key with `unit` times the queries of the block that may see it, and with some before."""
+    q_di = np.zeros((d_head, QUERIES), dtype=np.float32)
+    transpose(q_nc, first + begin, at, size, d_head, q_di, 0, 0)
+    q_di *= unit
+    for key in range(0, begin + size, TILE):
+        for query in range(_seen(key, begin, size).start, size, LANES):
+            multiply_tile(k_jd, (key, 0), q_di, (0, query), d_head, s_ji, (key, query), False)
+
+
+@numba.njit(cache=True)
+def _from_keys(p_ji: np.ndarray, v_jd: np.ndarray, begin: int, size: int, out_id: np.ndarray) -> None:
+    """For each query the sum of the keys' rows, weighted."""
+    for query in range(0, size, TILE):
+        depth = begin + min(query + TILE, size)
+        for channel in range(0, v_jd.shape[1], LANES):
+            multiply_tile(p_ji.T, (query, 0), v_jd, (0, channel), depth, out_id, (query, channel), False)
+
+
+@numba.njit(cache=True)
+def _from_queries(p_ji: np.ndarray, q_id: np.ndarray, begin: int, size: int, out_jd: np.ndarray) -> None:
+    """To each key's row the sum of the queries' rows, weighted, is added."""
+    for key in range(0, begin + size, TILE):
+        since = _seen(key, begin, size).start
+        for channel in range(0, q_id.shape[1], LANES):
+            at, depth = (key, channel), size - since
+            multiply_tile(p_ji, (key, since), q_id, (since, channel), depth, out_jd, at, True)
