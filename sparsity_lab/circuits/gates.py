@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.ablation import NodeLayout, freeze
-from sparsity_lab.model.kernels import use_torch_threads
+from sparsity_lab.model.parts import in_parts
 from sparsity_lab.model.sites import Site, Tap
 
 # rows are summed in this many parts, whatever the number of threads, so that sums are the same bits
@@ -55,8 +55,9 @@ class _Gate(torch.autograd.Function):
 def _backward_on_cpu(grad: Tensor, x: Tensor, open_c: Tensor, value_c: Tensor) -> tuple[Tensor, Tensor]:
     grad, x = grad.contiguous(), x.contiguous()
     passed, sums_pc = torch.empty_like(grad), torch.zeros(_CHUNKS, x.shape[-1])
-    use_torch_threads()
-    _gate_backward(
+    in_parts(
+        _gate_backward,
+        _CHUNKS,
         grad.flatten(0, 1).numpy(),
         x.flatten(0, 1).numpy(),
         open_c.numpy(),
@@ -67,8 +68,10 @@ def _backward_on_cpu(grad: Tensor, x: Tensor, open_c: Tensor, value_c: Tensor) -
     return passed, sums_pc.sum(0)
 
 
-@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def _gate_backward(
+    begin: int,
+    end: int,
     grad_nc: np.ndarray,
     x_nc: np.ndarray,
     open_c: np.ndarray,
@@ -77,7 +80,7 @@ def _gate_backward(
     sums_pc: np.ndarray,
 ) -> None:
     size = (grad_nc.shape[0] + sums_pc.shape[0] - 1) // sums_pc.shape[0]
-    for part in numba.prange(sums_pc.shape[0]):
+    for part in range(begin, end):
         for row in range(part * size, min((part + 1) * size, grad_nc.shape[0])):
             for channel in range(grad_nc.shape[1]):
                 grad = grad_nc[row, channel]

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparsity_lab.model.attention_kernel import attend, attend_back
-from sparsity_lab.model.kernels import use_torch_threads
+from sparsity_lab.model.parts import in_parts
 
 
 def attention_pattern(
@@ -47,8 +47,8 @@ class _Attention(torch.autograd.Function):
         ctx.shape, ctx.dtype = q_bhtk.transpose(1, 2).shape, q_bhtk.dtype  # (b, t, h, k)
         q_nc, k_nc, v_nc = map(_by_channel, (q_bhtk, k_bhtk, v_bhtk))
         out_nc, bits_hn = torch.empty_like(q_nc), torch.empty(ctx.shape[2], len(q_nc))
-        use_torch_threads()
-        attend(*_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1], *_arrays(out_nc, bits_hn))
+        inputs = *_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1]
+        in_parts(attend, ctx.shape[0] * ctx.shape[2], *inputs, *_arrays(out_nc, bits_hn))
         ctx.save_for_backward(q_nc, k_nc, v_nc, sink_h, out_nc, bits_hn)
         return _by_head(out_nc, ctx)
 
@@ -58,8 +58,8 @@ class _Attention(torch.autograd.Function):
         results = [torch.empty_like(q_nc) for _ in range(3)]
         dsink_bh = torch.empty(ctx.shape[0], len(sink_h))
         rest = out_nc, bits_hn, _by_channel(grads[0]), *results, dsink_bh
-        use_torch_threads()
-        attend_back(*_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1], *_arrays(*rest))
+        inputs = *_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1]
+        in_parts(attend_back, ctx.shape[0] * ctx.shape[2], *inputs, *_arrays(*rest))
         dq, dk, dv = (_by_head(result_nc, ctx) for result_nc in results)
         return dq, dk, dv, dsink_bh.sum(0)
 

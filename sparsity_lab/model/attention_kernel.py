@@ -21,8 +21,10 @@ QUERIES = 128  # in a block: scores of 128 keys take 64 KB
 _BITS = np.float32(1 / math.log(2))
 
 
-@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def attend(
+    begin_part: int,
+    end_part: int,
     q_nc: np.ndarray,
     k_nc: np.ndarray,
     v_nc: np.ndarray,
@@ -34,7 +36,7 @@ def attend(
     """Fill `out_nc` and `bits_hn` (l); `time` positions a row, all float32 and contiguous."""
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     unit = np.float32(_BITS / math.sqrt(d_head))
-    for part in numba.prange(len(q_nc) // time * heads):
+    for part in range(begin_part, end_part):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
         sink = sink_h[head] * _BITS
         k_jd, v_jd = _padded(k_nc, first, at, time, d_head), _padded(v_nc, first, at, time, d_head)
@@ -55,11 +57,13 @@ def attend(
                 total_i[i] = exp2(sink - most_i[i])
             for key in range(begin + size):
                 some = _seen(key, begin, size)
-                row, most, total = p_ji[key, some], most_i[some], total_i[some]
-                for i in range(row.size):
-                    row[i] = exp2(row[i] - most[i])
-                for i in range(row.size):
-                    total[i] += row[i]
+                for query in range(some.start, some.stop, LANES):
+                    vector = slice(query, query + LANES)
+                    row, most, total = p_ji[key, vector], most_i[vector], total_i[vector]
+                    for i in range(LANES):
+                        p = exp2(row[i] - most[i])
+                        row[i] = p
+                        total[i] += p
             _from_keys(p_ji, v_jd, begin, size, o_id)
             for query in range(size):
                 part_of = np.float32(1) / total_i[query]
@@ -68,8 +72,10 @@ def attend(
                 bits_hn[head, first + begin + query] = most_i[query] + np.log2(total_i[query])
 
 
-@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def attend_back(
+    begin_part: int,
+    end_part: int,
     q_nc: np.ndarray,
     k_nc: np.ndarray,
     v_nc: np.ndarray,
@@ -87,7 +93,7 @@ def attend_back(
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     scale = np.float32(1 / math.sqrt(d_head))
     unit = np.float32(_BITS / math.sqrt(d_head))
-    for part in numba.prange(len(q_nc) // time * heads):
+    for part in range(begin_part, end_part):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
         k_jd, v_jd = _padded(k_nc, first, at, time, d_head), _padded(v_nc, first, at, time, d_head)
         dk_jd, dv_jd = np.zeros_like(k_jd), np.zeros_like(v_jd)
@@ -111,11 +117,14 @@ def attend_back(
                 dsink -= exp2(sink_h[head] * _BITS - bits_i[query]) * total
             for key in range(begin + size):
                 some = _seen(key, begin, size)
-                row, ds, bits, out = p_ji[key, some], ds_ji[key, some], bits_i[some], out_i[some]
-                for i in range(row.size):
-                    row[i] = exp2(row[i] - bits[i])
-                for i in range(row.size):
-                    ds[i] = row[i] * (ds[i] - out[i]) * scale
+                for query in range(some.start, some.stop, LANES):
+                    vector = slice(query, query + LANES)
+                    row, ds = p_ji[key, vector], ds_ji[key, vector]
+                    bits, out = bits_i[vector], out_i[vector]
+                    for i in range(LANES):
+                        p = exp2(row[i] - bits[i])
+                        row[i] = p
+                        ds[i] = p * (ds[i] - out[i]) * scale
             _from_keys(ds_ji, k_jd, begin, size, dq_id)
             _from_queries(ds_ji, q_id, begin, size, dk_jd)
             _from_queries(p_ji, grad_id, begin, size, dv_jd)

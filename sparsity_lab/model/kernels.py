@@ -14,10 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# numba's OpenMP layer and torch's set each other's number of threads, and then wait for cores that are busy:
-# ten times slower. Its own layer keeps to itself; it must not be entered from two Python threads at once, and
-# nothing here does.
-numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
+from sparsity_lab.model.parts import in_parts
 
 Integer = int | np.integer  # numba makes 64-bit numbers of both
 GUESSES = 8  # steps of `threshold` that follow the counts; among many equal numbers these say little
@@ -74,9 +71,8 @@ def _by_reference(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
 def _by_numba(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
     bits_nc = float_bits(x_nc)
     y_nc, kept_nc = torch.empty_like(bits_nc), torch.empty(x_nc.shape, dtype=torch.bool)
-    use_torch_threads()
-    mask = torch.iinfo(bits_nc.dtype).max
-    _keep_largest(bits_nc.numpy(), mask, k, y_nc.numpy(), kept_nc.numpy())
+    mask, blocks = torch.iinfo(bits_nc.dtype).max, (len(x_nc) + ROWS - 1) // ROWS
+    in_parts(_keep_largest, blocks, bits_nc.numpy(), mask, k, y_nc.numpy(), kept_nc.numpy())
     return y_nc.view(x_nc.dtype), kept_nc
 
 
@@ -105,15 +101,8 @@ class _AbsTopK(torch.autograd.Function):
             return torch.where(kept_nc, grads[0], 0), None, None
         grad_nc = float_bits(grads[0])
         out_nc = torch.empty_like(grad_nc)
-        use_torch_threads()
-        _keep_where(grad_nc.numpy(), kept_nc.numpy(), out_nc.numpy())
+        in_parts(_keep_where, len(grad_nc), grad_nc.numpy(), kept_nc.numpy(), out_nc.numpy())
         return out_nc.view(grads[0].dtype), None, None
-
-
-def use_torch_threads() -> None:
-    """Give numba's parallel loops as many threads as torch may use."""
-    available: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), available))
 
 
 @numba.njit(cache=True, inline="always")
@@ -161,10 +150,12 @@ def threshold(magnitudes: np.ndarray, k: Integer, guess: Integer = -1) -> tuple[
     return low, k - _count_above(magnitudes, low)
 
 
-@numba.njit(cache=True, parallel=True)
-def _keep_largest(x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc: np.ndarray) -> None:
+@numba.njit(cache=True, nogil=True)
+def _keep_largest(
+    begin: int, end: int, x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc: np.ndarray
+) -> None:
     rows = x_nc.shape[0]
-    for part in numba.prange((rows + ROWS - 1) // ROWS):
+    for part in range(begin, end):
         limit: Integer = np.int64(-1)
         for row in range(part * ROWS, min(rows, (part + 1) * ROWS)):
             bits, y, kept = x_nc[row], y_nc[row], kept_nc[row]
@@ -184,8 +175,9 @@ def _keep_largest(x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc
                 y[channel] = bits[channel] if kept[channel] else 0
 
 
-@numba.njit(cache=True, parallel=True)
-def _keep_where(x_nc: np.ndarray, kept_nc: np.ndarray, y_nc: np.ndarray) -> None:
-    for row in numba.prange(x_nc.shape[0]):
-        for channel in range(x_nc.shape[1]):
-            y_nc[row, channel] = x_nc[row, channel] if kept_nc[row, channel] else 0
+@numba.njit(cache=True, nogil=True)
+def _keep_where(begin: int, end: int, x_nc: np.ndarray, kept_nc: np.ndarray, y_nc: np.ndarray) -> None:
+    for row in range(begin, end):
+        x, kept, y = x_nc[row], kept_nc[row], y_nc[row]
+        for channel in range(x.size):
+            y[channel] = x[channel] if kept[channel] else 0

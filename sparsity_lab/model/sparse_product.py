@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsity_lab.model.kernels import use_torch_threads
+from sparsity_lab.model.parts import in_parts
 from sparsity_lab.model.tiles import transpose
 
 MOST = 0.1  # share of nonzero weights up to which listing them pays (docs/speed_log.md)
@@ -107,8 +107,8 @@ def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | 
     """(t, outputs): each token's inputs times the nonzeros of each output, and the bias."""
     y_to = torch.empty(len(x_ti), outputs)
     bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
-    use_torch_threads()
-    _multiply(x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
+    blocks = (len(x_ti) + BLOCK - 1) // BLOCK
+    in_parts(_multiply, blocks, x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
     return y_to
 
 
@@ -165,8 +165,10 @@ def _transposed(
     return first, rows, moved
 
 
-@numba.njit(cache=True, parallel=True, fastmath={"contract"})
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def _multiply(
+    first: int,
+    last: int,
     x_ti: np.ndarray,
     starts: np.ndarray,
     columns: np.ndarray,
@@ -176,9 +178,9 @@ def _multiply(
 ) -> None:
     tokens, inputs = x_ti.shape
     outputs = y_to.shape[1]
-    for block in numba.prange((tokens + BLOCK - 1) // BLOCK):
+    x_it, y_gt = np.empty((inputs, BLOCK), dtype=x_ti.dtype), np.empty((GROUP, BLOCK), dtype=x_ti.dtype)
+    for block in range(first, last):
         begin, size = block * BLOCK, min(BLOCK, tokens - block * BLOCK)
-        x_it, y_gt = np.empty((inputs, BLOCK), dtype=x_ti.dtype), np.empty((GROUP, BLOCK), dtype=x_ti.dtype)
         transpose(x_ti, begin, 0, size, inputs, x_it, 0, 0)
         x_it[:, size:] = 0
         for group in range(0, outputs, GROUP):
