@@ -6,8 +6,8 @@ A block of queries at a time: scores lie keys first, so that the softmax runs al
 what comes after a query is never computed. The backward pass computes them again from l, which is all that is
 kept. Scores and l are in bits (powers of two) here.
 
-Shapes: n rows times positions, c channels of all heads, h heads, t positions; within a head i queries of a
-block, j keys, d channels. Blocks are padded with zeros to whole vectors.
+Shapes: n rows times positions, c channels of all heads, h heads; within a head i queries of a block, j keys,
+d channels. Blocks have room for whole vectors; nothing depends on what lies beyond their contents.
 """
 
 import math
@@ -23,8 +23,8 @@ _BITS = np.float32(1 / math.log(2))
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def attend(
-    begin_part: int,
-    end_part: int,
+    begin_head: int,
+    end_head: int,
     q_nc: np.ndarray,
     k_nc: np.ndarray,
     v_nc: np.ndarray,
@@ -33,49 +33,56 @@ def attend(
     out_nc: np.ndarray,
     bits_hn: np.ndarray,
 ) -> None:
-    """Fill `out_nc` and `bits_hn` (l); `time` positions a row, all float32 and contiguous."""
+    """Fill `out_nc` and `bits_hn` (l) for some heads of all rows, counted row by row.
+
+    `time` positions a row; everything is float32 and contiguous.
+    """
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     unit = np.float32(_BITS / math.sqrt(d_head))
-    for part in range(begin_part, end_part):
+    keys = _whole(time)
+    k_jd, v_jd, p_ji = _room(keys, d_head), _room(keys, d_head), _room(keys, QUERIES)
+    q_di, out_id = _room(d_head, QUERIES), _room(QUERIES, d_head)
+    most_i, total_i = _room(1, QUERIES)[0], _room(1, QUERIES)[0]
+    for part in range(begin_head, end_head):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
         sink = sink_h[head] * _BITS
-        k_jd, v_jd = _padded(k_nc, first, at, time, d_head), _padded(v_nc, first, at, time, d_head)
-        p_ji = np.empty((len(k_jd), QUERIES), dtype=np.float32)
-        most_i, total_i = np.empty(QUERIES, dtype=np.float32), np.empty(QUERIES, dtype=np.float32)
-        o_id = np.empty((QUERIES, v_jd.shape[1]), dtype=np.float32)
+        _copy(k_nc, first, at, time, d_head, k_jd)
+        _copy(v_nc, first, at, time, d_head, v_jd)
         for begin in range(0, time, QUERIES):
             size = min(QUERIES, time - begin)
-            _scores(k_jd, q_nc, unit, first, at, begin, size, d_head, p_ji)
+            transpose(q_nc, first + begin, at, size, d_head, q_di, 0, 0)
+            q_di *= unit
+            _scores(k_jd, q_di, begin, size, p_ji)
             _hide_later_keys(p_ji, begin, size)
             most_i[:] = sink
             for key in range(begin + size):
-                some = _seen(key, begin, size)
-                row, most = p_ji[key, some], most_i[some]
+                seen = _seen(key, begin, size)
+                row, most = p_ji[key, seen], most_i[seen]
                 for i in range(row.size):
                     most[i] = most[i] if most[i] > row[i] else row[i]
             for i in range(QUERIES):
                 total_i[i] = exp2(sink - most_i[i])
             for key in range(begin + size):
-                some = _seen(key, begin, size)
-                for query in range(some.start, some.stop, LANES):
+                seen = _seen(key, begin, size)
+                for query in range(seen.start, seen.stop, LANES):
                     vector = slice(query, query + LANES)
                     row, most, total = p_ji[key, vector], most_i[vector], total_i[vector]
                     for i in range(LANES):
                         p = exp2(row[i] - most[i])
                         row[i] = p
                         total[i] += p
-            _from_keys(p_ji, v_jd, begin, size, o_id)
+            _from_keys(p_ji, v_jd, begin, size, out_id)
             for query in range(size):
-                part_of = np.float32(1) / total_i[query]
+                row, share = first + begin + query, np.float32(1) / total_i[query]
                 for channel in range(d_head):
-                    out_nc[first + begin + query, at + channel] = o_id[query, channel] * part_of
-                bits_hn[head, first + begin + query] = most_i[query] + np.log2(total_i[query])
+                    out_nc[row, at + channel] = out_id[query, channel] * share
+                bits_hn[head, row] = most_i[query] + np.log2(total_i[query])
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
 def attend_back(
-    begin_part: int,
-    end_part: int,
+    begin_head: int,
+    end_head: int,
     q_nc: np.ndarray,
     k_nc: np.ndarray,
     v_nc: np.ndarray,
@@ -91,33 +98,37 @@ def attend_back(
 ) -> None:
     """Fill the gradients, the sink's for each row by itself, from those of `attend`'s output."""
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
-    scale = np.float32(1 / math.sqrt(d_head))
-    unit = np.float32(_BITS / math.sqrt(d_head))
-    for part in range(begin_part, end_part):
+    scale, unit = np.float32(1 / math.sqrt(d_head)), np.float32(_BITS / math.sqrt(d_head))
+    keys = _whole(time)
+    k_jd, v_jd, p_ji = _room(keys, d_head), _room(keys, d_head), _room(keys, QUERIES)
+    dk_jd, dv_jd, ds_ji = _room(keys, d_head), _room(keys, d_head), _room(keys, QUERIES)
+    q_id, grad_id, dq_id = _room(QUERIES, d_head), _room(QUERIES, d_head), _room(QUERIES, d_head)
+    q_di, grad_di = _room(d_head, QUERIES), _room(d_head, QUERIES)
+    out_i, bits_i = _room(1, QUERIES)[0], _room(1, QUERIES)[0]
+    for part in range(begin_head, end_head):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
-        k_jd, v_jd = _padded(k_nc, first, at, time, d_head), _padded(v_nc, first, at, time, d_head)
-        dk_jd, dv_jd = np.zeros_like(k_jd), np.zeros_like(v_jd)
-        p_ji = np.empty((len(k_jd), QUERIES), dtype=np.float32)
-        ds_ji = np.empty_like(p_ji)
-        out_i, bits_i = np.empty(QUERIES, dtype=np.float32), np.empty(QUERIES, dtype=np.float32)
-        dq_id = np.empty((QUERIES, k_jd.shape[1]), dtype=np.float32)
-        dsink = np.float32(0)
+        _copy(k_nc, first, at, time, d_head, k_jd)
+        _copy(v_nc, first, at, time, d_head, v_jd)
+        dk_jd[:], dv_jd[:], dsink = 0, 0, np.float32(0)
         for begin in range(0, time, QUERIES):
             size = min(QUERIES, time - begin)
-            q_id = _padded(q_nc, first + begin, at, size, d_head)
-            grad_id = _padded(grad_nc, first + begin, at, size, d_head)
-            _scores(k_jd, q_nc, unit, first, at, begin, size, d_head, p_ji)
+            _copy(q_nc, first + begin, at, size, d_head, q_id)
+            _copy(grad_nc, first + begin, at, size, d_head, grad_id)
+            transpose(q_id, 0, 0, size, d_head, q_di, 0, 0)
+            transpose(grad_id, 0, 0, size, d_head, grad_di, 0, 0)
+            q_di *= unit
+            _scores(k_jd, q_di, begin, size, p_ji)
             _hide_later_keys(p_ji, begin, size)
-            _scores(v_jd, grad_nc, np.float32(1), first, at, begin, size, d_head, ds_ji)
+            _scores(v_jd, grad_di, begin, size, ds_ji)
             for query in range(size):
                 row, total = first + begin + query, np.float32(0)
-                for channel in range(at, at + d_head):
-                    total += grad_nc[row, channel] * out_nc[row, channel]
+                for channel in range(d_head):
+                    total += grad_id[query, channel] * out_nc[row, at + channel]
                 out_i[query], bits_i[query] = total, bits_hn[head, row]
                 dsink -= exp2(sink_h[head] * _BITS - bits_i[query]) * total
             for key in range(begin + size):
-                some = _seen(key, begin, size)
-                for query in range(some.start, some.stop, LANES):
+                seen = _seen(key, begin, size)
+                for query in range(seen.start, seen.stop, LANES):
                     vector = slice(query, query + LANES)
                     row, ds = p_ji[key, vector], ds_ji[key, vector]
                     bits, out = bits_i[vector], out_i[vector]
@@ -135,14 +146,30 @@ def attend_back(
 
 
 @numba.njit(cache=True)
-def _whole(size: int, step: int) -> int:
-    return (size + step - 1) // step * step
+def _whole(size: int) -> int:
+    return (size + LANES - 1) // LANES * LANES
+
+
+@numba.njit(cache=True)
+def _room(rows: int, columns: int) -> np.ndarray:
+    """A block of whole vectors, none of which crosses a cache line."""
+    size = rows * _whole(columns)
+    memory = np.empty(size + LANES, dtype=np.float32)
+    first = -(memory.ctypes.data // memory.itemsize) % LANES
+    return memory[first : first + size].reshape(rows, _whole(columns))
+
+
+@numba.njit(cache=True)
+def _copy(x_nc: np.ndarray, row: int, column: int, rows: int, columns: int, target: np.ndarray) -> None:
+    for i in range(rows):
+        for j in range(columns):
+            target[i, j] = x_nc[row + i, column + j]
 
 
 @numba.njit(cache=True)
 def _seen(key: int, begin: int, size: int) -> slice:
     """The vectors that hold the queries of the block that come no earlier than the key."""
-    return slice(max(0, key - begin) // LANES * LANES, _whole(size, LANES))
+    return slice(max(0, key - begin) // LANES * LANES, _whole(size))
 
 
 @numba.njit(cache=True)
@@ -153,34 +180,11 @@ def _hide_later_keys(s_ji: np.ndarray, begin: int, size: int) -> None:
 
 
 @numba.njit(cache=True)
-def _padded(x_nc: np.ndarray, row: int, column: int, rows: int, columns: int) -> np.ndarray:
-    """The block of that size at (row, column), with zeros around it."""
-    block = np.zeros((_whole(rows, LANES), _whole(columns, LANES)), dtype=np.float32)
-    for i in range(rows):
-        for j in range(columns):
-            block[i, j] = x_nc[row + i, column + j]
-    return block
-
-
-@numba.njit(cache=True)
-def _scores(
-    k_jd: np.ndarray,
-    q_nc: np.ndarray,
-    unit: np.float32,
-    first: int,
-    at: int,
-    begin: int,
-    size: int,
-    d_head: int,
-    s_ji: np.ndarray,
-) -> None:
-    """Products of each key with `unit` times the queries of the block that may see it, and with some before."""
-    q_di = np.zeros((d_head, QUERIES), dtype=np.float32)
-    transpose(q_nc, first + begin, at, size, d_head, q_di, 0, 0)
-    q_di *= unit
+def _scores(k_jd: np.ndarray, q_di: np.ndarray, begin: int, size: int, s_ji: np.ndarray) -> None:
+    """Products of each key with the queries of the block that may see it, and with some before these."""
     for key in range(0, begin + size, TILE):
         for query in range(_seen(key, begin, size).start, size, LANES):
-            multiply_tile(k_jd, (key, 0), q_di, (0, query), d_head, s_ji, (key, query), False)
+            multiply_tile(k_jd, (key, 0), q_di, (0, query), len(q_di), s_ji, (key, query), False)
 
 
 @numba.njit(cache=True)

@@ -15,7 +15,9 @@ def inputs(time: int, d_head: int = 4, dtype: torch.dtype = torch.float64) -> li
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 0.04)])
-@pytest.mark.parametrize(("time", "d_head"), [(1, 4), (2, 1), (7, 4), (16, 16), (33, 20), (130, 16), (257, 8)])
+@pytest.mark.parametrize(
+    ("time", "d_head"), [(1, 4), (2, 1), (7, 4), (16, 16), (33, 20), (130, 16), (257, 8)]
+)
 def test_the_kernel_equals_the_pattern_times_the_values(
     time: int, d_head: int, dtype: torch.dtype, tolerance: float
 ) -> None:
