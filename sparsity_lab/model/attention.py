@@ -1,4 +1,4 @@
-"""Causal attention with a sink: a learned logit per head in the softmax's denominator that carries no value."""
+"""Causal attention with a sink: a learned logit per head in the softmax's denominator, without a value."""
 
 from typing import Any
 

@@ -1,10 +1,10 @@
-"""Causal attention with a sink on a CPU, forward and backward, of one head of one row at a time, in its cache.
+"""Causal attention with a sink on a CPU, forward and backward: one head of one row at a time, in cache.
 
     p = exp(q k / sqrt(d) - l),  l = log(exp(sink) + sum of exp(q k / sqrt(d)));  out = p v
 
-A block of queries at a time: scores lie keys first, so that the softmax runs along whole vectors of queries, and
-what comes after a query is never computed. The backward pass computes them again from l, which is all that is
-kept. Scores and l are in bits (powers of two) here.
+A block of queries at a time: scores lie keys first, so that the softmax runs along whole vectors of queries,
+and what comes after a query is never computed. The backward pass computes them again from l, which is all that
+is kept. Scores and l are in bits (powers of two) here.
 
 Shapes: n rows times positions, c channels of all heads, h heads; within a head i queries of a block, j keys,
 d channels. Blocks have room for whole vectors; nothing depends on what lies beyond their contents.

@@ -119,8 +119,7 @@ def threshold(magnitudes: np.ndarray, k: Integer, guess: Integer = -1) -> tuple[
     """(t, ties): the k largest of the non-negative integers are those above t and the first `ties` at t.
 
     A search on the value, one count over the row a step, that stops early where a value separates exactly k.
-    It goes where the counts so far say that k lies, and after GUESSES steps by halves. `guess`, where to
-    begin, changes the time alone.
+    `guess`, where to begin, changes the time alone.
     """
     largest = magnitudes.dtype.type(0)
     for index in range(magnitudes.size):
@@ -141,13 +140,32 @@ def threshold(magnitudes: np.ndarray, k: Integer, guess: Integer = -1) -> tuple[
         else:
             high, above_high = middle, count
         step += 1
-        if step > GUESSES:
-            middle = low + (high - low) // 2
-        elif above_low < magnitudes.size:
-            middle = low + np.int64((high - low) * (above_low - k) / (above_low - above_high))
-        else:  # nothing known from below: as dense there as above, and then denser
-            middle = np.int64(max(0.0, high - step * (k - above_high) * ((top - high) / (above_high + 1))))
+        known = above_low < magnitudes.size
+        middle = next_guess(k, low, high, above_low, above_high, top, known, step)
     return low, k - _count_above(magnitudes, low)
+
+
+@numba.njit(cache=True, inline="always")
+def next_guess(
+    k: Integer,
+    low: Integer,
+    high: Integer,
+    above_low: Integer,
+    above_high: Integer,
+    top: Integer,
+    known: bool,
+    step: Integer,
+) -> Integer:
+    """Where to count next: where the counts so far say that k lies, and after GUESSES steps in the middle.
+
+    `above_low` numbers are above the value before `low`, if that is `known`, `above_high` above `high`.
+    """
+    if step > GUESSES:
+        return low + (high - low) // 2
+    if known:
+        return low + np.int64((high - low) * (above_low - k) / (above_low - above_high))
+    # nothing known from below: as dense there as above, and then denser
+    return np.int64(max(0.0, high - step * (k - above_high) * ((top - high) / (above_high + 1))))
 
 
 @numba.njit(cache=True, nogil=True)

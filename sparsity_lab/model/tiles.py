@@ -73,7 +73,7 @@ def _times_power(context: Any, x: Any, exponent: Any) -> Any:
 def multiply_tile(
     context: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, add: Any
 ) -> Any:
-    """c = a @ b, or with `add` c += a @ b, for TILE rows and LANES columns of `c`, whose sums stay in registers.
+    """c = a @ b, or with `add` c += a @ b, for TILE rows and LANES columns of `c`; sums stay in registers.
 
     Of each matrix the block begins at the (row, column) given: TILE x depth of `a`, depth x LANES of `b`.
     Columns of `b` and `c` must be adjacent in memory; `a` may be a transposed view. float32.

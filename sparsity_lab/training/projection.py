@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsity_lab.model.kernels import Integer, float_bits, magnitude_bits, threshold
+from sparsity_lab.model.kernels import Integer, float_bits, magnitude_bits, next_guess, threshold
 
 SAMPLE = 2048
 
@@ -65,12 +65,18 @@ def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
 
 @numba.njit(cache=True)
 def _project(bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int) -> None:
-    """As `project`, on the floats' bit patterns: four passes over the weight, whatever the kept fraction."""
+    """As `project`, on the floats' bit patterns."""
+    above_c = np.empty(bits_rc.shape[axis], dtype=np.int32)
+    limit = _limit(bits_rc, mask, keep, at_least, axis, above_c)
+    if limit == 0:
+        return  # what would be dropped is zero
     flat = bits_rc.reshape(-1)
-    guarded = _largest_of_channels(bits_rc, mask, at_least, axis)
+    guarded = _largest_of_channels(bits_rc, mask, at_least, axis, above_c)
     saved = flat[guarded]
-    flat[guarded] = 0  # the least of all: so the rest is selected among the others
-    limit, ties = _threshold_of_many(flat, mask, keep - guarded.size)
+    flat[guarded] = 0  # the least of all, and not tied with others
+    ties = keep
+    for above in above_c:
+        ties -= max(at_least, above)
     tied = _first_equal(bits_rc, mask, limit, ties, axis)
     tied_bits = flat[tied]
     narrow = flat.dtype.type(limit)
@@ -81,67 +87,79 @@ def _project(bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int
 
 
 @numba.njit(cache=True)
-def _largest_of_channels(bits_rc: np.ndarray, mask: int, at_least: int, axis: int) -> np.ndarray:
-    """Flat positions of the `at_least` largest of each channel; of equals the lower index."""
-    channels = bits_rc.shape[axis]
-    best = np.full((at_least + 1, channels), -1, dtype=bits_rc.dtype)  # the last row takes what falls out
-    where = np.zeros((at_least + 1, channels), dtype=np.int64)
-    if at_least == 0:
-        return where[0, :0]
-    for row in range(bits_rc.shape[0]):
-        for column in range(bits_rc.shape[1]):
-            channel = row if axis == 0 else column
-            magnitude = bits_rc[row, column] & bits_rc.dtype.type(mask)
-            if magnitude > best[at_least - 1, channel]:
-                place = at_least - 1
-                while place > 0 and magnitude > best[place - 1, channel]:
-                    best[place, channel] = best[place - 1, channel]
-                    where[place, channel] = where[place - 1, channel]
-                    place -= 1
-                best[place, channel] = magnitude
-                where[place, channel] = row * bits_rc.shape[1] + column
-    return where[:at_least].copy().reshape(-1)
+def _limit(
+    bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int, above_c: np.ndarray
+) -> Integer:
+    """The least limit above which no more than `keep` stay, if each channel has `at_least` in any case.
 
-
-@numba.njit(cache=True)
-def _threshold_of_many(bits: np.ndarray, mask: int, k: int) -> tuple[Integer, Integer]:
-    """`threshold` of the magnitudes of many numbers, mostly in one pass.
-
-    A sample says between which two values the limit must lie; a pass counts what is above and gathers what is
-    between, and the limit is chosen among those. Where the sample misleads, the whole is searched.
+    A search as `threshold`'s, by passes over the weight that fill `above_c`. A sample tells where to begin.
     """
-    narrow = bits.dtype.type(mask)
-    if k <= 0:
-        return mask, 0
-    if bits.size > 4 * SAMPLE:
-        sample = bits[:: (bits.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
-        share = k / bits.size
-        middle = share * sample.size
-        margin = 4 * np.sqrt(sample.size * share * (1 - share)) + 8
-        low: Integer = np.int64(0)
-        high: Integer = np.int64(mask)
-        if middle + margin < sample.size:
-            low = threshold(sample, np.int64(middle + margin))[0]
-        if middle - margin >= 1:
-            high = threshold(sample, np.int64(middle - margin))[0]
-        between = np.empty(bits.size // 2, dtype=bits.dtype)
-        above, found = _gather_between(bits, narrow, bits.dtype.type(low), bits.dtype.type(high), between)
-        if above < k <= above + found:
-            return threshold(between[:found], k - above)
-    return threshold(bits & narrow, k)
+    flat, narrow = bits_rc.reshape(-1), bits_rc.dtype.type(mask)
+    sample = flat[:: (flat.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
+    middle = threshold(sample, keep * sample.size // flat.size)[0]
+    top: Integer = np.int64(mask)
+    low, high = np.int64(0), top
+    kept_low: Integer = np.int64(flat.size)
+    kept_high: Integer = np.int64(at_least * above_c.size)
+    step = 0
+    while low < high:
+        middle = min(max(middle, low), high - 1)
+        kept = _kept_above(bits_rc, mask, middle, at_least, axis, above_c)
+        if kept == keep:
+            return middle
+        if kept > keep:
+            low, kept_low = middle + 1, kept
+        else:
+            high, kept_high = middle, kept
+        step += 1
+        middle = next_guess(keep, low, high, kept_low, kept_high, top, kept_low < flat.size, step)
+    _kept_above(bits_rc, mask, low, at_least, axis, above_c)
+    return low
 
 
 @numba.njit(cache=True)
-def _gather_between(bits: np.ndarray, mask: int, low: int, high: int, between: np.ndarray) -> tuple[int, int]:
-    """How many magnitudes are above `high`, and those in [low, high], as many as `between` takes."""
-    above = found = 0
-    last = between.size - 1
-    for index in range(bits.size):
-        magnitude = bits[index] & mask
-        above += magnitude > high
-        between[found] = magnitude  # without a branch: what is not between is written over
-        found += (magnitude >= low) & (magnitude <= high) & (found < last)
-    return above, found if found < last else 0
+def _kept_above(
+    bits_rc: np.ndarray, mask: int, limit: Integer, at_least: int, axis: int, above_c: np.ndarray
+) -> Integer:
+    """How many weights stay at this limit: of each channel what is above, or `at_least`. Fills `above_c`."""
+    narrow, least = bits_rc.dtype.type(mask), bits_rc.dtype.type(limit)
+    above_c[:] = 0
+    for row in range(bits_rc.shape[0]):
+        bits = bits_rc[row]
+        if axis == 0:
+            count = np.int32(0)
+            for column in range(bits.size):
+                count = np.int32(count + np.int32((bits[column] & narrow) > least))
+            above_c[row] = count
+        else:
+            for column in range(bits.size):
+                above_c[column] += np.int32((bits[column] & narrow) > least)
+    kept = np.int64(0)
+    for above in above_c:
+        kept += max(at_least, above)
+    return kept
+
+
+@numba.njit(cache=True)
+def _largest_of_channels(
+    bits_rc: np.ndarray, mask: int, at_least: int, axis: int, above_c: np.ndarray
+) -> np.ndarray:
+    """Flat positions of the `at_least` largest of the channels with fewer above; of equals the lower index."""
+    poor = np.flatnonzero(above_c < at_least)
+    best = np.empty(at_least, dtype=bits_rc.dtype)
+    where = np.zeros((poor.size, at_least), dtype=np.int64)
+    for number, channel in enumerate(poor):
+        best[:] = -1
+        for index in range(bits_rc.shape[1 - axis]):
+            row, column = (channel, index) if axis == 0 else (index, channel)
+            magnitude = bits_rc[row, column] & bits_rc.dtype.type(mask)
+            if magnitude > best[at_least - 1]:
+                place = at_least - 1
+                while place > 0 and magnitude > best[place - 1]:
+                    best[place], where[number, place] = best[place - 1], where[number, place - 1]
+                    place -= 1
+                best[place], where[number, place] = magnitude, row * bits_rc.shape[1] + column
+    return where.reshape(-1)
 
 
 @numba.njit(cache=True)
