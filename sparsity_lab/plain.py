@@ -30,7 +30,7 @@ class PlainTransformer(Transformer):
             attention.mix = plain_attention
         for module in self.modules():
             if isinstance(module, Linear):
-                module.most = 0.0  # the dense product always
+                module.always_dense = True
 
     def forward(
         self,

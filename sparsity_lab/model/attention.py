@@ -44,13 +44,14 @@ def causal_attention(
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor) -> Tensor:
-        ctx.shape, ctx.dtype = q_bhtk.transpose(1, 2).shape, q_bhtk.dtype  # (b, t, h, k)
+        ctx.shape = q_bhtk.transpose(1, 2).shape  # (b, t, h, k)
+        ctx.dtypes = q_bhtk.dtype, k_bhtk.dtype, v_bhtk.dtype
         q_nc, k_nc, v_nc = map(_by_channel, (q_bhtk, k_bhtk, v_bhtk))
         out_nc, bits_hn = torch.empty_like(q_nc), torch.empty(ctx.shape[2], len(q_nc))
         inputs = *_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1]
         in_parts(attend, ctx.shape[0] * ctx.shape[2], *inputs, *_arrays(out_nc, bits_hn))
         ctx.save_for_backward(q_nc, k_nc, v_nc, sink_h, out_nc, bits_hn)
-        return _by_head(out_nc, ctx)
+        return _by_head(out_nc, ctx.shape, q_bhtk.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -60,7 +61,10 @@ class _Attention(torch.autograd.Function):
         rest = out_nc, bits_hn, _by_channel(grads[0]), *results, dsink_bh
         inputs = *_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1]
         in_parts(attend_back, ctx.shape[0] * ctx.shape[2], *inputs, *_arrays(*rest))
-        dq, dk, dv = (_by_head(result_nc, ctx) for result_nc in results)
+        dq, dk, dv = (
+            _by_head(result_nc, ctx.shape, dtype)
+            for result_nc, dtype in zip(results, ctx.dtypes, strict=True)
+        )
         return dq, dk, dv, dsink_bh.sum(0)
 
 
@@ -69,8 +73,8 @@ def _by_channel(x_bhtk: Tensor) -> Tensor:
     return x_bhtk.transpose(1, 2).flatten(2).flatten(0, 1).float().contiguous()
 
 
-def _by_head(x_nc: Tensor, ctx: Any) -> Tensor:
-    return x_nc.to(ctx.dtype).view(ctx.shape).transpose(1, 2)
+def _by_head(x_nc: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    return x_nc.to(dtype).view(shape).transpose(1, 2)
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:

@@ -15,7 +15,7 @@ import math
 import numba
 import numpy as np
 
-from sparsity_lab.model.tiles import LANES, TILE, exp2, multiply_tile, transpose
+from sparsity_lab.model.tiles import LANES, TILE, exp2, multiply_tile, room, transpose
 
 QUERIES = 128  # in a block: scores of 128 keys take 64 KB
 _BITS = np.float32(1 / math.log(2))
@@ -40,9 +40,9 @@ def attend(
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     unit = np.float32(_BITS / math.sqrt(d_head))
     keys = _whole(time)
-    k_jd, v_jd, p_ji = _room(keys, d_head), _room(keys, d_head), _room(keys, QUERIES)
-    q_di, out_id = _room(d_head, QUERIES), _room(QUERIES, d_head)
-    most_i, total_i = _room(1, QUERIES)[0], _room(1, QUERIES)[0]
+    k_jd, v_jd, p_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
+    q_di, out_id = room(d_head, QUERIES), room(QUERIES, d_head)
+    most_i, total_i = room(1, QUERIES)[0], room(1, QUERIES)[0]
     for part in range(begin_head, end_head):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
         sink = sink_h[head] * _BITS
@@ -100,11 +100,11 @@ def attend_back(
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     scale, unit = np.float32(1 / math.sqrt(d_head)), np.float32(_BITS / math.sqrt(d_head))
     keys = _whole(time)
-    k_jd, v_jd, p_ji = _room(keys, d_head), _room(keys, d_head), _room(keys, QUERIES)
-    dk_jd, dv_jd, ds_ji = _room(keys, d_head), _room(keys, d_head), _room(keys, QUERIES)
-    q_id, grad_id, dq_id = _room(QUERIES, d_head), _room(QUERIES, d_head), _room(QUERIES, d_head)
-    q_di, grad_di = _room(d_head, QUERIES), _room(d_head, QUERIES)
-    out_i, bits_i = _room(1, QUERIES)[0], _room(1, QUERIES)[0]
+    k_jd, v_jd, p_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
+    dk_jd, dv_jd, ds_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
+    q_id, grad_id, dq_id = room(QUERIES, d_head), room(QUERIES, d_head), room(QUERIES, d_head)
+    q_di, grad_di = room(d_head, QUERIES), room(d_head, QUERIES)
+    out_i, bits_i = room(1, QUERIES)[0], room(1, QUERIES)[0]
     for part in range(begin_head, end_head):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
         _copy(k_nc, first, at, time, d_head, k_jd)
@@ -148,15 +148,6 @@ def attend_back(
 @numba.njit(cache=True)
 def _whole(size: int) -> int:
     return (size + LANES - 1) // LANES * LANES
-
-
-@numba.njit(cache=True)
-def _room(rows: int, columns: int) -> np.ndarray:
-    """A block of whole vectors, none of which crosses a cache line."""
-    size = rows * _whole(columns)
-    memory = np.empty(size + LANES, dtype=np.float32)
-    first = -(memory.ctypes.data // memory.itemsize) % LANES
-    return memory[first : first + size].reshape(rows, _whole(columns))
 
 
 @numba.njit(cache=True)

@@ -5,7 +5,7 @@
    sums go back tokens first.
 3. The weight's gradient is the ordinary dense product: training revives weights by it (§2.1).
 
-For float32 on a CPU. Each output is a sum in the order of the inputs, so results do not depend on threads.
+In float32 on a CPU, also where autocast makes dense products in bfloat16. Each output is a sum in the order of the inputs, so results do not depend on threads.
 
 Shapes: t tokens, i inputs, o outputs, n nonzeros.
 """
@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsity_lab.model.parts import in_parts
-from sparsity_lab.model.tiles import transpose
+from sparsity_lab.model.tiles import TILE, TOKENS, add_columns, room, transpose
 
-MOST = 0.1  # share of nonzero weights up to which listing them pays (docs/speed_log.md)
-BLOCK = 64  # tokens: eight vectors of eight
-GROUP = 32  # outputs that are transposed together
+MOST, MOST_BF16 = 0.25, 0.07  # nonzero share up to which this beats a dense product (docs/speed_log.md)
+GROUP = 64  # outputs that are transposed together
 
 
 class Nonzeros(NamedTuple):
@@ -37,24 +36,27 @@ class Nonzeros(NamedTuple):
 class Linear(nn.Linear):
     """`nn.Linear`, which while it is trained multiplies by its nonzero weights alone if these are few.
 
-    `most` is the share of nonzero weights up to which it does. A frozen weight takes the ordinary product:
-    listing its nonzeros for each short batch would not pay.
+    A frozen weight takes the ordinary product: listing its nonzeros for each short batch would not pay.
     """
 
-    most = MOST
+    always_dense = False
 
     def forward(self, x: Tensor) -> Tensor:
         trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
-        fits = x.device.type == "cpu" and x.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-        if trained and fits and _mostly_zero(self.weight.detach().numpy(), self.most):
-            return linear_by_nonzeros(x, self.weight, self.bias)
+        bf16 = torch.is_autocast_enabled("cpu")
+        fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32) and not self.always_dense
+        if trained and fits and _mostly_zero(self.weight.detach().numpy(), MOST_BF16 if bf16 else MOST):
+            return linear_by_nonzeros(x.float(), self.weight, self.bias, bf16)
         return F.linear(x, self.weight, self.bias)
 
 
-def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor) -> Tensor:
-    """`F.linear` of float32 on a CPU by the nonzero weights alone, with the weight's whole gradient."""
+def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor, bf16: bool = False) -> Tensor:
+    """`F.linear` of float32 on a CPU by the nonzero weights alone, with the weight's whole gradient.
+
+    With `bf16` that gradient, a dense product, is computed in bfloat16, as under autocast.
+    """
     x_ti = x.reshape(-1, x.shape[-1])
-    return _SparseLinear.apply(x_ti, weight_oi, bias_o).view(*x.shape[:-1], -1)
+    return _SparseLinear.apply(x_ti, weight_oi, bias_o, bf16).view(*x.shape[:-1], -1)
 
 
 class FrozenLinear(nn.Module):
@@ -85,29 +87,29 @@ class _FrozenLinear(torch.autograd.Function):
 
 class _SparseLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool) -> Tensor:
         x_ti = x_ti.contiguous()
-        ctx.save_for_backward(x_ti, weight_oi)
-        rows = Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
-        return sparse_product(x_ti, rows, len(weight_oi), bias_o)
+        ctx.save_for_backward(x_ti.bfloat16() if bf16 else x_ti, weight_oi)
+        ctx.rows = Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
+        return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         x_ti, weight_oi = ctx.saved_tensors
         grad_to = grads[0].contiguous()
         d_x_ti = None
         if ctx.needs_input_grad[0]:
-            rows = _nonzeros(weight_oi.detach().numpy())
-            columns = Nonzeros(*_transposed(*rows, weight_oi.shape[1]))
+            columns = Nonzeros(*_transposed(*ctx.rows, weight_oi.shape[1]))
             d_x_ti = sparse_product(grad_to, columns, weight_oi.shape[1], None)
-        return d_x_ti, grad_to.T @ x_ti, grad_to.sum(0) if ctx.needs_input_grad[2] else None
+        d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
+        return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
 def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None) -> Tensor:
     """(t, outputs): each token's inputs times the nonzeros of each output, and the bias."""
     y_to = torch.empty(len(x_ti), outputs)
     bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
-    blocks = (len(x_ti) + BLOCK - 1) // BLOCK
+    blocks = (len(x_ti) + TOKENS - 1) // TOKENS
     in_parts(_multiply, blocks, x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
     return y_to
 
@@ -178,28 +180,16 @@ def _multiply(
 ) -> None:
     tokens, inputs = x_ti.shape
     outputs = y_to.shape[1]
-    x_it, y_gt = np.empty((inputs, BLOCK), dtype=x_ti.dtype), np.empty((GROUP, BLOCK), dtype=x_ti.dtype)
+    x_it, y_gt = room(inputs, TOKENS), room(GROUP, TOKENS)
     for block in range(first, last):
-        begin, size = block * BLOCK, min(BLOCK, tokens - block * BLOCK)
+        begin, size = block * TOKENS, min(TOKENS, tokens - block * TOKENS)
         transpose(x_ti, begin, 0, size, inputs, x_it, 0, 0)
         x_it[:, size:] = 0
         for group in range(0, outputs, GROUP):
             for row in range(group, min(group + GROUP, outputs)):
-                y_t = y_gt[row - group]
-                for token in range(BLOCK):
-                    y_t[token] = bias[row]
-                index, end = starts[row], starts[row + 1]
-                while index + 4 <= end:
-                    a, b, c, d = values[index], values[index + 1], values[index + 2], values[index + 3]
-                    x_a, x_b = x_it[columns[index]], x_it[columns[index + 1]]
-                    x_c, x_d = x_it[columns[index + 2]], x_it[columns[index + 3]]
-                    for token in range(BLOCK):
-                        sum_ab = y_t[token] + a * x_a[token] + b * x_b[token]
-                        y_t[token] = sum_ab + c * x_c[token] + d * x_d[token]
-                    index += 4
-                while index < end:
-                    a, x_a = values[index], x_it[columns[index]]
-                    for token in range(BLOCK):
-                        y_t[token] += a * x_a[token]
-                    index += 1
-            transpose(y_gt, 0, 0, min(GROUP, outputs - group), size, y_to, begin, group)
+                add_columns(x_it, columns, values, starts[row], starts[row + 1], bias[row], y_gt, row - group)
+            for token in range(
+                0, size, TILE
+            ):  # a token's outputs one after another: cache lines are written whole
+                count = min(TILE, size - token)
+                transpose(y_gt, 0, token, min(GROUP, outputs - group), count, y_to, begin + token, group)

@@ -17,10 +17,20 @@ from numba.np.arrayobj import make_array
 
 TILE = 8  # rows and columns that are transposed together; rows that are multiplied together
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # columns: floats in a vector
+TOKENS = 32  # that a nonzero weight is multiplied with at once
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
 _SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))  # of 2^x
 _SHIFT = np.float32(1.5 * 2**23)  # added and taken away again it leaves the nearest integer
 _LEAST = np.float32(-126)
+
+
+@numba.njit(cache=True)
+def room(rows: int, columns: int) -> np.ndarray:
+    """A float32 block of whole vectors, none of which crosses a cache line."""
+    width = (columns + LANES - 1) // LANES * LANES
+    memory = np.empty(rows * width + LANES, dtype=np.float32)
+    first = -(memory.ctypes.data // memory.itemsize) % LANES
+    return memory[first : first + rows * width].reshape(rows, width)
 
 
 @numba.njit(cache=True)
@@ -89,7 +99,6 @@ def _write_product(context: Any, builder: Any, signature: Any, arguments: Any) -
     kind_a, _, kind_b, _, _, kind_c, _, _ = signature.args
     vector = ir.VectorType(FLOAT, LANES)
     zeros = ir.Constant(vector, [0.0] * LANES)
-    everywhere = ir.Constant(ir.VectorType(INTEGER, LANES), [0] * LANES)
     written = _rows(context, builder, kind_c, c, *cgutils.unpack_tuple(builder, c_at), vector)
     sums = [cgutils.alloca_once(builder, vector) for _ in range(TILE)]
     for place, total in zip(written, sums, strict=True):
@@ -103,13 +112,78 @@ def _write_product(context: Any, builder: Any, signature: Any, arguments: Any) -
         line = builder.load(further, align=4)
         for row, total in zip(rows, sums, strict=True):
             place = cgutils.pointer_add(builder, row, builder.mul(loop.index, a_step), FLOAT.as_pointer())
-            factor = builder.insert_element(zeros, builder.load(place, align=4), ir.Constant(INTEGER, 0))
-            factor = builder.shuffle_vector(factor, zeros, everywhere)
+            factor = _everywhere(builder, builder.load(place, align=4))
             product = builder.fmul(factor, line, flags=["contract"])
             builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
     for place, total in zip(written, sums, strict=True):
         builder.store(builder.load(total), place, align=4)
     return context.get_dummy_value()
+
+
+@intrinsic
+def add_columns(
+    context: Any, x: Any, columns: Any, values: Any, begin: Any, end: Any, start: Any, y: Any, row: Any
+) -> Any:
+    """y[row] = start + sum of values[n] · x[columns[n]] over n from `begin` to `end`; float32.
+
+    Rows of `x` and `y` are TOKENS adjacent floats; columns are int32. The sums stay in registers, several side by
+    side, which are added at the end.
+    """
+    if not x.dtype == values.dtype == y.dtype == types.float32:
+        raise TypingError(f"{x.dtype}, {values.dtype}, {y.dtype}: must be float32")
+    index = types.intp
+    return types.void(x, columns, values, index, index, types.float32, y, index), _write_sum
+
+
+def _write_sum(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    x, columns, values, begin, end, start, y, row = arguments
+    kind_x, kind_columns, kind_values, _, _, _, kind_y, _ = signature.args
+    vector, size = ir.VectorType(FLOAT, LANES), ir.IntType(64)
+    vectors = TOKENS // LANES
+    together = max(1, 8 // vectors)  # eight sums hide how long an addition takes
+    zeros = ir.Constant(vector, [0.0] * LANES)
+    sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(together)]
+    for totals in sums:
+        for total in totals:
+            builder.store(zeros, total)
+    x_data = make_array(kind_x)(context, builder, x).data
+    x_step, _ = _strides(context, builder, kind_x, x)
+    column_data = make_array(kind_columns)(context, builder, columns).data
+    value_data = make_array(kind_values)(context, builder, values).data
+
+    def add(index: Any, totals: list[Any]) -> None:
+        column = builder.zext(builder.load(builder.gep(column_data, [index])), size)
+        line = cgutils.pointer_add(builder, x_data, builder.mul(column, x_step), vector.as_pointer())
+        factor = _everywhere(builder, builder.load(builder.gep(value_data, [index])))
+        for number, total in enumerate(totals):
+            place = builder.gep(line, [ir.Constant(size, number)])
+            product = builder.fmul(factor, builder.load(place, align=4), flags=["contract"])
+            builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
+
+    step = ir.Constant(size, together)
+    whole = builder.add(begin, builder.mul(builder.sdiv(builder.sub(end, begin), step), step))
+    with cgutils.for_range_slice(builder, begin, whole, step, size) as (index, _):
+        for number, totals in enumerate(sums):
+            add(builder.add(index, ir.Constant(size, number)), totals)
+    with cgutils.for_range_slice(builder, whole, end, ir.Constant(size, 1), size) as (index, _):
+        add(index, sums[0])
+    y_step, _ = _strides(context, builder, kind_y, y)
+    y_data = make_array(kind_y)(context, builder, y).data
+    written = cgutils.pointer_add(builder, y_data, builder.mul(row, y_step), vector.as_pointer())
+    for number in range(vectors):
+        total = _everywhere(builder, start)
+        for totals in sums:
+            total = builder.fadd(total, builder.load(totals[number]))
+        builder.store(total, builder.gep(written, [ir.Constant(size, number)]), align=4)
+    return context.get_dummy_value()
+
+
+def _everywhere(builder: Any, number: Any) -> Any:
+    """A vector of one float."""
+    vector = ir.VectorType(FLOAT, LANES)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(INTEGER, 0))
+    lanes = ir.Constant(ir.VectorType(INTEGER, LANES), [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), lanes)
 
 
 @intrinsic

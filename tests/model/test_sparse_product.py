@@ -97,13 +97,29 @@ def test_a_trained_layer_of_few_nonzeros_in_float32_uses_it(
     assert not used
 
 
+@pytest.mark.parametrize(("kept", "expected"), [(0.03, True), (0.5, False)])
+def test_under_autocast_it_is_as_exact_as_the_dense_product(
+    kept: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    linear = Linear(60, 50)
+    linear.weight.data *= torch.rand(50, 60, generator=generator) < kept
+    x_ti, weights_to = torch.randn(40, 60, generator=generator), torch.randn(40, 50, generator=generator)
+    exact = results(linear, x_ti, weights_to, F.linear)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = results(linear, x_ti, weights_to, lambda x, weight, bias: linear(x))
+    assert (found[0].dtype == torch.float32) == expected  # bfloat16 is the dense product's
+    for one, other in zip(found, exact, strict=True):
+        torch.testing.assert_close(one.float(), other, rtol=0.03, atol=0.05)
+
+
 def test_a_model_trained_by_nonzeros_has_the_same_loss_and_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tokens_bt, targets_bt = random_tokens(3, 9), random_tokens(3, 9, seed=1)
     gradients = []
     for most in (0.0, 1.0):
-        monkeypatch.setattr(Linear, "most", most)
+        monkeypatch.setattr(sparse_product, "MOST", most)
         model = small_model().requires_grad_().train()
         for weight, _ in model.sparse_weights().values():
             weight.data *= torch.rand(weight.shape, generator=torch.Generator().manual_seed(1)) < 0.3
