@@ -18,7 +18,7 @@ from sparsity_lab.model.parts import in_parts
 
 Integer = int | np.integer  # numba makes 64-bit numbers of both
 GUESSES = 8  # steps of `threshold` that follow the counts; among many equal numbers these say little
-ROWS = 64  # searched one after another, each from where the last one ended
+ROWS = 16  # searched side by side, each from where one of the rows before ended
 _INTEGER = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,
@@ -114,73 +114,87 @@ def _count_above(values: np.ndarray, limit: Integer) -> Integer:
     return np.int64(count)
 
 
-@numba.njit(cache=True)
-def threshold(magnitudes: np.ndarray, k: Integer, guess: Integer = -1) -> tuple[Integer, Integer]:
-    """(t, ties): the k largest of the non-negative integers are those above t and the first `ties` at t.
+@numba.njit(cache=True, error_model="numpy")
+def thresholds(magnitudes_rc: np.ndarray, k: Integer, limit_r: np.ndarray, ties_r: np.ndarray) -> None:
+    """Of each row of non-negative integers the k largest are those above its limit and the first `ties` at it.
 
-    A search on the value, one count over the row a step, that stops early where a value separates exactly k.
-    `guess`, where to begin, changes the time alone.
+    A search on the value, one count over the row a step, that stops early where a value separates exactly k. Rows
+    take their steps together: nothing waits for one row's count. `limit_r` says where to begin, -1 if it is not
+    known, which changes the time alone; it is filled, and so is `ties_r`. Both are int64.
     """
-    largest = magnitudes.dtype.type(0)
-    for index in range(magnitudes.size):
-        largest = max(largest, magnitudes[index])
-    top = np.int64(largest)
-    low, high = np.int64(0), top  # t is between them
-    above_low: Integer = np.int64(magnitudes.size)
-    above_high: Integer = np.int64(0)
-    middle = np.int64(guess) if guess >= 0 else high // 2
-    step = 0
-    while low < high:
-        middle = min(max(middle, low), high - 1)
-        count = _count_above(magnitudes, middle)
-        if count == k:
-            return middle, 0
-        if count > k:
-            low, above_low = middle + 1, count
-        else:
-            high, above_high = middle, count
+    rows = len(magnitudes_rc)
+    state = np.zeros((6, rows), dtype=np.int64)
+    low, high, top, surplus, lack, done = state[0], state[1], state[2], state[3], state[4], state[5]
+    for row in range(rows):
+        magnitudes, largest = magnitudes_rc[row], magnitudes_rc.dtype.type(0)
+        for channel in range(magnitudes.size):
+            largest = max(largest, magnitudes[channel])
+        high[row] = top[row] = largest
+        limit_r[row] = min(limit_r[row] if limit_r[row] >= 0 else high[row] // 2, max(0, high[row] - 1))
+        surplus[row], lack[row], ties_r[row] = -1, k, 0
+    step = left = 1
+    while left > 0:
+        left = 0
+        for row in range(rows):
+            if not done[row]:
+                ties_r[row] = k - _count_above(magnitudes_rc[row], limit_r[row])
+                left += 1
+        for row in range(rows):
+            missing = ties_r[row]
+            if done[row] or missing == 0:
+                done[row] = 1
+            elif low[row] == high[row]:
+                done[row] = 1  # counted at the least value that leaves no more than k
+            else:
+                if missing < 0:
+                    low[row], surplus[row] = limit_r[row] + 1, -missing
+                else:
+                    high[row], lack[row] = limit_r[row], missing
+                limit_r[row] = next_guess(k, low[row], high[row], surplus[row], lack[row], top[row], step)
         step += 1
-        known = above_low < magnitudes.size
-        middle = next_guess(k, low, high, above_low, above_high, top, known, step)
-    return low, k - _count_above(magnitudes, low)
 
 
 @numba.njit(cache=True, inline="always")
 def next_guess(
-    k: Integer,
-    low: Integer,
-    high: Integer,
-    above_low: Integer,
-    above_high: Integer,
-    top: Integer,
-    known: bool,
-    step: Integer,
+    k: Integer, low: Integer, high: Integer, surplus: Integer, lack: Integer, top: Integer, step: Integer
 ) -> Integer:
-    """Where to count next: where the counts so far say that k lies, and after GUESSES steps in the middle.
+    """Where between `low` and `high` to count next, and `low` once there is nothing between.
 
-    `above_low` numbers are above the value before `low`, if that is `known`, `above_high` above `high`.
+    `surplus`: how many more than k are above the value before `low`, -1 if that is not known; `lack`: how many
+    fewer are above `high`. It goes where these say that k lies, and after GUESSES steps to the middle.
     """
     if step > GUESSES:
-        return low + (high - low) // 2
-    if known:
-        return low + np.int64((high - low) * (above_low - k) / (above_low - above_high))
-    # nothing known from below: as dense there as above, and then denser
-    return np.int64(max(0.0, high - step * (k - above_high) * ((top - high) / (above_high + 1))))
+        guess = low + (high - low) // 2
+    elif surplus >= 0:
+        guess = low + np.int64((high - low) * surplus / (surplus + lack))
+    else:  # as dense there as above, and then denser
+        guess = np.int64(max(0.0, high - step * lack * ((top - high) / (k - lack + 1))))
+    return min(max(guess, low), max(high - 1, low))
+
+
+@numba.njit(cache=True)
+def threshold(magnitudes: np.ndarray, k: Integer) -> tuple[Integer, Integer]:
+    """The limit and ties of one row (`thresholds`)."""
+    limit_r, ties_r = np.full(1, -1), np.zeros(1, dtype=np.int64)
+    thresholds(magnitudes.reshape(1, -1), k, limit_r, ties_r)
+    return limit_r[0], ties_r[0]
 
 
 @numba.njit(cache=True, nogil=True)
 def _keep_largest(
     begin: int, end: int, x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc: np.ndarray
 ) -> None:
-    rows = x_nc.shape[0]
-    for part in range(begin, end):
-        limit: Integer = np.int64(-1)
-        for row in range(part * ROWS, min(rows, (part + 1) * ROWS)):
-            bits, y, kept = x_nc[row], y_nc[row], kept_nc[row]
-            for channel in range(bits.size):  # the output holds the magnitudes until they have been searched
+    limit_r, ties_r = np.full(ROWS, -1), np.zeros(ROWS, dtype=np.int64)
+    for first in range(begin * ROWS, min(len(x_nc), end * ROWS), ROWS):
+        y_rc = y_nc[first : first + ROWS]  # holds the magnitudes until they have been searched
+        for row in range(len(y_rc)):
+            bits, y = x_nc[first + row], y_rc[row]
+            for channel in range(bits.size):
                 y[channel] = bits[channel] & bits.dtype.type(mask)
-            limit, ties = threshold(y, k, limit)  # the last row's is near
-            narrow = bits.dtype.type(limit)
+        thresholds(y_rc, k, limit_r, ties_r)  # each from where the block before ended
+        for row in range(len(y_rc)):
+            bits, y, kept = x_nc[first + row], y_rc[row], kept_nc[first + row]
+            ties, narrow = ties_r[row], bits.dtype.type(limit_r[row])
             for channel in range(bits.size):
                 kept[channel] = y[channel] > narrow
             channel = 0

@@ -1,63 +1,142 @@
-"""Cross-entropy of logits plus bigram rows; its gradient is computed on the way, in the logits' own memory.
+"""Cross-entropy of logits plus bias plus bigram rows; its gradient is computed on the way, in their own memory.
 
-A few rows at a time, while they are in the processor's cache: the bigram row is added, the softmax formed,
-the loss read off, and the logits overwritten by their gradient; no second tensor of their size is made. A
-learned bigram table's gradient is added up in the rows of the tokens that occurred, and in no others.
+A row at a time, while it is in the processor's cache: bias and bigram row are added, the softmax formed, the
+loss read off, and the logits overwritten by their gradient; no second tensor of their size is made. A learned
+bigram table's gradient is added up in the rows of the tokens that occurred, and in no others.
 
 Shapes: n positions, v vocabulary.
 """
 
+import math
 from typing import Any
 
+import numba
+import numpy as np
 import torch
 from torch import Tensor
 
-CHUNK = 1 << 17  # logits at a time: half a megabyte of float32
+from sparsity_lab.model.parts import in_parts
+from sparsity_lab.model.tiles import as_float, as_kind, exp2, room
+
+_PIECE = 64  # logits that are looked at together: whole vectors
+_BITS = np.float32(1 / math.log(2))
 
 
 def overwriting_cross_entropy(
-    logits_nv: Tensor, bigram_vv: Tensor | None, tokens_n: Tensor, targets_n: Tensor
+    logits_nv: Tensor, bias_v: Tensor | None, bigram_vv: Tensor | None, tokens_n: Tensor, targets_n: Tensor
 ) -> Tensor:
-    """Mean cross-entropy in nats of `logits_nv + bigram_vv[tokens_n]`, float32; `logits_nv` is used up."""
-    return _CrossEntropy.apply(logits_nv, bigram_vv, tokens_n, targets_n)
+    """Mean cross-entropy, in nats and float32, of `logits_nv + bias_v + bigram_vv[tokens_n]`.
+
+    `logits_nv` is used up.
+    """
+    return _CrossEntropy.apply(logits_nv, bias_v, bigram_vv, tokens_n, targets_n)
 
 
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, logits_nv: Tensor, bigram_vv: Tensor | None, tokens_n: Tensor, targets_n: Tensor
+        ctx: Any,
+        logits_nv: Tensor,
+        bias_v: Tensor | None,
+        bigram_vv: Tensor | None,
+        tokens_n: Tensor,
+        targets_n: Tensor,
     ) -> Tensor:
         logits_nv = logits_nv.detach()
-        total = torch.zeros((), dtype=torch.float32, device=logits_nv.device)
-        on_cpu = logits_nv.device.type == "cpu"
-        rows = max(1, CHUNK // logits_nv.shape[1]) if on_cpu else len(logits_nv)
+        on_cpu = logits_nv.device.type == "cpu" and logits_nv.dtype in (torch.float32, torch.bfloat16)
+        losses_of = _by_kernel if on_cpu else _by_operations
         with torch.autocast(logits_nv.device.type, enabled=False):
-            for chunk_cv, tokens_c, target_c in zip(
-                logits_nv.split(rows), tokens_n.split(rows), targets_n.split(rows), strict=True
-            ):
-                target_c1 = target_c.unsqueeze(-1)
-                p_cv = chunk_cv if logits_nv.dtype in (torch.float32, torch.float64) else chunk_cv.float()
-                if bigram_vv is not None:
-                    p_cv += bigram_vv[tokens_c]
-                p_cv -= p_cv.amax(-1, keepdim=True)
-                right_c = p_cv.gather(-1, target_c1).sum()
-                sum_c1 = p_cv.exp_().sum(-1, keepdim=True)
-                total += sum_c1.log().sum() - right_c
-                p_cv /= sum_c1 * len(targets_n)
-                p_cv.scatter_add_(-1, target_c1, torch.full_like(sum_c1, -1 / len(targets_n)))
-                if p_cv is not chunk_cv:
-                    chunk_cv.copy_(p_cv)
+            losses_n = losses_of(logits_nv, bias_v, bigram_vv, tokens_n, targets_n)
         ctx.shape = None if bigram_vv is None else bigram_vv.shape
         ctx.save_for_backward(logits_nv, tokens_n)
-        return total / len(targets_n)
+        return losses_n.mean()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None, None]:
         grad_nv, tokens_n = ctx.saved_tensors
         if grads[0].device.type != "cpu" or grads[0].item() != 1:
             grad_nv = (grad_nv * grads[0]).to(grad_nv.dtype)
-        grad_vv = None
+        grad_v = grad_vv = None
         if ctx.needs_input_grad[1]:
+            grad_v = grad_nv.sum(0, dtype=torch.promote_types(grad_nv.dtype, torch.float32))
+        if ctx.needs_input_grad[2]:
             grad_vv = torch.zeros(ctx.shape, device=grad_nv.device)
             grad_vv.index_add_(0, tokens_n, grad_nv.float())
-        return grad_nv, grad_vv, None, None
+        return grad_nv, grad_v, grad_vv, None, None
+
+
+def _by_operations(
+    logits_nv: Tensor, bias_v: Tensor | None, bigram_vv: Tensor | None, tokens_n: Tensor, targets_n: Tensor
+) -> Tensor:
+    """Each position's loss; the logits become the mean's gradient."""
+    target_n1 = targets_n.unsqueeze(-1)
+    x_nv = logits_nv.to(torch.promote_types(logits_nv.dtype, torch.float32))
+    for more in (bias_v, None if bigram_vv is None else bigram_vv[tokens_n]):
+        x_nv = x_nv if more is None else x_nv + more
+    log_p_nv = x_nv.log_softmax(-1)
+    grad_nv = log_p_nv.exp().div_(len(targets_n))
+    ones_n1 = torch.ones_like(grad_nv[:, :1])
+    logits_nv.copy_(grad_nv.scatter_add_(-1, target_n1, ones_n1 / -len(targets_n)))
+    return -log_p_nv.gather(-1, target_n1).squeeze(-1).float()
+
+
+def _by_kernel(
+    logits_nv: Tensor, bias_v: Tensor | None, bigram_vv: Tensor | None, tokens_n: Tensor, targets_n: Tensor
+) -> Tensor:
+    losses_n = torch.empty(len(logits_nv))
+    bits_nv = logits_nv if logits_nv.dtype == torch.float32 else logits_nv.view(torch.int16)
+    bias_v = torch.zeros(logits_nv.shape[1]) if bias_v is None else bias_v.detach()
+    table_vv = torch.zeros(0, logits_nv.shape[1]) if bigram_vv is None else bigram_vv.detach()
+    tensors = bits_nv, bias_v, table_vv, tokens_n, targets_n, losses_n
+    in_parts(_cross_entropy, len(logits_nv), *(tensor.numpy() for tensor in tensors))
+    return losses_n
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _cross_entropy(
+    begin: int,
+    end: int,
+    logits_nv: np.ndarray,
+    bias_v: np.ndarray,
+    bigram_vv: np.ndarray,
+    tokens_n: np.ndarray,
+    targets_n: np.ndarray,
+    losses_n: np.ndarray,
+) -> None:
+    rows, vocabulary = logits_nv.shape
+    width = (vocabulary + _PIECE - 1) // _PIECE * _PIECE
+    x_v, buffer = room(1, width)[0], room(2, _PIECE)
+    most, total = buffer[0], buffer[1]
+    for row in range(begin, end):
+        logits, target = logits_nv[row], targets_n[row]
+        if len(bigram_vv):
+            more = bigram_vv[tokens_n[row]]
+            for v in range(vocabulary):
+                x_v[v] = as_float(logits[v]) + bias_v[v] + more[v]
+        else:
+            for v in range(vocabulary):
+                x_v[v] = as_float(logits[v]) + bias_v[v]
+        x_v[vocabulary:], most[:] = -np.inf, -np.inf
+        for at in range(0, width, _PIECE):
+            x = x_v[at : at + _PIECE]
+            for i in range(_PIECE):
+                most[i] = x[i] if not x[i] <= most[i] else most[i]  # what is no number stays
+        largest = most[0]
+        for i in range(_PIECE):
+            largest = most[i] if not most[i] <= largest else largest
+        right = x_v[target] - largest
+        total[:] = 0
+        for at in range(0, width, _PIECE):
+            x = x_v[at : at + _PIECE]
+            for i in range(_PIECE):
+                p = exp2((x[i] - largest) * _BITS)
+                x[i] = p
+                total[i] += p
+        whole = np.float32(0)
+        for i in range(_PIECE):
+            whole += total[i]
+        losses_n[row] = np.log(whole) - right
+        share = np.float32(1) / (whole * np.float32(rows))
+        for v in range(vocabulary):
+            logits[v] = as_kind(x_v[v] * share, logits[v])
+        logits[target] = as_kind(x_v[target] * share - np.float32(1) / np.float32(rows), logits[target])

@@ -42,15 +42,22 @@ class Linear(nn.Linear):
     always_dense = False
 
     def forward(self, x: Tensor) -> Tensor:
+        return self._product(x, self.bias)
+
+    def product(self, x: Tensor) -> Tensor:
+        """The same without the bias."""
+        return self._product(x, None)
+
+    def _product(self, x: Tensor, bias_o: Tensor | None) -> Tensor:
         trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
         bf16 = torch.is_autocast_enabled("cpu")
         fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32) and not self.always_dense
         if trained and fits and _mostly_zero(self.weight.detach().numpy(), MOST_BF16 if bf16 else MOST):
-            return linear_by_nonzeros(x.float(), self.weight, self.bias, bf16)
-        return F.linear(x, self.weight, self.bias)
+            return linear_by_nonzeros(x.float(), self.weight, bias_o, bf16)
+        return F.linear(x, self.weight, bias_o)
 
 
-def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor, bf16: bool = False) -> Tensor:
+def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool = False) -> Tensor:
     """`F.linear` of float32 on a CPU by the nonzero weights alone, with the weight's whole gradient.
 
     With `bf16` that gradient, a dense product, is computed in bfloat16, as under autocast.

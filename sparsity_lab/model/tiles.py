@@ -80,6 +80,37 @@ def _times_power(context: Any, x: Any, exponent: Any) -> Any:
 
 
 @intrinsic
+def as_float(context: Any, number: Any) -> Any:
+    """A float32 as it is, or the one whose bfloat16 has the bits of an int16."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if number == types.float32:
+            return arguments[0]
+        wide = builder.zext(arguments[0], INTEGER)
+        return builder.bitcast(builder.shl(wide, ir.Constant(INTEGER, 16)), FLOAT)
+
+    return types.float32(number), write
+
+
+@intrinsic
+def as_kind(context: Any, number: Any, like: Any) -> Any:
+    """`as_float` backwards: a float32 as what `like` is, rounded to nearest, ties to even."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if like == types.float32:
+            return arguments[0]
+        bits, one = builder.bitcast(arguments[0], INTEGER), ir.Constant(INTEGER, 1)
+        sixteen = ir.Constant(INTEGER, 16)
+        odd = builder.and_(builder.lshr(bits, sixteen), one)
+        rounded = builder.add(builder.add(bits, ir.Constant(INTEGER, 0x7FFF)), odd)
+        no_number = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        rounded = builder.select(no_number, ir.Constant(INTEGER, 0x7FC00000), rounded)
+        return builder.trunc(builder.lshr(rounded, sixteen), ir.IntType(16))
+
+    return like(types.float32, like), write
+
+
+@intrinsic
 def multiply_tile(
     context: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, add: Any
 ) -> Any:

@@ -97,24 +97,20 @@ def _limit(
     flat, narrow = bits_rc.reshape(-1), bits_rc.dtype.type(mask)
     sample = flat[:: (flat.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
     middle = threshold(sample, keep * sample.size // flat.size)[0]
-    top: Integer = np.int64(mask)
-    low, high = np.int64(0), top
-    kept_low: Integer = np.int64(flat.size)
-    kept_high: Integer = np.int64(at_least * above_c.size)
+    low, high, surplus = np.int64(0), np.int64(mask), np.int64(-1)
+    lack = np.int64(keep - at_least * above_c.size)
     step = 0
-    while low < high:
-        middle = min(max(middle, low), high - 1)
-        kept = _kept_above(bits_rc, mask, middle, at_least, axis, above_c)
-        if kept == keep:
-            return middle
-        if kept > keep:
-            low, kept_low = middle + 1, kept
-        else:
-            high, kept_high = middle, kept
+    while True:
         step += 1
-        middle = next_guess(keep, low, high, kept_low, kept_high, top, kept_low < flat.size, step)
-    _kept_above(bits_rc, mask, low, at_least, axis, above_c)
-    return low
+        missing = keep - _kept_above(bits_rc, mask, middle, at_least, axis, above_c)
+        if missing == 0 or low == high:
+            break
+        if missing < 0:
+            low, surplus = middle + 1, np.int64(-missing)
+        else:
+            high, lack = middle, np.int64(missing)
+        middle = next_guess(keep, low, high, surplus, lack, np.int64(mask), step)
+    return middle
 
 
 @numba.njit(cache=True)

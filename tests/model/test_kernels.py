@@ -16,7 +16,7 @@ from sparsity_lab.model.kernels import (
     implementation_for,
     largest_reference,
     magnitude_bits,
-    threshold,
+    thresholds,
 )
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernel is first imported
@@ -155,13 +155,22 @@ def test_magnitude_bits_order_as_magnitudes_do_and_nan_comes_last() -> None:
 
 
 @given(
-    values=st.lists(st.integers(0, 6) | st.integers(0, 2**31 - 1), min_size=1, max_size=30),
+    rows=st.integers(1, 4),
+    columns=st.integers(1, 30),
+    data=st.data(),
     share=st.floats(0, 1),
-    guess=st.integers(-1, 2**31 - 1),
     dtype=st.sampled_from([np.int32, np.int64]),
 )
-def test_threshold_marks_the_k_largest(values: list[int], share: float, guess: int, dtype: type) -> None:
-    k = max(1, round(share * len(values)))
-    limit, ties = threshold(np.array(values, dtype=dtype), k, guess)
-    taken = sorted((v for v in values if v > limit), reverse=True) + [v for v in values if v == limit][:ties]
-    assert taken == sorted(values, reverse=True)[:k]
+def test_thresholds_mark_the_k_largest_of_each_row(
+    rows: int, columns: int, data: st.DataObject, share: float, dtype: type
+) -> None:
+    number = st.integers(0, 6) | st.integers(0, 2**31 - 1)
+    values = data.draw(
+        st.lists(st.lists(number, min_size=columns, max_size=columns), min_size=rows, max_size=rows)
+    )
+    limits = np.array(data.draw(st.lists(st.integers(-1, 2**31 - 1), min_size=rows, max_size=rows)))
+    k, ties = round(share * columns), np.zeros(rows, dtype=np.int64)
+    thresholds(np.array(values, dtype=dtype), k, limits, ties)
+    for row, limit, tied in zip(values, limits, ties, strict=True):
+        taken = sorted((v for v in row if v > limit), reverse=True) + [v for v in row if v == limit][:tied]
+        assert taken == sorted(row, reverse=True)[:k]

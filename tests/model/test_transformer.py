@@ -255,9 +255,8 @@ def test_a_models_config_cannot_change_under_it() -> None:
 @pytest.mark.parametrize("changes", [*VARIANTS, {"bigram": "learned"}])
 @pytest.mark.parametrize("scale", [1.0, 3.0])
 def test_the_loss_is_the_cross_entropy_of_the_logits_and_so_are_its_gradients(
-    changes: dict[str, Any], scale: float, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any], scale: float
 ) -> None:
-    monkeypatch.setattr(loss, "CHUNK", 4 * VOCABULARY)  # several chunks, the last one not full
     fused, plain = (small_model(**changes).requires_grad_() for _ in range(2))
     tokens_bt, targets_bt = random_tokens(2, 9), random_tokens(2, 9, seed=1)
     value = fused.loss(tokens_bt, targets_bt)
@@ -275,5 +274,36 @@ def test_the_loss_is_the_cross_entropy_of_the_logits_and_so_are_its_gradients(
 
 def test_the_loss_of_extreme_logits_is_finite_where_it_can_be() -> None:
     logits_nv = torch.tensor([[1e4, 0.0, -1e4], [0.0, 1e4, 0.0]])
-    value = loss.overwriting_cross_entropy(logits_nv, None, torch.zeros(2).long(), torch.tensor([1, 1]))
+    tokens_n, targets_n = torch.zeros(2).long(), torch.tensor([1, 1])
+    value = loss.overwriting_cross_entropy(logits_nv, None, None, tokens_n, targets_n)
     assert value.item() == pytest.approx(5e3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("vocabulary", [1, 63, 64, 200])
+def test_the_loss_and_its_gradient_are_exact_in_every_precision(dtype: torch.dtype, vocabulary: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits_nv = (3 * torch.randn(5, vocabulary, generator=generator)).to(dtype)
+    bias_v, table_vv = (
+        torch.randn(*shape, generator=generator) for shape in ((vocabulary,), (vocabulary,) * 2)
+    )
+    tokens_n, targets_n = (torch.randint(vocabulary, (5,), generator=generator) for _ in range(2))
+    exact = [x.detach().clone().double().requires_grad_() for x in (logits_nv, bias_v)]
+    expected = torch.nn.functional.cross_entropy(exact[0] + exact[1] + table_vv.double()[tokens_n], targets_n)
+    ours = [x.clone().requires_grad_() for x in (logits_nv, bias_v)]
+    value = loss.overwriting_cross_entropy(ours[0], ours[1], table_vv, tokens_n, targets_n)
+    torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
+    value.backward()
+    expected.backward()
+    for one, other in zip(ours, exact, strict=True):
+        assert one.grad is not None
+        tolerance = 0.01 if dtype == torch.bfloat16 else 1e-5
+        torch.testing.assert_close(one.grad.double(), other.grad, rtol=tolerance, atol=tolerance / 10)
+
+
+@pytest.mark.parametrize("place", [0, 70])
+def test_a_logit_that_is_no_number_is_seen_in_the_loss(place: int) -> None:
+    logits_nv = torch.zeros(2, 100)
+    logits_nv[1, place] = torch.nan
+    tokens_n, targets_n = torch.zeros(2).long(), torch.tensor([1, 1])
+    assert loss.overwriting_cross_entropy(logits_nv, None, None, tokens_n, targets_n).isnan()
