@@ -3,8 +3,8 @@
     p = exp(q k / sqrt(d) - l),  l = log(exp(sink) + sum of exp(q k / sqrt(d)));  out = p v
 
 A block of queries at a time: scores lie keys first, so that the softmax runs along whole vectors of queries,
-and what comes after a query is never computed. The backward pass computes them again from l, which is all that
-is kept. Scores and l are in bits (powers of two) here.
+and what comes after a query is never computed. The backward pass computes them again from l, which is all
+that is kept. Scores and l are in bits (powers of two) here.
 
 Shapes: n rows times positions, c channels of all heads, h heads; within a head i queries of a block, j keys,
 d channels. Blocks have room for whole vectors; nothing depends on what lies beyond their contents.
@@ -73,10 +73,10 @@ def attend(
                         total[i] += p
             _from_keys(p_ji, v_jd, begin, size, out_id)
             for query in range(size):
-                row, share = first + begin + query, np.float32(1) / total_i[query]
+                n, share = first + begin + query, np.float32(1) / total_i[query]
                 for channel in range(d_head):
-                    out_nc[row, at + channel] = out_id[query, channel] * share
-                bits_hn[head, row] = most_i[query] + np.log2(total_i[query])
+                    out_nc[n, at + channel] = out_id[query, channel] * share
+                bits_hn[head, n] = most_i[query] + np.log2(total_i[query])
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
@@ -121,10 +121,10 @@ def attend_back(
             _hide_later_keys(p_ji, begin, size)
             _scores(v_jd, grad_di, begin, size, ds_ji)
             for query in range(size):
-                row, total = first + begin + query, np.float32(0)
+                n, total = first + begin + query, np.float32(0)
                 for channel in range(d_head):
-                    total += grad_id[query, channel] * out_nc[row, at + channel]
-                out_i[query], bits_i[query] = total, bits_hn[head, row]
+                    total += grad_id[query, channel] * out_nc[n, at + channel]
+                out_i[query], bits_i[query] = total, bits_hn[head, n]
                 dsink -= exp2(sink_h[head] * _BITS - bits_i[query]) * total
             for key in range(begin + size):
                 seen = _seen(key, begin, size)

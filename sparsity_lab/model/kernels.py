@@ -116,11 +116,11 @@ def _count_above(values: np.ndarray, limit: Integer) -> Integer:
 
 @numba.njit(cache=True, error_model="numpy")
 def thresholds(magnitudes_rc: np.ndarray, k: Integer, limit_r: np.ndarray, ties_r: np.ndarray) -> None:
-    """Of each row of non-negative integers the k largest are those above its limit and the first `ties` at it.
+    """For each row of non-negative integers a limit: the k largest are above it and the first `ties` at it.
 
-    A search on the value, one count over the row a step, that stops early where a value separates exactly k. Rows
-    take their steps together: nothing waits for one row's count. `limit_r` says where to begin, -1 if it is not
-    known, which changes the time alone; it is filled, and so is `ties_r`. Both are int64.
+    A search on the value, one count over the row a step, that stops early where a value separates exactly k.
+    Rows take their steps together, so that nothing waits for one row's count. `limit_r` says where to begin,
+    -1 if it is not known, which changes the time alone; it is filled, and so is `ties_r`. Both are int64.
     """
     rows = len(magnitudes_rc)
     state = np.zeros((6, rows), dtype=np.int64)
@@ -160,8 +160,8 @@ def next_guess(
 ) -> Integer:
     """Where between `low` and `high` to count next, and `low` once there is nothing between.
 
-    `surplus`: how many more than k are above the value before `low`, -1 if that is not known; `lack`: how many
-    fewer are above `high`. It goes where these say that k lies, and after GUESSES steps to the middle.
+    `surplus`: how many more than k are above the value before `low`, -1 if that is not known; `lack`: how
+    many fewer are above `high`. It goes where these say that k lies, and after GUESSES steps to the middle.
     """
     if step > GUESSES:
         guess = low + (high - low) // 2

@@ -1,4 +1,4 @@
-"""Cross-entropy of logits plus bias plus bigram rows; its gradient is computed on the way, in their own memory.
+"""Cross-entropy of logits plus bias plus bigram rows; its gradient is computed on the way, in their memory.
 
 A row at a time, while it is in the processor's cache: bias and bigram row are added, the softmax formed, the
 loss read off, and the logits overwritten by their gradient; no second tensor of their size is made. A learned

@@ -5,7 +5,8 @@
    sums go back tokens first.
 3. The weight's gradient is the ordinary dense product: training revives weights by it (§2.1).
 
-In float32 on a CPU, also where autocast makes dense products in bfloat16. Each output is a sum in the order of the inputs, so results do not depend on threads.
+In float32 on a CPU, also where autocast makes dense products in bfloat16. The order of a token's sums depends
+on neither threads nor other tokens.
 
 Shapes: t tokens, i inputs, o outputs, n nonzeros.
 """
@@ -106,7 +107,7 @@ class _SparseLinear(torch.autograd.Function):
         grad_to = grads[0].contiguous()
         d_x_ti = None
         if ctx.needs_input_grad[0]:
-            columns = Nonzeros(*_transposed(*ctx.rows, weight_oi.shape[1]))
+            columns = Nonzeros(*_transposed(*ctx.rows, weight_oi.shape[1]))  # type: ignore[call-arg]
             d_x_ti = sparse_product(grad_to, columns, weight_oi.shape[1], None)
         d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
         return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None

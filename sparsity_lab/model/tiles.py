@@ -12,9 +12,10 @@ import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic
+from numba.extending import intrinsic as numba_intrinsic
 from numba.np.arrayobj import make_array
 
+intrinsic: Any = numba_intrinsic  # whose type asks callers for the context, too
 TILE = 8  # rows and columns that are transposed together; rows that are multiplied together
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # columns: floats in a vector
 TOKENS = 32  # that a nonzero weight is multiplied with at once
@@ -41,7 +42,7 @@ def transpose(
     whole_rows, whole_columns = rows // TILE * TILE, columns // TILE * TILE
     for i in range(0, whole_rows, TILE):
         for j in range(0, whole_columns, TILE):
-            _transpose_tile(source, row + i, column + j, target, to + j, at + i)  # type: ignore[call-arg]
+            _transpose_tile(source, (row + i, column + j), target, (to + j, at + i))
         for j in range(whole_columns, columns):
             for further in range(i, i + TILE):
                 target[to + j, at + further] = source[row + further, column + j]
@@ -64,7 +65,7 @@ def exp2(x: np.float32) -> np.float32:
     power = power * rest + _SERIES[2]
     power = power * rest + _SERIES[1]
     power = power * rest + _SERIES[0]
-    return np.float32(0) if x < _LEAST else _times_power(power, whole)  # type: ignore[call-arg]
+    return np.float32(0) if x < _LEAST else _times_power(power, whole)
 
 
 @intrinsic
@@ -130,12 +131,12 @@ def _write_product(context: Any, builder: Any, signature: Any, arguments: Any) -
     kind_a, _, kind_b, _, _, kind_c, _, _ = signature.args
     vector = ir.VectorType(FLOAT, LANES)
     zeros = ir.Constant(vector, [0.0] * LANES)
-    written = _rows(context, builder, kind_c, c, *cgutils.unpack_tuple(builder, c_at), vector)
+    written = _rows(context, builder, kind_c, c, c_at, vector)
     sums = [cgutils.alloca_once(builder, vector) for _ in range(TILE)]
     for place, total in zip(written, sums, strict=True):
         builder.store(builder.select(add, builder.load(place, align=4), zeros), total)
-    rows = _rows(context, builder, kind_a, a, *cgutils.unpack_tuple(builder, a_at), FLOAT)
-    (b_row, *_) = _rows(context, builder, kind_b, b, *cgutils.unpack_tuple(builder, b_at), vector)
+    rows = _rows(context, builder, kind_a, a, a_at, FLOAT)
+    (b_row, *_) = _rows(context, builder, kind_b, b, b_at, vector)
     _, a_step = _strides(context, builder, kind_a, a)
     b_step, _ = _strides(context, builder, kind_b, b)
     with cgutils.for_range(builder, depth) as loop:
@@ -157,7 +158,7 @@ def add_columns(
 ) -> Any:
     """y[row] = start + sum of values[n] · x[columns[n]] over n from `begin` to `end`; float32.
 
-    Rows of `x` and `y` are TOKENS adjacent floats; columns are int32. The sums stay in registers, several side by
+    Rows of `x` and `y` are TOKENS adjacent floats; columns are int32. Sums stay in registers, several side by
     side, which are added at the end.
     """
     if not x.dtype == values.dtype == y.dtype == types.float32:
@@ -218,18 +219,19 @@ def _everywhere(builder: Any, number: Any) -> Any:
 
 
 @intrinsic
-def _transpose_tile(context: Any, source: Any, row: Any, column: Any, target: Any, to: Any, at: Any) -> Any:
+def _transpose_tile(context: Any, source: Any, source_at: Any, target: Any, target_at: Any) -> Any:
     if not source.dtype == target.dtype == types.float32:
         raise TypingError(f"{source.dtype} to {target.dtype}: must be float32")
-    return types.void(source, row, column, target, to, at), _write_tile
+    at = types.UniTuple(types.intp, 2)
+    return types.void(source, at, target, at), _write_tile
 
 
 def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Of the blocks in each block of twice the size, the two off the diagonal change places: 4, 2, then 1."""
-    source, row, column, target, to, at = arguments
+    source, source_at, target, target_at = arguments
     vector = ir.VectorType(FLOAT, TILE)
-    read = _rows(context, builder, signature.args[0], source, row, column, vector)
-    written = _rows(context, builder, signature.args[3], target, to, at, vector)
+    read = _rows(context, builder, signature.args[0], source, source_at, vector)
+    written = _rows(context, builder, signature.args[2], target, target_at, vector)
     tile = [builder.load(place, align=4) for place in read]
     lanes = ir.VectorType(INTEGER, TILE)
     for size in (4, 2, 1):
@@ -245,8 +247,9 @@ def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> A
     return context.get_dummy_value()
 
 
-def _rows(context: Any, builder: Any, kind: Any, matrix: Any, row: Any, column: Any, what: Any) -> list[Any]:
-    """Pointers to what lies at `column` in TILE rows, from `row` on."""
+def _rows(context: Any, builder: Any, kind: Any, matrix: Any, at: Any, what: Any) -> list[Any]:
+    """Pointers to what lies in TILE rows from (row, column) `at` on."""
+    row, column = cgutils.unpack_tuple(builder, at)
     row_bytes, column_bytes = _strides(context, builder, kind, matrix)
     place = builder.add(builder.mul(row, row_bytes), builder.mul(column, column_bytes))
     data = make_array(kind)(context, builder, matrix).data

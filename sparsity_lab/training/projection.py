@@ -75,8 +75,8 @@ def _project(bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int
     saved = flat[guarded]
     flat[guarded] = 0  # the least of all, and not tied with others
     ties = keep
-    for above in above_c:
-        ties -= max(at_least, above)
+    for channel in range(above_c.size):
+        ties -= max(at_least, int(above_c[channel]))
     tied = _first_equal(bits_rc, mask, limit, ties, axis)
     tied_bits = flat[tied]
     narrow = flat.dtype.type(limit)
@@ -97,19 +97,19 @@ def _limit(
     flat, narrow = bits_rc.reshape(-1), bits_rc.dtype.type(mask)
     sample = flat[:: (flat.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
     middle = threshold(sample, keep * sample.size // flat.size)[0]
-    low, high, surplus = np.int64(0), np.int64(mask), np.int64(-1)
-    lack = np.int64(keep - at_least * above_c.size)
-    step = 0
+    low: Integer = 0
+    high: Integer = mask
+    step, surplus, lack = 0, -1, keep - at_least * above_c.size
     while True:
         step += 1
         missing = keep - _kept_above(bits_rc, mask, middle, at_least, axis, above_c)
         if missing == 0 or low == high:
             break
         if missing < 0:
-            low, surplus = middle + 1, np.int64(-missing)
+            low, surplus = middle + 1, -missing
         else:
-            high, lack = middle, np.int64(missing)
-        middle = next_guess(keep, low, high, surplus, lack, np.int64(mask), step)
+            high, lack = middle, missing
+        middle = next_guess(keep, low, high, surplus, lack, mask, step)
     return middle
 
 
@@ -130,9 +130,9 @@ def _kept_above(
         else:
             for column in range(bits.size):
                 above_c[column] += np.int32((bits[column] & narrow) > least)
-    kept = np.int64(0)
-    for above in above_c:
-        kept += max(at_least, above)
+    kept = 0
+    for channel in range(above_c.size):
+        kept += max(at_least, int(above_c[channel]))
     return kept
 
 
@@ -140,7 +140,7 @@ def _kept_above(
 def _largest_of_channels(
     bits_rc: np.ndarray, mask: int, at_least: int, axis: int, above_c: np.ndarray
 ) -> np.ndarray:
-    """Flat positions of the `at_least` largest of the channels with fewer above; of equals the lower index."""
+    """Flat positions of the `at_least` largest of channels with fewer above; of equals the lower index."""
     poor = np.flatnonzero(above_c < at_least)
     best = np.empty(at_least, dtype=bits_rc.dtype)
     where = np.zeros((poor.size, at_least), dtype=np.int64)

@@ -41,8 +41,8 @@ def test_the_kernel_equals_the_pattern_times_the_values(
 def test_the_kernel_takes_heads_as_they_lie() -> None:
     q, k, v, sink_h = (x.detach() for x in inputs(9, 4, torch.float32))
     expected = causal_attention(q, k, v, sink_h)
-    apart = [torch.stack([x, x], -1)[..., 0] for x in (q, k, v)]  # every second number in memory
-    assert torch.equal(causal_attention(*apart, sink_h), expected)
+    q2, k2, v2 = (torch.stack([x, x], -1)[..., 0] for x in (q, k, v))  # every second number in memory
+    assert torch.equal(causal_attention(q2, k2, v2, sink_h), expected)
     assert torch.equal(causal_attention(q[:1], k[:1], v[:1], sink_h), expected[:1])
 
 

@@ -83,7 +83,7 @@ def test_a_trained_layer_of_few_nonzeros_in_float32_uses_it(
 ) -> None:
     used: list[bool] = []
 
-    def spy(*arguments: Tensor) -> Tensor:
+    def spy(*arguments: Any) -> Tensor:
         used.append(True)
         return linear_by_nonzeros(*arguments)
 

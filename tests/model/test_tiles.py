@@ -37,7 +37,8 @@ def test_a_tile_of_a_product_and_the_rest_left(
     row: int, inner: int, column: int, depth: int, order: str, add: bool
 ) -> None:
     generator = np.random.default_rng(0)
-    a = np.asarray(generator.normal(size=(TILE + 6, 20)), dtype=np.float32, order=order)
+    a = generator.normal(size=(TILE + 6, 20)).astype(np.float32)
+    a = np.asfortranarray(a) if order == "F" else a
     b = generator.normal(size=(20, LANES + 9)).astype(np.float32)
     c = generator.normal(size=(TILE + 6, LANES + 9)).astype(np.float32)
     if not add:
