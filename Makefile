@@ -33,7 +33,6 @@ smoke: $(VENV)/.installed
 
 # A process a core, of one thread each. ARGS='-n 0': one process.
 test: export OMP_NUM_THREADS = 1
-test: export NUMBA_NUM_THREADS = 1
 test: $(VENV)/.installed-test
 	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, *overrides: str) -> tuple[int, str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sparsity_lab.run", *SMALL, *overrides]
     done = subprocess.run(
         command,

@@ -47,7 +47,7 @@ SMALL = [
 
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
     folder.mkdir(exist_ok=True)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sparsity_lab.run", *SMALL, *overrides]
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -55,7 +55,7 @@ ON_SLURM = [
 
 def program(folder: Path, environment: dict[str, str], *overrides: str) -> "subprocess.Popen[str]":
     folder.mkdir(exist_ok=True)
-    environment = environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    environment = environment | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sparsity_lab.run", *POINT, *overrides]
     return subprocess.Popen(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
