@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.ablation import NodeLayout, freeze
-from sparsity_lab.model.parts import in_parts
+from sparsity_lab.model.parts import in_parts, threads_for
 from sparsity_lab.model.sites import Site, Tap
 
 # rows are summed in this many parts, whatever the number of threads, so that sums are the same bits
@@ -55,8 +55,8 @@ class _Gate(torch.autograd.Function):
 def _backward_on_cpu(grad: Tensor, x: Tensor, open_c: Tensor, value_c: Tensor) -> tuple[Tensor, Tensor]:
     grad, x = grad.contiguous(), x.contiguous()
     passed, sums_pc = torch.empty_like(grad), torch.zeros(_CHUNKS, x.shape[-1])
-    in_parts(
-        _gate_backward,
+    _gate_backward(
+        threads_for(_CHUNKS),
         _CHUNKS,
         grad.flatten(0, 1).numpy(),
         x.flatten(0, 1).numpy(),
@@ -69,7 +69,7 @@ def _backward_on_cpu(grad: Tensor, x: Tensor, open_c: Tensor, value_c: Tensor) -
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def _gate_backward(
+def _gate_backward_part(
     begin: int,
     end: int,
     grad_nc: np.ndarray,
@@ -86,3 +86,8 @@ def _gate_backward(
                 grad = grad_nc[row, channel]
                 sums_pc[part, channel] += grad * (x_nc[row, channel] - value_c[channel])
                 passed_nc[row, channel] = grad if open_c[channel] else np.float32(0)
+
+
+@numba.njit(cache=True, nogil=True)
+def _gate_backward(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(_gate_backward_part, threads, size, arguments)

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from sparsity_lab.model.attention_kernel import attend, attend_back
-from sparsity_lab.model.parts import in_parts
+from sparsity_lab.model.parts import threads_for
 
 
 def attention_pattern(
@@ -49,7 +49,8 @@ class _Attention(torch.autograd.Function):
         q_nc, k_nc, v_nc = map(_by_channel, (q_bhtk, k_bhtk, v_bhtk))
         out_nc, bits_hn = torch.empty_like(q_nc), torch.empty(ctx.shape[2], len(q_nc))
         inputs = *_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1]
-        in_parts(attend, ctx.shape[0] * ctx.shape[2], *inputs, *_arrays(out_nc, bits_hn))
+        heads = ctx.shape[0] * ctx.shape[2]
+        attend(threads_for(heads), heads, *inputs, *_arrays(out_nc, bits_hn))
         ctx.save_for_backward(q_nc, k_nc, v_nc, sink_h, out_nc, bits_hn)
         return _by_head(out_nc, ctx.shape, q_bhtk.dtype)
 
@@ -60,7 +61,8 @@ class _Attention(torch.autograd.Function):
         dsink_bh = torch.empty(ctx.shape[0], len(sink_h))
         rest = out_nc, bits_hn, _by_channel(grads[0]), *results, dsink_bh
         inputs = *_arrays(q_nc, k_nc, v_nc, sink_h), ctx.shape[1]
-        in_parts(attend_back, ctx.shape[0] * ctx.shape[2], *inputs, *_arrays(*rest))
+        heads = ctx.shape[0] * ctx.shape[2]
+        attend_back(threads_for(heads), heads, *inputs, *_arrays(*rest))
         dq, dk, dv = (
             _by_head(result_nc, ctx.shape, dtype)
             for result_nc, dtype in zip(results, ctx.dtypes, strict=True)

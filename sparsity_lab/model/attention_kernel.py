@@ -11,10 +11,12 @@ d channels. Blocks have room for whole vectors; nothing depends on what lies bey
 """
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
 
+from sparsity_lab.model.parts import in_parts
 from sparsity_lab.model.tiles import LANES, TILE, exp2, multiply_tile, room, transpose
 
 QUERIES = 128  # in a block: scores of 128 keys take 64 KB
@@ -22,7 +24,7 @@ _BITS = np.float32(1 / math.log(2))
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def attend(
+def attend_part(
     begin_head: int,
     end_head: int,
     q_nc: np.ndarray,
@@ -80,7 +82,7 @@ def attend(
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def attend_back(
+def attend_back_part(
     begin_head: int,
     end_head: int,
     q_nc: np.ndarray,
@@ -96,7 +98,7 @@ def attend_back(
     dv_nc: np.ndarray,
     dsink_bh: np.ndarray,
 ) -> None:
-    """Fill the gradients, the sink's for each row by itself, from those of `attend`'s output."""
+    """Fill the gradients, the sink's for each row by itself, from those of what `attend` fills."""
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     scale, unit = np.float32(1 / math.sqrt(d_head)), np.float32(_BITS / math.sqrt(d_head))
     keys = _whole(time)
@@ -143,6 +145,16 @@ def attend_back(
         dk_nc[first : first + time, at : at + d_head] = dk_jd[:time, :d_head]
         dv_nc[first : first + time, at : at + d_head] = dv_jd[:time, :d_head]
         dsink_bh[part // heads, head] = dsink
+
+
+@numba.njit(cache=True, nogil=True)
+def attend(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(attend_part, threads, size, arguments)
+
+
+@numba.njit(cache=True, nogil=True)
+def attend_back(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(attend_back_part, threads, size, arguments)
 
 
 @numba.njit(cache=True)

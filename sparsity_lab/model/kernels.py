@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.model.parts import in_parts
+from sparsity_lab.model.parts import in_parts, threads_for
 
 Integer = int | np.integer  # numba makes 64-bit numbers of both
 GUESSES = 8  # steps of `threshold` that follow the counts; among many equal numbers these say little
@@ -72,7 +72,7 @@ def _by_numba(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
     bits_nc = float_bits(x_nc)
     y_nc, kept_nc = torch.empty_like(bits_nc), torch.empty(x_nc.shape, dtype=torch.bool)
     mask, blocks = torch.iinfo(bits_nc.dtype).max, (len(x_nc) + ROWS - 1) // ROWS
-    in_parts(_keep_largest, blocks, bits_nc.numpy(), mask, k, y_nc.numpy(), kept_nc.numpy())
+    _keep_largest(threads_for(blocks), blocks, bits_nc.numpy(), mask, k, y_nc.numpy(), kept_nc.numpy())
     return y_nc.view(x_nc.dtype), kept_nc
 
 
@@ -101,7 +101,8 @@ class _AbsTopK(torch.autograd.Function):
             return torch.where(kept_nc, grads[0], 0), None, None
         grad_nc = float_bits(grads[0])
         out_nc = torch.empty_like(grad_nc)
-        in_parts(_keep_where, len(grad_nc), grad_nc.numpy(), kept_nc.numpy(), out_nc.numpy())
+        rows = len(grad_nc)
+        _keep_where(threads_for(rows), rows, grad_nc.numpy(), kept_nc.numpy(), out_nc.numpy())
         return out_nc.view(grads[0].dtype), None, None
 
 
@@ -181,7 +182,7 @@ def threshold(magnitudes: np.ndarray, k: Integer) -> tuple[Integer, Integer]:
 
 
 @numba.njit(cache=True, nogil=True)
-def _keep_largest(
+def _keep_largest_part(
     begin: int, end: int, x_nc: np.ndarray, mask: int, k: int, y_nc: np.ndarray, kept_nc: np.ndarray
 ) -> None:
     limit_r, ties_r = np.full(ROWS, -1), np.zeros(ROWS, dtype=np.int64)
@@ -208,8 +209,18 @@ def _keep_largest(
 
 
 @numba.njit(cache=True, nogil=True)
-def _keep_where(begin: int, end: int, x_nc: np.ndarray, kept_nc: np.ndarray, y_nc: np.ndarray) -> None:
+def _keep_largest(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(_keep_largest_part, threads, size, arguments)
+
+
+@numba.njit(cache=True, nogil=True)
+def _keep_where_part(begin: int, end: int, x_nc: np.ndarray, kept_nc: np.ndarray, y_nc: np.ndarray) -> None:
     for row in range(begin, end):
         x, kept, y = x_nc[row], kept_nc[row], y_nc[row]
         for channel in range(x.size):
             y[channel] = x[channel] if kept[channel] else 0
+
+
+@numba.njit(cache=True, nogil=True)
+def _keep_where(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(_keep_where_part, threads, size, arguments)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.model.parts import in_parts
+from sparsity_lab.model.parts import in_parts, threads_for
 from sparsity_lab.model.tiles import as_float, as_kind, exp2, room
 
 _PIECE = 64  # logits that are looked at together: whole vectors
@@ -88,12 +88,13 @@ def _by_kernel(
     bias_v = torch.zeros(logits_nv.shape[1]) if bias_v is None else bias_v.detach()
     table_vv = torch.zeros(0, logits_nv.shape[1]) if bigram_vv is None else bigram_vv.detach()
     tensors = bits_nv, bias_v, table_vv, tokens_n, targets_n, losses_n
-    in_parts(_cross_entropy, len(logits_nv), *(tensor.numpy() for tensor in tensors))
+    rows = len(logits_nv)
+    _cross_entropy(threads_for(rows), rows, *(tensor.numpy() for tensor in tensors))
     return losses_n
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def _cross_entropy(
+def _cross_entropy_part(
     begin: int,
     end: int,
     logits_nv: np.ndarray,
@@ -140,3 +141,8 @@ def _cross_entropy(
         for v in range(vocabulary):
             logits[v] = as_kind(x_v[v] * share, logits[v])
         logits[target] = as_kind(x_v[target] * share - np.float32(1) / np.float32(rows), logits[target])
+
+
+@numba.njit(cache=True, nogil=True)
+def _cross_entropy(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(_cross_entropy_part, threads, size, arguments)

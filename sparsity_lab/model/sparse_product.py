@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsity_lab.model.parts import in_parts
+from sparsity_lab.model.parts import in_parts, threads_for
 from sparsity_lab.model.tiles import TILE, TOKENS, add_columns, room, transpose
 
 MOST, MOST_BF16 = 0.25, 0.07  # nonzero share up to which this beats a dense product (docs/speed_log.md)
@@ -118,7 +118,7 @@ def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | 
     y_to = torch.empty(len(x_ti), outputs)
     bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
     blocks = (len(x_ti) + TOKENS - 1) // TOKENS
-    in_parts(_multiply, blocks, x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
+    _multiply(threads_for(blocks), blocks, x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
     return y_to
 
 
@@ -176,7 +176,7 @@ def _transposed(
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
-def _multiply(
+def _multiply_part(
     first: int,
     last: int,
     x_ti: np.ndarray,
@@ -201,3 +201,8 @@ def _multiply(
             ):  # a token's outputs one after another: cache lines are written whole
                 count = min(TILE, size - token)
                 transpose(y_gt, 0, token, min(GROUP, outputs - group), count, y_to, begin + token, group)
+
+
+@numba.njit(cache=True, nogil=True)
+def _multiply(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(_multiply_part, threads, size, arguments)
