@@ -25,7 +25,7 @@ from sparsity_lab.stage_inputs import model_on_text, task_batch
 
 log = logging.getLogger(__name__)
 
-CIRCUITS_VERSION = 2  # raise when the same model and config would give other circuits
+CIRCUITS_VERSION = 3  # raise when the same model and config would give other circuits
 RESULT = "result.json"
 
 

@@ -28,7 +28,7 @@ from sparsity_lab.training.bridges import BridgeModule, make_bridge
 log = logging.getLogger(__name__)
 
 BRIDGE, AGREEMENT, STEERING = "bridge.json", "agreement.json", "steering.json"
-BRIDGE_VERSION = 1  # raise when the same config would give another bridge
+BRIDGE_VERSION = 2  # raise when the same config would give another bridge
 STEERING_VERSION = 3
 MIXED_PATHS = 8
 

@@ -33,7 +33,7 @@ from sparsity_lab.training.bridges import BridgeModule
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
 from sparsity_lab.training.modules import DenseModule, SparseModule
 
-MODEL_VERSION = 2  # raise when the same config would give another model
+MODEL_VERSION = 3  # raise when the same config would give another model
 ONLY_HOW = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}  # not of the model
 VALIDATION = "validation.json"
 
