@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsity_lab.model.kernels import Integer, float_bits, magnitude_bits, next_guess, threshold
+from sparsity_lab.model.parts import in_parts
 
 SAMPLE = 2048
 
@@ -42,8 +43,8 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
     keep = kept_count(weight.numel(), fraction, channels, at_least)
     if weight.device.type == "cpu":
         contiguous = weight.contiguous()
-        bits = float_bits(contiguous).view(1 if axis is None else len(weight), -1).numpy()
-        _project(bits, np.iinfo(bits.dtype).max, keep, at_least, axis or 0)
+        rows = float_bits(contiguous).view(1 if weight.dim() < 2 else len(weight), -1).numpy()
+        _project(torch.get_num_threads(), rows, np.iinfo(rows.dtype).max, keep, at_least, axis or 0)
         if contiguous is not weight:
             weight.copy_(contiguous)
         return
@@ -63,32 +64,30 @@ def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     return kept_cn
 
 
-@numba.njit(cache=True)
-def _project(bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int) -> None:
-    """As `project`, on the floats' bit patterns."""
+@numba.njit(cache=True, nogil=True)
+def _project(threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int) -> None:
+    """As `project`, on the floats' bit patterns; where no channel is guarded, rows are counted all the same."""
     above_c = np.empty(bits_rc.shape[axis], dtype=np.int32)
-    limit = _limit(bits_rc, mask, keep, at_least, axis, above_c)
+    limit = _limit(threads, bits_rc, mask, keep, at_least, axis, above_c)
     if limit == 0:
         return  # what would be dropped is zero
     flat = bits_rc.reshape(-1)
-    guarded = _largest_of_channels(bits_rc, mask, at_least, axis, above_c)
+    poor = np.flatnonzero(above_c < at_least)
+    largest = np.empty((poor.size, at_least), dtype=np.int64)
+    in_parts(_largest_part, threads, poor.size, (bits_rc, mask, axis, poor, largest))
+    guarded = largest.reshape(-1)
     saved = flat[guarded]
     flat[guarded] = 0  # the least of all, and not tied with others
-    ties = keep
-    for channel in range(above_c.size):
-        ties -= max(at_least, int(above_c[channel]))
-    tied = _first_equal(bits_rc, mask, limit, ties, axis)
+    tied = _first_equal(bits_rc, mask, limit, keep - _kept(above_c, at_least), axis)
     tied_bits = flat[tied]
-    narrow = flat.dtype.type(limit)
-    for index in range(flat.size):
-        flat[index] = flat[index] if (flat[index] & flat.dtype.type(mask)) > narrow else 0
+    in_parts(_drop_part, threads, flat.size, (flat, mask, limit))
     flat[tied] = tied_bits
     flat[guarded] = saved
 
 
 @numba.njit(cache=True)
 def _limit(
-    bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int, above_c: np.ndarray
+    threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int, above_c: np.ndarray
 ) -> Integer:
     """The least limit above which no more than `keep` stay, if each channel has `at_least` in any case.
 
@@ -102,7 +101,8 @@ def _limit(
     step, surplus, lack = 0, -1, keep - at_least * above_c.size
     while True:
         step += 1
-        missing = keep - _kept_above(bits_rc, mask, middle, at_least, axis, above_c)
+        in_parts(_count_part, threads, above_c.size, (bits_rc, mask, middle, axis, above_c))
+        missing = keep - _kept(above_c, at_least)
         if missing == 0 or low == high:
             break
         if missing < 0:
@@ -114,37 +114,50 @@ def _limit(
 
 
 @numba.njit(cache=True)
-def _kept_above(
-    bits_rc: np.ndarray, mask: int, limit: Integer, at_least: int, axis: int, above_c: np.ndarray
-) -> Integer:
-    """How many weights stay at this limit: of each channel what is above, or `at_least`. Fills `above_c`."""
-    narrow, least = bits_rc.dtype.type(mask), bits_rc.dtype.type(limit)
-    above_c[:] = 0
-    for row in range(bits_rc.shape[0]):
-        bits = bits_rc[row]
-        if axis == 0:
-            count = np.int32(0)
-            for column in range(bits.size):
-                count = np.int32(count + np.int32((bits[column] & narrow) > least))
-            above_c[row] = count
-        else:
-            for column in range(bits.size):
-                above_c[column] += np.int32((bits[column] & narrow) > least)
+def _kept(above_c: np.ndarray, at_least: int) -> int:
+    """How many weights stay: of each channel those above the limit, or `at_least`."""
     kept = 0
     for channel in range(above_c.size):
         kept += max(at_least, int(above_c[channel]))
     return kept
 
 
-@numba.njit(cache=True)
-def _largest_of_channels(
-    bits_rc: np.ndarray, mask: int, at_least: int, axis: int, above_c: np.ndarray
-) -> np.ndarray:
-    """Flat positions of the `at_least` largest of channels with fewer above; of equals the lower index."""
-    poor = np.flatnonzero(above_c < at_least)
+@numba.njit(cache=True, nogil=True)
+def _count_part(
+    begin: int, end: int, bits_rc: np.ndarray, mask: int, limit: Integer, axis: int, above_c: np.ndarray
+) -> None:
+    """How many weights of each channel are above the limit."""
+    narrow, least = bits_rc.dtype.type(mask), bits_rc.dtype.type(limit)
+    if axis == 0:
+        for row in range(begin, end):
+            bits, count = bits_rc[row], np.int32(0)
+            for column in range(bits.size):
+                count = np.int32(count + np.int32((bits[column] & narrow) > least))
+            above_c[row] = count
+    else:
+        counts = above_c[begin:end]
+        counts[:] = 0
+        for row in range(bits_rc.shape[0]):
+            bits = bits_rc[row, begin:end]
+            for column in range(bits.size):
+                counts[column] += np.int32((bits[column] & narrow) > least)
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_part(
+    begin: int,
+    end: int,
+    bits_rc: np.ndarray,
+    mask: int,
+    axis: int,
+    channels: np.ndarray,
+    largest: np.ndarray,
+) -> None:
+    """Flat positions of the largest weights of some channels; of equals the lower index."""
+    at_least = largest.shape[1]
     best = np.empty(at_least, dtype=bits_rc.dtype)
-    where = np.zeros((poor.size, at_least), dtype=np.int64)
-    for number, channel in enumerate(poor):
+    for number in range(begin, end):
+        channel, where = channels[number], largest[number]
         best[:] = -1
         for index in range(bits_rc.shape[1 - axis]):
             row, column = (channel, index) if axis == 0 else (index, channel)
@@ -152,10 +165,17 @@ def _largest_of_channels(
             if magnitude > best[at_least - 1]:
                 place = at_least - 1
                 while place > 0 and magnitude > best[place - 1]:
-                    best[place], where[number, place] = best[place - 1], where[number, place - 1]
+                    best[place], where[place] = best[place - 1], where[place - 1]
                     place -= 1
-                best[place], where[number, place] = magnitude, row * bits_rc.shape[1] + column
-    return where.reshape(-1)
+                best[place], where[place] = magnitude, row * bits_rc.shape[1] + column
+
+
+@numba.njit(cache=True, nogil=True)
+def _drop_part(begin: int, end: int, flat: np.ndarray, mask: int, limit: Integer) -> None:
+    """Zero what is not above the limit."""
+    bits, narrow, least = flat[begin:end], flat.dtype.type(mask), flat.dtype.type(limit)
+    for index in range(bits.size):
+        bits[index] = bits[index] if (bits[index] & narrow) > least else 0
 
 
 @numba.njit(cache=True)
