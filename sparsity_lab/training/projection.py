@@ -66,7 +66,7 @@ def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
 
 @numba.njit(cache=True, nogil=True)
 def _project(threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int) -> None:
-    """As `project`, on the floats' bit patterns; where no channel is guarded, rows are counted all the same."""
+    """As `project`, on the bit patterns; where no channel is guarded, rows are counted all the same."""
     above_c = np.empty(bits_rc.shape[axis], dtype=np.int32)
     limit = _limit(threads, bits_rc, mask, keep, at_least, axis, above_c)
     if limit == 0:
