@@ -70,14 +70,19 @@ def _by_operations(
 ) -> Tensor:
     """Each position's loss; the logits become the mean's gradient."""
     target_n1 = targets_n.unsqueeze(-1)
-    x_nv = logits_nv.to(torch.promote_types(logits_nv.dtype, torch.float32))
-    for more in (bias_v, None if bigram_vv is None else bigram_vv[tokens_n]):
-        x_nv = x_nv if more is None else x_nv + more
-    log_p_nv = x_nv.log_softmax(-1)
-    grad_nv = log_p_nv.exp().div_(len(targets_n))
-    ones_n1 = torch.ones_like(grad_nv[:, :1])
-    logits_nv.copy_(grad_nv.scatter_add_(-1, target_n1, ones_n1 / -len(targets_n)))
-    return -log_p_nv.gather(-1, target_n1).squeeze(-1).float()
+    p_nv = logits_nv.to(torch.promote_types(logits_nv.dtype, torch.float32))  # the same memory, if it can be
+    if bias_v is not None:
+        p_nv += bias_v
+    if bigram_vv is not None:
+        p_nv += bigram_vv[tokens_n]
+    p_nv -= p_nv.amax(-1, keepdim=True)
+    right_n1 = p_nv.gather(-1, target_n1)
+    sum_n1 = p_nv.exp_().sum(-1, keepdim=True)
+    p_nv /= sum_n1 * len(targets_n)
+    p_nv.scatter_add_(-1, target_n1, torch.full_like(sum_n1, -1 / len(targets_n)))
+    if p_nv is not logits_nv:
+        logits_nv.copy_(p_nv)
+    return (sum_n1.log() - right_n1).squeeze(-1).float()
 
 
 def _by_kernel(
