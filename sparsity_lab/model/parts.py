@@ -29,27 +29,43 @@ def threads_for(size: int) -> int:
     return max(1, min(torch.get_num_threads(), size))
 
 
-def _find_torch_threads() -> bool:
-    """Make torch's OpenMP known to compiled code; False where it is not GNU's, or not to be found."""
+def _torch_openmp() -> ctypes.CDLL | None:
+    """The OpenMP library that torch has loaded, if it is GNU's."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.is_file() else []
     paths = {line.split(maxsplit=5)[5] for line in lines if "libgomp" in line}
-    for path in sorted(path for path in paths if "torch" in Path(path).parent.as_posix()):
-        library = ctypes.CDLL(path)
-        for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
-            binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
-        return True
-    return False
+    found = sorted(path for path in paths if "torch" in Path(path).parent.as_posix())
+    return ctypes.CDLL(found[0]) if found else None
 
 
-_SHARED = _find_torch_threads()  # else a kernel's parts are one
+_TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
+
+class _OneThread:
+    """What stands in for that library elsewhere."""
+
+    GOMP_parallel = ctypes.CFUNCTYPE(None, _TASK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(
+        lambda task, data, threads, flags: task(data)
+    )
+    omp_get_thread_num = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
+    omp_get_num_threads = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1)
+
+
+def bind(library: Any) -> None:
+    """Let compiled code call the library's functions, by name."""
+    for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
+        binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+
+
+bind(_torch_openmp() or _OneThread)
 
 
 @intrinsic
 def in_parts(context: Any, kernel: Any, threads: Any, size: Any, arguments: Any) -> Any:
     """Call `kernel(begin, end, *arguments)` for consecutive parts of range(size), one in each of `threads`.
 
-    An error in the kernel is not seen.
+    Raises:
+        RuntimeError: the kernel raised something.
     """
     signature = kernel.get_call_type(context, (types.intp, types.intp, *arguments.types), {})
 
@@ -58,16 +74,7 @@ def in_parts(context: Any, kernel: Any, threads: Any, size: Any, arguments: Any)
         compiled = kernel.dispatcher.get_compile_result(signature)
         called = context.declare_function(builder.module, compiled.fndesc)
         context.active_code_library.add_linking_library(compiled.library)
-
-        def call(inside: Any, begin: Any, end: Any, packed: Any) -> None:
-            unpacked = [inside.extract_value(packed, index) for index in range(len(arguments.types))]
-            convention = context.call_conv
-            convention.call_function(inside, called, types.none, signature.args, [begin, end, *unpacked])
-
-        if not _SHARED:
-            call(builder, ir.Constant(_SIZE, 0), size, packed)
-            return context.get_dummy_value()
-        data_type = ir.LiteralStructType([_SIZE, packed.type])
+        data_type = ir.LiteralStructType([_SIZE, packed.type, _NUMBER])  # the last is not 0 after an error
         part = ir.Function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [_POINTER]),
@@ -75,21 +82,32 @@ def in_parts(context: Any, kernel: Any, threads: Any, size: Any, arguments: Any)
         )
         part.linkage = "internal"
         inside = ir.IRBuilder(part.append_basic_block())
-        data = inside.load(inside.bitcast(part.args[0], data_type.as_pointer()))
-        total = inside.extract_value(data, 0)
+        place = inside.bitcast(part.args[0], data_type.as_pointer())
+        total, given, failed = (cgutils.gep_inbounds(inside, place, 0, field) for field in range(3))
+        total, given = inside.load(total), inside.load(given)
         number, parts = (_ask(inside, name) for name in ("omp_get_thread_num", "omp_get_num_threads"))
         after = inside.add(number, ir.Constant(_SIZE, 1))
         begin, end = (inside.sdiv(inside.mul(total, edge), parts) for edge in (number, after))
-        call(inside, begin, end, inside.extract_value(data, 1))
+        unpacked = [inside.extract_value(given, index) for index in range(len(arguments.types))]
+        status, _ = context.call_conv.call_function(
+            inside, called, types.none, signature.args, [begin, end, *unpacked]
+        )
+        with inside.if_then(status.is_error, likely=False):
+            inside.store(ir.Constant(_NUMBER, 1), failed)
         inside.ret_void()
 
-        place = cgutils.alloca_once(builder, data_type)
         data = builder.insert_value(ir.Constant(data_type, ir.Undefined), size, 0)
-        builder.store(builder.insert_value(data, packed, 1), place)
+        data = builder.insert_value(data, packed, 1)
+        data = builder.insert_value(data, ir.Constant(_NUMBER, 0), 2)
+        place = cgutils.alloca_once(builder, data_type)
+        builder.store(data, place)
         start_type = ir.FunctionType(ir.VoidType(), [part.type, _POINTER, _NUMBER, _NUMBER])
         start = cgutils.get_or_insert_function(builder.module, start_type, "GOMP_parallel")
         flags = ir.Constant(_NUMBER, 0)
         builder.call(start, [part, builder.bitcast(place, _POINTER), builder.trunc(threads, _NUMBER), flags])
+        failed = builder.load(cgutils.gep_inbounds(builder, place, 0, 2))
+        with builder.if_then(cgutils.is_not_null(builder, failed), likely=False):
+            context.call_conv.return_user_exc(builder, RuntimeError, ("a kernel failed",))
         return context.get_dummy_value()
 
     return types.void(kernel, types.intp, types.intp, arguments), write

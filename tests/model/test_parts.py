@@ -1,5 +1,7 @@
 """A kernel's parts cover its rows, each once, whatever the number of threads."""
 
+import subprocess
+import sys
 import threading
 from typing import Any
 
@@ -28,6 +30,47 @@ def test_each_row_is_worked_on_once(size: int, threads: int) -> None:
     counts = np.zeros(size, dtype=np.int64)
     count(threads, size, counts, 3)
     assert (counts == 3).all()
+
+
+def test_without_torchs_library_one_thread_does_it_all() -> None:
+    """In a process of its own: what is bound once stays."""
+    program = """
+import numba, numpy as np
+from sparsity_lab.model import parts
+parts.bind(parts._OneThread)
+
+@numba.njit(nogil=True)
+def fill_part(begin, end, x):
+    for row in range(begin, end):
+        x[row] += end
+
+@numba.njit(nogil=True)
+def fill(threads, size, *arguments):
+    parts.in_parts(fill_part, threads, size, arguments)
+
+x = np.zeros(7)
+fill(3, 7, x)
+assert (x == 7).all(), x
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+@numba.njit(nogil=True)
+def fail_part(begin: int, end: int, limit: int) -> None:
+    if end > limit:
+        raise ValueError("too large")
+
+
+@numba.njit(nogil=True)
+def fail(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(fail_part, threads, size, arguments)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_an_error_in_one_part_is_told(threads: int) -> None:
+    fail(threads, 9, 9)
+    with pytest.raises(RuntimeError, match="a kernel failed"):
+        fail(threads, 9, 8)
 
 
 def test_there_are_no_more_parts_than_rows_nor_than_torch_has_threads() -> None:
