@@ -35,7 +35,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.model.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.plain import PlainSparseModule, PlainTransformer
-from sparsity_lab.results.record import RunRecord, read_record
+from sparsity_lab.results.record import read_record
 from sparsity_lab.stage_inputs import model_on_text
 from sparsity_lab.training.config import SparsityConfig, TrainerConfig
 from sparsity_lab.training.modules import DenseModule, SparseModule
@@ -73,13 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare_processor(1 if options.circuits else options.threads)
-    try:
-        if options.circuits:
-            rows = measure_circuits(options.circuits, read_record(options.circuits))
-            write_table(CIRCUIT_COLUMNS, rows, options.out / "circuits.csv")
-            return 0
-    except UserError as error:
-        parser.error(str(error))
+    if options.circuits:
+        try:
+            rows = measure_circuits(options.circuits)
+        except UserError as error:
+            parser.error(str(error))
+        write_table(CIRCUIT_COLUMNS, rows, options.out / "circuits.csv")
+        return 0
     rows = []
     for width in options.widths:
         rows += measure(width, options.repetitions, options.seconds)
@@ -131,14 +131,15 @@ def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]
     return rows
 
 
-def measure_circuits(run: Path, record: RunRecord) -> list[dict[str, Any]]:
+def measure_circuits(run: Path) -> list[dict[str, Any]]:
     """A row of the table for each task of a finished run: its circuit at the main target, and the seconds.
 
     One task is done once more, before the others: what compiling takes is in no row.
 
     Raises:
-        UserError: the run's config or model can't be read by this version.
+        UserError: the run's record, config or model can't be read by this version.
     """
+    record = read_record(run)
     config = validate(RunConfig, record.config, str(run))
     model, tokenizer, _, means_n = model_on_text(config, run / "tokens", run / "model")
     names = [task.task for task in record.tasks]
@@ -148,8 +149,8 @@ def measure_circuits(run: Path, record: RunRecord) -> list[dict[str, Any]]:
         began = time.perf_counter()
         result, _ = explain_task(config, name, tokenizer, model, means_n, record.stages["model"])
         seconds = time.perf_counter() - began
-        main_point = [point for point in result.curve if point.target == config.pruning.target]
-        nodes, edges = (main_point[0].nodes, main_point[0].edges) if main_point else ("", "")
+        main_point = result.at(config.pruning.target)
+        nodes, edges = (main_point.nodes, main_point.edges) if main_point else ("", "")
         values = (name, result.status, nodes, edges, round(seconds, 1))
         rows.append(dict(zip(CIRCUIT_COLUMNS, values, strict=True)))
         log.info("%s: %s, %s edges, %.1f s", name, result.status, edges or "no", seconds)

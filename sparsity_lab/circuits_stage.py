@@ -68,9 +68,9 @@ def _write_circuits(
     for circuit in circuits:
         save_circuit(circuit, folder / f"circuit-{circuit.target:g}.json")
     write_json(folder / RESULT, result)
-    main = [point for point in result.curve if point.target == config.pruning.target]
+    main = result.at(config.pruning.target)
     told = (
-        f"{main[0].nodes} nodes, {main[0].edges} edges, test loss {main[0].test.calibrated_loss:.3f}"
+        f"{main.nodes} nodes, {main.edges} edges, test loss {main.test.calibrated_loss:.3f}"
         if main
         else result.reason
     )

@@ -182,11 +182,7 @@ def make_record(
         for task in tasks
     )
     solved = [
-        point
-        for task in tasks
-        if task.status == "circuit"
-        for point in task.curve
-        if point.target == config.pruning.target
+        point for task in tasks if task.status == "circuit" and (point := task.at(config.pruning.target))
     ]
     measured: dict[str, float] = {
         **read_json(model_folder / VALIDATION),

@@ -17,10 +17,9 @@ import numba
 import numpy as np
 
 from sparsity_lab.model.parts import in_parts
-from sparsity_lab.model.tiles import LANES, TILE, exp2, multiply_tile, room, transpose
+from sparsity_lab.model.tiles import BITS, LANES, TILE, exp2, multiply_tile, room, transpose, whole_vectors
 
 QUERIES = 128  # in a block: scores of 128 keys take 64 KB
-_BITS = np.float32(1 / math.log(2))
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
@@ -40,14 +39,14 @@ def attend_part(
     `time` positions a row; everything is float32 and contiguous.
     """
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
-    unit = np.float32(_BITS / math.sqrt(d_head))
-    keys = _whole(time)
+    unit = np.float32(BITS / math.sqrt(d_head))
+    keys = whole_vectors(time)
     k_jd, v_jd, p_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
     q_di, out_id = room(d_head, QUERIES), room(QUERIES, d_head)
     most_i, total_i = room(1, QUERIES)[0], room(1, QUERIES)[0]
     for part in range(begin_head, end_head):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
-        sink = sink_h[head] * _BITS
+        sink = sink_h[head] * BITS
         _copy(k_nc, first, at, time, d_head, k_jd)
         _copy(v_nc, first, at, time, d_head, v_jd)
         for begin in range(0, time, QUERIES):
@@ -100,8 +99,8 @@ def attend_back_part(
 ) -> None:
     """Fill the gradients, the sink's for each row by itself, from those of what `attend` fills."""
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
-    scale, unit = np.float32(1 / math.sqrt(d_head)), np.float32(_BITS / math.sqrt(d_head))
-    keys = _whole(time)
+    scale, unit = np.float32(1 / math.sqrt(d_head)), np.float32(BITS / math.sqrt(d_head))
+    keys = whole_vectors(time)
     k_jd, v_jd, p_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
     dk_jd, dv_jd, ds_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
     q_id, grad_id, dq_id = room(QUERIES, d_head), room(QUERIES, d_head), room(QUERIES, d_head)
@@ -127,7 +126,7 @@ def attend_back_part(
                 for channel in range(d_head):
                     total += grad_id[query, channel] * out_nc[n, at + channel]
                 out_i[query], bits_i[query] = total, bits_hn[head, n]
-                dsink -= exp2(sink_h[head] * _BITS - bits_i[query]) * total
+                dsink -= exp2(sink_h[head] * BITS - bits_i[query]) * total
             for key in range(begin + size):
                 seen = _seen(key, begin, size)
                 for query in range(seen.start, seen.stop, LANES):
@@ -158,11 +157,6 @@ def attend_back(threads: int, size: int, *arguments: Any) -> None:
 
 
 @numba.njit(cache=True)
-def _whole(size: int) -> int:
-    return (size + LANES - 1) // LANES * LANES
-
-
-@numba.njit(cache=True)
 def _copy(x_nc: np.ndarray, row: int, column: int, rows: int, columns: int, target: np.ndarray) -> None:
     for i in range(rows):
         for j in range(columns):
@@ -172,7 +166,7 @@ def _copy(x_nc: np.ndarray, row: int, column: int, rows: int, columns: int, targ
 @numba.njit(cache=True)
 def _seen(key: int, begin: int, size: int) -> slice:
     """The vectors that hold the queries of the block that come no earlier than the key."""
-    return slice(max(0, key - begin) // LANES * LANES, _whole(size))
+    return slice(max(0, key - begin) // LANES * LANES, whole_vectors(size))
 
 
 @numba.njit(cache=True)

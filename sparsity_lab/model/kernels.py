@@ -17,7 +17,7 @@ from torch import Tensor
 from sparsity_lab.model.parts import in_parts, threads_for
 
 Integer = int | np.integer  # numba makes 64-bit numbers of both
-GUESSES = 8  # steps of `threshold` that follow the counts; among many equal numbers these say little
+GUESSES = 8  # steps of a search that follow the counts; among many equal numbers these say little
 ROWS = 16  # searched side by side, each from where one of the rows before ended
 _INTEGER = {
     torch.float64: torch.int64,
@@ -142,11 +142,9 @@ def thresholds(magnitudes_rc: np.ndarray, k: Integer, limit_r: np.ndarray, ties_
                 left += 1
         for row in range(rows):
             missing = ties_r[row]
-            if done[row] or missing == 0:
-                done[row] = 1
-            elif low[row] == high[row]:
-                done[row] = 1  # counted at the least value that leaves no more than k
-            else:
+            # none are missing, or it was counted at the least value that leaves no more than k
+            done[row] = missing == 0 or low[row] == high[row]
+            if not done[row]:
                 if missing < 0:
                     low[row], surplus[row] = limit_r[row] + 1, -missing
                 else:

@@ -7,7 +7,6 @@ bigram table's gradient is added up in the rows of the tokens that occurred, and
 Shapes: n positions, v vocabulary.
 """
 
-import math
 from typing import Any
 
 import numba
@@ -16,10 +15,9 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.model.parts import in_parts, threads_for
-from sparsity_lab.model.tiles import as_float, as_kind, exp2, room
+from sparsity_lab.model.tiles import BITS, as_float, as_kind, exp2, room
 
 _PIECE = 64  # logits that are looked at together: whole vectors
-_BITS = np.float32(1 / math.log(2))
 
 
 def overwriting_cross_entropy(
@@ -135,7 +133,7 @@ def _cross_entropy_part(
         for at in range(0, width, _PIECE):
             x = x_v[at : at + _PIECE]
             for i in range(_PIECE):
-                p = exp2((x[i] - largest) * _BITS)
+                p = exp2((x[i] - largest) * BITS)
                 x[i] = p
                 total[i] += p
         whole = np.float32(0)

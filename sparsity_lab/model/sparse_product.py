@@ -43,13 +43,10 @@ class Linear(nn.Linear):
     always_dense = False
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._product(x, self.bias)
+        return self.product(x, self.bias)
 
-    def product(self, x: Tensor) -> Tensor:
-        """The same without the bias."""
-        return self._product(x, None)
-
-    def _product(self, x: Tensor, bias_o: Tensor | None) -> Tensor:
+    def product(self, x: Tensor, bias_o: Tensor | None) -> Tensor:
+        """The same with this bias, or without one."""
         trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
         bf16 = torch.is_autocast_enabled("cpu")
         fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32) and not self.always_dense
@@ -97,18 +94,18 @@ class _SparseLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool) -> Tensor:
         x_ti = x_ti.contiguous()
-        ctx.save_for_backward(x_ti.bfloat16() if bf16 else x_ti, weight_oi)
+        ctx.save_for_backward(x_ti.bfloat16() if bf16 else x_ti)
         ctx.rows = Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
         return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
-        x_ti, weight_oi = ctx.saved_tensors
-        grad_to = grads[0].contiguous()
+        (x_ti,), rows = ctx.saved_tensors, ctx.rows
+        grad_to, inputs = grads[0].contiguous(), x_ti.shape[1]
         d_x_ti = None
         if ctx.needs_input_grad[0]:
-            columns = Nonzeros(*_transposed(*ctx.rows, weight_oi.shape[1]))  # type: ignore[call-arg]
-            d_x_ti = sparse_product(grad_to, columns, weight_oi.shape[1], None)
+            columns = Nonzeros(*_transposed(rows.starts, rows.columns_n, rows.values_n, inputs))
+            d_x_ti = sparse_product(grad_to, columns, inputs, None)
         d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
         return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None
 
@@ -196,9 +193,8 @@ def _multiply_part(
         for group in range(0, outputs, GROUP):
             for row in range(group, min(group + GROUP, outputs)):
                 add_columns(x_it, columns, values, starts[row], starts[row + 1], bias[row], y_gt, row - group)
-            for token in range(
-                0, size, TILE
-            ):  # a token's outputs one after another: cache lines are written whole
+            # a token's outputs one after another: cache lines are written whole
+            for token in range(0, size, TILE):
                 count = min(TILE, size - token)
                 transpose(y_gt, 0, token, min(GROUP, outputs - group), count, y_to, begin + token, group)
 

@@ -12,23 +12,30 @@ import numpy as np
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
-from numba.extending import intrinsic as numba_intrinsic
 from numba.np.arrayobj import make_array
 
-intrinsic: Any = numba_intrinsic  # whose type asks callers for the context, too
+from sparsity_lab.model.parts import intrinsic
+
 TILE = 8  # rows and columns that are transposed together; rows that are multiplied together
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # columns: floats in a vector
 TOKENS = 32  # that a nonzero weight is multiplied with at once
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
+BITS = np.float32(1 / math.log(2))  # in a nat: exp(x) is 2^(BITS x)
 _SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))  # of 2^x
 _SHIFT = np.float32(1.5 * 2**23)  # added and taken away again it leaves the nearest integer
 _LEAST = np.float32(-126)
 
 
 @numba.njit(cache=True)
+def whole_vectors(size: int) -> int:
+    """As many floats in whole vectors."""
+    return (size + LANES - 1) // LANES * LANES
+
+
+@numba.njit(cache=True)
 def room(rows: int, columns: int) -> np.ndarray:
     """A float32 block of whole vectors, none of which crosses a cache line."""
-    width = (columns + LANES - 1) // LANES * LANES
+    width = whole_vectors(columns)
     memory = np.empty(rows * width + LANES, dtype=np.float32)
     first = -(memory.ctypes.data // memory.itemsize) % LANES
     return memory[first : first + rows * width].reshape(rows, width)

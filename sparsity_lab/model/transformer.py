@@ -155,7 +155,7 @@ class Transformer(nn.Module):
     def loss(self, tokens_bt: Tensor, targets_bt: Tensor, tap: Tap | None = None) -> Tensor:
         """Mean cross-entropy of the logits at `targets_bt`, in nats per token."""
         x_nd = self.norm(self._stream(tokens_bt, tap, None, None)).flatten(0, 1)
-        logits_nv, bias_v = self.unembedding.product(x_nd), self.unembedding.bias
+        logits_nv, bias_v = self.unembedding.product(x_nd, None), self.unembedding.bias
         tokens_n, targets_n = tokens_bt.flatten(), targets_bt.flatten()
         return overwriting_cross_entropy(logits_nv, bias_v, self.bigram, tokens_n, targets_n)
 

@@ -66,6 +66,10 @@ class TaskResult(Config):
     circuit: str | None
     evidence: tuple[Check, ...] = ()
 
+    def at(self, target: float) -> CurvePoint | None:
+        """The curve's point of this target, if it has one."""
+        return next((point for point in self.curve if point.target == target), None)
+
 
 class Snapshot(Config):
     """The model on its way, after `step` optimizer steps, fraction `at` of its training, and its circuits.

@@ -91,7 +91,7 @@ def _limit(
 ) -> Integer:
     """The least limit above which no more than `keep` stay, if each channel has `at_least` in any case.
 
-    A search as `threshold`'s, by passes over the weight that fill `above_c`. A sample tells where to begin.
+    A search as that of `thresholds`, by passes over the weight that fill `above_c`; a sample says where from.
     """
     flat, narrow = bits_rc.reshape(-1), bits_rc.dtype.type(mask)
     sample = flat[:: (flat.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
