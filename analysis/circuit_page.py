@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from analysis.pictures import plain
-from sparsity_lab.base import UserError
 from sparsity_lab.circuits.circuit import Circuit, Node, load_circuit
-from sparsity_lab.circuits.evidence import EVIDENCE, Evidence, load_evidence
-from sparsity_lab.circuits.examples_record import EXAMPLES, load_examples
+from sparsity_lab.core.base import UserError
+from sparsity_lab.evidence.record import EVIDENCE, Evidence, load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
+from sparsity_lab.viewer.examples_record import EXAMPLES, load_examples
 
 HERE = Path(__file__).parent
 SCRIPTS = ("vendor/dagre.min.js", "page/graph.js", "page/panel.js", "page/page.js")

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsity_lab import metrics
-from sparsity_lab.base import UserError
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError
 from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean
 
 DRAWS = 10_000

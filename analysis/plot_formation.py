@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.pictures import STYLE, plain, save, short
-from sparsity_lab import metrics
-from sparsity_lab.base import UserError
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError
 from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean, read_all
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # of Okabe and Ito's palette

@@ -22,8 +22,8 @@ from matplotlib.ticker import FuncFormatter
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
 
 from analysis.pictures import DENSE, SPARSE, STYLE, plain, save
-from sparsity_lab.base import UserError
-from sparsity_lab.circuits.steered import Steering, SteeringResult, load_steering
+from sparsity_lab.bridges.steering_record import Steering, SteeringResult, load_steering
+from sparsity_lab.core.base import UserError
 
 TOGETHER, WHOLE = "#0072B2", "#009E73"  # blue and green of Okabe and Ito
 

@@ -8,18 +8,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, PositiveInt, model_validator
 
-from sparsity_lab.base import Config, UserError, validate
-from sparsity_lab.circuits.formation import CircuitsConfig
-from sparsity_lab.circuits.pruning import PruningConfig
-from sparsity_lab.circuits.steering import SteeringConfig
-from sparsity_lab.circuits.task import TasksConfig
-from sparsity_lab.circuits.validation import ValidationConfig
+from sparsity_lab.bridges.steering import SteeringConfig
+from sparsity_lab.circuits.evaluator import PruningConfig
+from sparsity_lab.circuits.snapshots import CircuitsConfig
+from sparsity_lab.core.base import Config, UserError, validate
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizer import TokenizerConfig
+from sparsity_lab.evidence.checks import ValidationConfig
+from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.existing import ExistingConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.logger import LoggerConfig
+from sparsity_lab.tasks.task import TasksConfig
 from sparsity_lab.training.config import BridgeConfig, SparsityConfig, TrainerConfig
 
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
-from sparsity_lab.base import UserError
 from sparsity_lab.config import RunConfig, from_hydra
+from sparsity_lab.core.base import UserError
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import NODE_SITES, Site
-from sparsity_lab.sweeper import folder_of, register_sweeper, register_sweeps
+from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 # dense bfloat16 products, 1e12 FLOPs per second, as the maker states them; memory in GiB
 DEVICES = {"A100": (312.0, 80), "H100": (989.0, 80), "H200": (989.0, 141)}

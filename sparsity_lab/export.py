@@ -11,11 +11,11 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from sparsity_lab.base import UserError, write_text
+from sparsity_lab.core.base import UserError, write_text
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.data.tokenizer_folder import JSON, write_pair
+from sparsity_lab.importers.released import write_released
 from sparsity_lab.model.checkpoints import load_model, save_model
-from sparsity_lab.model.released import write_released
 
 log = logging.getLogger(__name__)
 Layout = Literal["plain", "released"]

@@ -18,10 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from sparsity_lab import stopping
-from sparsity_lab.base import UserError
-from sparsity_lab.points import Point, at_work, folder_of_points, tell
-from sparsity_lab.sweeper import folder_of, register_sweeper, register_sweeps
+from sparsity_lab.core import signals
+from sparsity_lab.core.base import UserError
+from sparsity_lab.sweep.job_status import Point, at_work, folder_of_points, tell
+from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 log = logging.getLogger(__name__)
 
@@ -45,17 +45,17 @@ def main(config: DictConfig) -> None:
     overrides = list(hydra_config.overrides.task)
     log_file = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
     if hydra_config.mode == RunMode.MULTIRUN:
-        if interrupted := stopping.received():
+        if interrupted := signals.received():
             raise RuntimeError(f"not begun: {interrupted}")
         if "joblib" in hydra_config.launcher._target_.lower():
-            stopping.follow_parent()
-    stopping.listen()
+            signals.follow_parent()
+    signals.listen()
     try:
         folder = folder_of_points(Path(str(config.root)).absolute(), config.sweep)
         with at_work(folder, overrides, str(log_file)) as begun:
             ended, status = attempt(config, begun)
             tell(folder, ended)
-        stopping.hand_over()
+        signals.hand_over()
     except (OSError, UserError) as error:
         ended, status = Point(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
         log.error("failed: %s\n%s", " ".join(overrides), ended.error)
@@ -68,11 +68,11 @@ def main(config: DictConfig) -> None:
 def help_the_first(config: DictConfig) -> None:
     """Help with a point as one of the processes that srun or torchrun started; the first tells of it."""
     from sparsity_lab.config import from_hydra
-    from sparsity_lab.pipeline import help_run
+    from sparsity_lab.stages.pipeline import help_run
 
     try:
         help_run(from_hydra(config))
-    except (UserError, stopping.Interrupted):
+    except (UserError, signals.Interrupted):
         sys.exit(1)  # the first has the same to say
 
 
@@ -82,13 +82,13 @@ def attempt(config: DictConfig, begun: Point) -> tuple[Point, int]:
     ended, status = begun, 1
     try:
         from sparsity_lab.config import from_hydra
-        from sparsity_lab.pipeline import run
+        from sparsity_lab.stages.pipeline import run
 
         record, is_new = run(from_hydra(config), overrides)
         worked = time.monotonic() - started if is_new else begun.worked
         values = {"state": "finished" if is_new else "reused", "name": record.name, "worked": worked}
         ended, status = begun.model_copy(update=values), 0
-    except (stopping.Interrupted, KeyboardInterrupt, SystemExit) as interruption:
+    except (signals.Interrupted, KeyboardInterrupt, SystemExit) as interruption:
         status = getattr(interruption, "status", 130)
         ended = begun.model_copy(update={"state": "interrupted", "error": str(interruption)})
         log.error("interrupted: %s; the same command goes on from there", " ".join(overrides))
@@ -150,13 +150,13 @@ def help_text(overrides: list[str]) -> str:
 def program() -> None:
     """The command: what Hydra itself refuses is told in a line, too."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to here, instead of printing a traceback
-    stopping.listen()
+    signals.listen()
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             sys.stdout.write(help_text([word for word in sys.argv[1:] if not word.startswith("-")]))
             return
         main()
-    except stopping.Interrupted as interrupted:
+    except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)
     except (HydraException, OmegaConfBaseException, OSError) as error:
         lines = explain(error)[0] if isinstance(error, OSError) else str(error)

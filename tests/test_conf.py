@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
-from sparsity_lab.base import UserError
 from sparsity_lab.config import RunConfig, from_hydra
+from sparsity_lab.core.base import UserError
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.study import distribution
-from sparsity_lab.sweeper import folder_of, grid_points, register_sweeper, register_sweeps
+from sparsity_lab.sweep.optuna_study import distribution
+from sparsity_lab.sweep.sweeper import folder_of, grid_points, register_sweeper, register_sweeps
 
 CONF = folder_of("conf")
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))

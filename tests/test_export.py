@@ -11,8 +11,8 @@ from micro import small_model
 from sparsity_lab.data.tokenizer import train_bpe
 from sparsity_lab.data.tokenizer_folder import read_folder
 from sparsity_lab.export import SNIPPET, main
+from sparsity_lab.importers.released import read_released
 from sparsity_lab.model.checkpoints import load_model, save_model
-from sparsity_lab.model.released import read_released
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 ROOT = Path(__file__).parents[1]

@@ -13,16 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsity_lab.base import read_json, validate
 from sparsity_lab.circuits.ablation import NodeLayout, ablate
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
-from sparsity_lab.circuits.masks import answer_difference
-from sparsity_lab.circuits.task import TaskBatch, encode_pairs, make_pairs
-from sparsity_lab.circuits.tasks import TASKS
+from sparsity_lab.circuits.finders.masks import answer_difference
+from sparsity_lab.core.base import read_json, validate
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import ModelCard, stored_tensors
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.python import TASKS
+from sparsity_lab.tasks.task import TaskBatch, encode_pairs, make_pairs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "set_or_string"
 TASK = TASKS["set_or_string_fixedvarname"]

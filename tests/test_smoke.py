@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from analysis.circuit_page import load_view, page
-from sparsity_lab import metrics
-from sparsity_lab.base import read_json
 from sparsity_lab.circuits.circuit import load_circuit
-from sparsity_lab.circuits.evidence import load_evidence
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import read_json
+from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
 
 ROOT = Path(__file__).parents[1]
@@ -179,7 +179,7 @@ def test_every_circuit_at_the_target_comes_with_evidence(folder: Path) -> None:
 
 def test_the_benchmark_times_the_circuits_of_the_run(folder: Path, tmp_path: Path) -> None:
     run = run_folder(folder)
-    command = [sys.executable, "-m", "sparsity_lab.bench", "--circuits", str(run)]
+    command = [sys.executable, "-m", "benchmarks.training", "--circuits", str(run)]
     subprocess.run(
         [*command, "--out", str(tmp_path)],
         check=True,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparsity_lab import status
-from sparsity_lab.base import UserError
-from sparsity_lab.points import (
+from sparsity_lab.core.base import UserError
+from sparsity_lab.sweep.job_status import (
     at_work,
     folder_of_points,
     is_worked_on,
@@ -18,7 +18,7 @@ from sparsity_lab.points import (
     tell,
     write_plan,
 )
-from sparsity_lab.status import points_of, seconds_left, table
+from sparsity_lab.sweep.status_table import points_of, seconds_left, table
 
 SEEDS = [[f"seed={seed}", "+sweep=s"] for seed in range(6)]
 

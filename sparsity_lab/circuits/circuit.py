@@ -7,7 +7,7 @@ reads it.
 
 from pathlib import Path
 
-from sparsity_lab.base import Config, read_json, validate, write_json
+from sparsity_lab.core.base import Config, read_json, validate, write_json
 
 
 class Node(Config):

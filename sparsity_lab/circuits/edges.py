@@ -1,102 +1,57 @@
-"""Edges pruned within a circuit's nodes, which the paper calls the better goal (Gao et al. 2025, §2.2).
+"""The edges of a circuit: nonzero weights between kept nodes (Gao et al. 2025, §2.2).
 
-A dropped edge passes the mean of its source instead of its value: its weight goes, and its mean contribution
-into the bias. In the attention-output matrix that mean supposes that the head's attention adds up to one.
-
-1. estimate what each edge's dropping costs, weight · (slope in the weight - mean · slope in the bias);
-2. drop those that cost least, as many as bisection finds that still meet the target; repeat.
+Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. Embeddings, biases
+and the bigram table are not counted.
 """
 
-import copy
-from functools import partial
+from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
-from sparsity_lab.circuits.calibration import two_way_loss
-from sparsity_lab.circuits.circuit import Circuit, Edge
-from sparsity_lab.circuits.compaction import compact
-from sparsity_lab.circuits.graph import MATRICES
-from sparsity_lab.circuits.masks import answer_difference
-from sparsity_lab.circuits.pruning import Pruner, bisect
+from sparsity_lab.circuits.ablation import NodeLayout
+from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 
-_NAMES = {(source, target): name for name, source, target in MATRICES}
+MATRICES = (
+    ("attention.q", Site.ATTN_IN, Site.ATTN_Q),
+    ("attention.k", Site.ATTN_IN, Site.ATTN_K),
+    ("attention.v", Site.ATTN_IN, Site.ATTN_V),
+    ("attention.out", Site.ATTN_V, Site.ATTN_OUT),
+    ("mlp.up", Site.MLP_IN, Site.MLP_NEURON),
+    ("mlp.down", Site.MLP_NEURON, Site.MLP_OUT),
+)
 
 
-def without_edges(model: Transformer, means_n: Tensor, dropped: list[Edge]) -> Transformer:
-    """A copy of `model` in which the edges `dropped` pass their sources' means."""
-    changed = copy.deepcopy(model)
+def edge_matrices(model: Transformer) -> Iterator[tuple[int, Site, Site, Tensor]]:
+    """Each matrix that carries edges: layer, the site it reads, the site it writes, its weight (out, in)."""
+    for layer, block in enumerate(model.blocks):
+        for name, source, target in MATRICES:
+            yield layer, source, target, block.get_parameter(f"{name}.weight").detach()
+
+
+def count_edges(model: Transformer, kept_n: Tensor) -> int:
+    """Number of nonzero weights between kept nodes."""
     slices = NodeLayout(model.config).slices
-    with torch.no_grad():
-        for edge in dropped:
-            linear = _linear(changed, edge)
-            row, column = edge.target.channel, edge.source.channel
-            mean = means_n[slices[Site(edge.source.site), edge.source.layer]][column]
-            linear.bias[row] += linear.weight[row, column] * mean
-            linear.weight[row, column] = 0
-    return changed
-
-
-def prune_edges(pruner: Pruner, circuit: Circuit, rounds: int = 3) -> Circuit:
-    """`circuit` with as few of its edges as still meet its target on the selection pairs; the nodes stay."""
-    kept_n = NodeLayout(pruner.model.config).mask(circuit.nodes)
-    kept, dropped = list(circuit.edges), list[Edge]()
-
-    def narrow(gone: list[Edge]) -> Transformer:
-        return compact(without_edges(pruner.model, pruner.means_n, gone), kept_n, pruner.means_n)
-
-    def misses(gone: list[Edge], order: list[Edge], size: int) -> bool:
-        return pruner.select_loss(kept_n, narrow([*gone, *order[:size]])) > circuit.target
-
-    for _ in range(rounds):
-        cost = edge_costs(pruner, kept_n, kept, dropped)
-        kept.sort(key=lambda edge: cost[edge])
-        too_many = bisect(len(kept), partial(misses, dropped, kept))
-        size = (too_many or len(kept) + 1) - 1
-        if size == 0:
-            break
-        dropped, kept = dropped + kept[:size], kept[size:]
-    model = narrow(dropped)
-    select_b = pruner.difference(kept_n, pruner.data.select, model)
-    calibration, select, test = pruner.scored(select_b, pruner.difference(kept_n, pruner.data.test, model))
-    left = set(kept)
-    return circuit.model_copy(
-        update={
-            "edges": tuple(edge for edge in circuit.edges if edge in left),
-            "calibration": calibration,
-            "select": select,
-            "test": test,
-            "provenance": circuit.provenance | {"edges_before": len(circuit.edges)},
-        }
+    return sum(
+        int(torch.count_nonzero(weight_oi[kept_n[slices[target, layer]]][:, kept_n[slices[source, layer]]]))
+        for layer, source, target, weight_oi in edge_matrices(model)
     )
 
 
-def edge_costs(pruner: Pruner, kept_n: Tensor, kept: list[Edge], dropped: list[Edge]) -> dict[Edge, float]:
-    """First-order rise of the selection loss when an edge is dropped, those of `dropped` being so already."""
-    model, select = without_edges(pruner.model, pruner.means_n, dropped), pruner.data.select
-    layout = NodeLayout(model.config)
-    linears = {id(linear): linear for linear in (_linear(model, edge) for edge in kept)}
-    for linear in linears.values():
-        linear.requires_grad_(True)
-    difference_b = answer_difference(model, select, ablate(layout, kept_n, pruner.means_n))
-    calibration = pruner.calibration(difference_b.detach())
-    two_way_loss(calibration.scale * difference_b + calibration.shift, select.label_b).backward()
-    costs = {}
-    for edge in kept:
-        linear, row, column = _linear(model, edge), edge.target.channel, edge.source.channel
-        mean = pruner.means_n[layout.slices[Site(edge.source.site), edge.source.layer]][column]
-        assert linear.weight.grad is not None
-        assert linear.bias.grad is not None
-        slope = linear.weight.grad[row, column] - mean * linear.bias.grad[row]
-        costs[edge] = -float(linear.weight[row, column].detach() * slope)
-    return costs
-
-
-def _linear(model: Transformer, edge: Edge) -> nn.Linear:
-    name = _NAMES[Site(edge.source.site), Site(edge.target.site)]
-    linear = model.blocks[edge.target.layer].get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    return linear
+def list_edges(model: Transformer, kept_n: Tensor) -> tuple[Edge, ...]:
+    """The edges that `count_edges` counts."""
+    slices = NodeLayout(model.config).slices
+    edges = []
+    for layer, source, target, weight_oi in edge_matrices(model):
+        both_oi = kept_n[slices[target, layer]][:, None] & kept_n[slices[source, layer]] & (weight_oi != 0)
+        for to, of in both_oi.nonzero().tolist():
+            edges.append(
+                Edge(
+                    source=Node(layer=layer, site=source.value, channel=of),
+                    target=Node(layer=layer, site=target.value, channel=to),
+                    weight=weight_oi[to, of].item(),
+                )
+            )
+    return tuple(edges)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.ablation import NodeLayout, freeze
-from sparsity_lab.model.parts import in_parts, threads_for
+from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
 from sparsity_lab.model.sites import Site, Tap
 
 # rows are summed in this many parts, whatever the number of threads, so that sums are the same bits

@@ -15,7 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sparsity_lab.base import UserError
+from sparsity_lab.core.base import UserError
+from sparsity_lab.core.signals import serve
 from sparsity_lab.data import tinypython
 from sparsity_lab.data.documents import MEGABYTE, Corpus, Document
 from sparsity_lab.data.folder import FolderConfig
@@ -27,7 +28,6 @@ from sparsity_lab.data.python_source import (
     inventory,
     source_files,
 )
-from sparsity_lab.stopping import serve
 
 CHUNK = 512  # documents that a worker writes at a time
 SMALL = 4  # megabytes; below it starting workers costs more than it gives

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from sparsity_lab.base import Config, UserError
+from sparsity_lab.core.base import Config, UserError
 
 MEGABYTE = 1_000_000
 

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_lab.base import REMEDY, Config, UserError, derive_seed, read_json, validate
+from sparsity_lab.core.base import REMEDY, Config, UserError, derive_seed, read_json, validate
 
 META = "meta.json"
 TOKENIZER = "tokenizer.json"

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from sparsity_lab.base import UserError, build, content_hash, write_json
+from sparsity_lab.core.base import UserError, build, content_hash, write_json
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.documents import MEGABYTE, Document, digest
 from sparsity_lab.data.packed import META, TOKENIZER, Split, SplitMeta, TokensMeta, token_dtype, write_tokens

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import tiktoken
 from pydantic import Field
 
-from sparsity_lab.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.core.base import Config, UserError, read_json, validate, write_json
 
 END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"

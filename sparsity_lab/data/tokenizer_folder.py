@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sparsity_lab.base import UserError, read_json, write_json, write_text
+from sparsity_lab.core.base import UserError, read_json, write_json, write_text
 from sparsity_lab.data.tokenizer import (
     END_OF_TEXT,
     RELEASED_PATTERN,

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from sparsity_lab.model.attention_kernel import attend, attend_back
-from sparsity_lab.model.parts import threads_for
+from sparsity_lab.kernels.cpu.attention import attend, attend_back
+from sparsity_lab.kernels.cpu.parallel_for import threads_for
 
 
 def attention_pattern(

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sparsity_lab.base import Config, UserError, read_json, validate, write_bytes, write_json
+from sparsity_lab.core.base import Config, UserError, read_json, validate, write_bytes, write_json
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 

@@ -21,12 +21,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsity_lab.kernels.cpu.cross_entropy import overwriting_cross_entropy
+from sparsity_lab.kernels.cpu.sparse_linear import Linear
+from sparsity_lab.kernels.cpu.top_k import abs_top_k
 from sparsity_lab.model.attention import causal_attention
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.kernels import abs_top_k
-from sparsity_lab.model.loss import overwriting_cross_entropy
 from sparsity_lab.model.sites import Site, Start, Tap
-from sparsity_lab.model.sparse_product import Linear
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,

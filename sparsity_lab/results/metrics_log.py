@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sparsity_lab import metrics as names
-from sparsity_lab.base import write_text
+from sparsity_lab.core import metrics as names
+from sparsity_lab.core.base import write_text
 
 METRICS_FILE = "metrics.csv"
 COLUMNS = tuple(metric.name for metric in names.TRAINING + names.BRIDGING + names.VALIDATION)
@@ -54,13 +54,13 @@ class MetricsLog(Logger):
         """Append a row.
 
         Raises:
-            ValueError: a name is not among the training and validation metrics of `sparsity_lab.metrics`.
+            ValueError: a name is not among the training and validation metrics of `core.metrics`.
         """
         row = {name: value for name, value in metrics.items() if name != "epoch"}  # Lightning adds the epoch
         if step is not None:
             row[names.STEP.name] = step
         if unknown := sorted(row.keys() - set(COLUMNS)):
-            raise ValueError(f"{unknown} are not in sparsity_lab.metrics; known: {', '.join(COLUMNS)}")
+            raise ValueError(f"{unknown} are not in sparsity_lab.core.metrics; known: {', '.join(COLUMNS)}")
         if not self._opened:
             self._open(int(row.get(names.STEP.name, 0)))
         with self.path.open("a", newline="", encoding="utf-8") as file:

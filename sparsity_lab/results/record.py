@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import field_validator
 
-from sparsity_lab import metrics as names
-from sparsity_lab.base import Config, UserError, read_json, validate, write_json
 from sparsity_lab.circuits.circuit import Scores
-from sparsity_lab.circuits.evidence import Check
+from sparsity_lab.core import metrics as names
+from sparsity_lab.core.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.evidence.record import Check
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ class RunRecord(Config):
     """All that a run has to say.
 
     `config` is the resolved config as plain containers (tuples become lists), `stages` maps a stage's name to
-    its folder's name, and the keys of `metrics` are names from `sparsity_lab.metrics`, throughput excepted.
+    its folder's name, and the keys of `metrics` are names from `core.metrics`, throughput excepted.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -273,7 +273,7 @@ def environment() -> dict[str, Any]:
 
     Git's are None when the package does not lie in a checkout of its own. No environment variable is read.
     """
-    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", "base.py") else None
+    commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", "run.py") else None
     status = _git("status", "--porcelain") if commit else None
     return {
         "git_commit": commit,

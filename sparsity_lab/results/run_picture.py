@@ -7,7 +7,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from sparsity_lab import metrics
+from sparsity_lab.core import metrics
 from sparsity_lab.results.record import RunRecord
 
 DARK, BRIGHT, PALE = "#333333", "#D55E00", "#999999"  # of Okabe and Ito's palette

@@ -8,7 +8,7 @@ from pathlib import Path
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from sparsity_lab import metrics
+from sparsity_lab.core import metrics
 from sparsity_lab.results.record import RunRecord, read_all
 from sparsity_lab.results.run_picture import BRIGHT, DARK
 

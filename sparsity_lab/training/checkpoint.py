@@ -14,8 +14,8 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from sparsity_lab.base import write_bytes
-from sparsity_lab.stopping import Interrupted, received
+from sparsity_lab.core.base import write_bytes
+from sparsity_lab.core.signals import Interrupted, received
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from pydantic import (
     model_validator,
 )
 
-from sparsity_lab.base import Config
+from sparsity_lab.core.base import Config
 
 
 class TrainerConfig(Config):

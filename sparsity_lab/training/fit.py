@@ -14,13 +14,13 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from sparsity_lab import metrics
-from sparsity_lab.base import UserError
-from sparsity_lab.model.machine import native_bf16
-from sparsity_lab.stopping import deferred
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError
+from sparsity_lab.core.signals import deferred
+from sparsity_lab.kernels.machine import native_bf16
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
 from sparsity_lab.training.config import TrainerConfig
-from sparsity_lab.training.modules import DenseModule
+from sparsity_lab.training.module import DenseModule
 from sparsity_lab.training.ranks import cluster, other_ranks
 from sparsity_lab.training.snapshots import Snapshots
 

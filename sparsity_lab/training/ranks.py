@@ -28,9 +28,9 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 
-from sparsity_lab.base import UserError, environment_variables
-from sparsity_lab.model.machine import prepare_processor
-from sparsity_lab.stopping import Interrupted
+from sparsity_lab.core.base import UserError, environment_variables
+from sparsity_lab.core.signals import Interrupted
+from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.training.config import TrainerConfig
 
 JOIN_SECONDS = 60.0  # rank 0 is done: the others have nothing left but to leave

@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 
 from sparsity_lab.model.checkpoints import save_model
-from sparsity_lab.training.modules import DenseModule
+from sparsity_lab.training.module import DenseModule
 
 SNAPSHOTS = "snapshots"
 

@@ -7,12 +7,12 @@ from micro import PLANTED, planted_model, question, random_tokens
 
 from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
 from sparsity_lab.circuits.circuit import Node, save_circuit
-from sparsity_lab.circuits.evidence import Check, Evidence, Measured, NodeEvidence, save_evidence
-from sparsity_lab.circuits.examples import collect_examples
-from sparsity_lab.circuits.examples_record import save_examples
-from sparsity_lab.circuits.pruning import Pruner, TaskData, make_circuit
-from sparsity_lab.circuits.task import Pair, Task
+from sparsity_lab.circuits.evaluator import Pruner, TaskData, make_circuit
+from sparsity_lab.evidence.record import Check, Evidence, Measured, NodeEvidence, save_evidence
 from sparsity_lab.results.record import RunRecord, write_record
+from sparsity_lab.tasks.task import Pair, Task
+from sparsity_lab.viewer.examples import collect_examples
+from sparsity_lab.viewer.examples_record import save_examples
 
 EVIL = "</script><img src=x onerror=\"document.title='broken out'\">&lt;'-->\x07{0}"
 TASK = "a\"'><img src=x onerror=alert(1)>&{title}"  # a folder's name, so without a slash

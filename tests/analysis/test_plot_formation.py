@@ -6,7 +6,7 @@ import pytest
 from made_up import record, without_circuit
 
 from analysis.plot_formation import geometric_means, load, main, moments
-from sparsity_lab import metrics
+from sparsity_lab.core import metrics
 from sparsity_lab.results.record import RunRecord, Snapshot, write_record
 
 

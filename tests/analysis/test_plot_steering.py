@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from analysis import plot_steering
+from sparsity_lab.bridges.steering_record import Candidate, Steering, SteeringResult, save_steering
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.circuits.steered import Candidate, Steering, SteeringResult, save_steering
 
 NODE = Node(layer=1, site="attn_in", channel=7)
 

@@ -13,7 +13,7 @@ from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.gates import gate_nodes
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.projection import project
+from sparsity_lab.training.sparsity.magnitude import project
 
 
 def sparse_model(**changes: Any) -> Transformer:

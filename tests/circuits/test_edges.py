@@ -1,51 +1,83 @@
-"""Edges pruned within nodes: what a dropped edge passes, and that the ones a task needs stay."""
+"""S8: a circuit's edges are exactly the nonzero weights between kept nodes; by hand, and by counting."""
+
+from typing import Any
 
 import pytest
 import torch
-from micro import PLANTED, micro_model, planted_model, question, quick_pruning, random_tokens
+from micro import MICRO, micro_model, small_model
 
-from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
+from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.circuit import Edge, Node
-from sparsity_lab.circuits.edges import prune_edges, without_edges
-from sparsity_lab.circuits.pruning import TaskData, make_circuit, make_pruner
-from sparsity_lab.model.sites import Site
+from sparsity_lab.circuits.edges import count_edges, edge_matrices, list_edges
 
 
-def test_a_dropped_edge_passes_its_sources_mean() -> None:
-    model = micro_model()
-    means_n = mean_activations(model, [torch.tensor([[0, 1, 2, 0]])])
-    source, target = Node(layer=0, site="mlp_neuron", channel=0), Node(layer=0, site="mlp_out", channel=0)
-    changed = without_edges(model, means_n, [Edge(source=source, target=target, weight=3.0)])
-    seen: dict[Site, torch.Tensor] = {}
-
-    def tap(site: Site, layer: int, x: torch.Tensor) -> torch.Tensor:
-        seen[site] = x
-        return x
-
-    changed(torch.tensor([[0, 1, 2]]), tap)
-    mean = means_n[NodeLayout(model.config).slices[Site.MLP_NEURON, 0]][0]
-    torch.testing.assert_close(seen[Site.MLP_OUT][0, :, 0], (3 * mean).expand(3))
-    assert model.blocks[0].get_parameter("mlp.down.weight")[0, 0] == 3
+def node(name: str) -> Node:
+    site, channel = name.split()
+    return Node(layer=0, site=site, channel=int(channel))
 
 
-def test_the_edges_that_the_task_needs_stay_and_others_go() -> None:
-    model = planted_model()
+EDGES = {
+    ("attn_in 0", "attn_v 0"): 1.0,
+    ("attn_v 0", "attn_out 1"): 2.0,
+    ("mlp_in 1", "mlp_neuron 0"): 1.0,
+    ("mlp_in 0", "mlp_neuron 1"): 5.0,
+    ("mlp_neuron 0", "mlp_out 0"): 3.0,
+}
+
+
+def edges(*pairs: tuple[str, str]) -> set[Edge]:
+    return {Edge(source=node(a), target=node(b), weight=EDGES[a, b]) for a, b in pairs}
+
+
+def test_s8_edges_of_the_micro_model_by_hand() -> None:
+    model, layout = micro_model(), NodeLayout(MICRO)
+    everything = torch.ones(13, dtype=torch.bool)
+    assert set(list_edges(model, everything)) == edges(*EDGES)
+    assert count_edges(model, everything) == 5
+    assert count_edges(model, ~everything) == 0
+    some = [
+        node(name)
+        for name in ("attn_in 0", "attn_v 0", "attn_out 0", "mlp_in 1", "mlp_neuron 0", "mlp_neuron 1")
+    ]
+    expected = edges(("attn_in 0", "attn_v 0"), ("mlp_in 1", "mlp_neuron 0"))
+    assert set(list_edges(model, layout.mask(some))) == expected
+    for source, target in EDGES:
+        assert set(list_edges(model, layout.mask([node(source), node(target)]))) == edges((source, target))
+        assert count_edges(model, ~layout.mask([node(source)])) == 5 - sum(source in pair for pair in EDGES)
+
+
+def test_s8_biases_embeddings_and_the_bigram_table_are_no_edges() -> None:
+    model: Any = micro_model()
+    for parameter in (
+        model.embedding.weight,
+        model.unembedding.weight,
+        model.bigram,
+        model.blocks[0].mlp.up.bias,
+    ):
+        parameter.fill_(7.0)
+    assert count_edges(model, torch.ones(13, dtype=torch.bool)) == 5
+
+
+@pytest.mark.parametrize("changes", [{}, {"positions": "concatenated", "d_pos": 4}, {"n_head": 3}])
+def test_s8_edges_listed_and_counted_agree_on_random_circuits(changes: dict[str, Any]) -> None:
+    model = small_model(**changes)
+    generator = torch.Generator().manual_seed(0)
+    for _, _, _, weight in edge_matrices(model):
+        weight.mul_(torch.rand(weight.shape, generator=generator) < 0.2)
     layout = NodeLayout(model.config)
-    means_n = mean_activations(model, [random_tokens(20, 8)])
-    config = quick_pruning(target=0.15, targets=[0.15])
-    pruner = make_pruner(model, means_n, TaskData(*[question(48, seed) for seed in (1, 2, 3)]), config)
-    planted_n = layout.mask(Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED)
-    circuit = make_circuit(pruner, planted_n | planted_n.roll(1), "question", "planted", 0.15, {})
-    fewer = prune_edges(pruner, circuit)
-    assert fewer.nodes == circuit.nodes
-    assert set(fewer.edges) < set(circuit.edges)
-    assert {(edge.source.site, edge.target.site) for edge in fewer.edges} >= {
-        ("attn_in", "attn_v"),
-        ("attn_v", "attn_out"),
+    for share in (0.0, 0.1, 0.6, 1.0):
+        kept_n = torch.rand(layout.size, generator=generator) < share
+        listed, nodes = list_edges(model, kept_n), set(layout.nodes(kept_n))
+        assert count_edges(model, kept_n) == len(listed) == len(set(listed))
+        assert all(edge.source in nodes and edge.target in nodes and edge.weight != 0 for edge in listed)
+    total = sum(int(weight.count_nonzero()) for _, _, _, weight in edge_matrices(model))
+    assert len(listed) == total > 100
+    block: Any = model.blocks[1]
+    here = (1, "mlp_neuron", "mlp_out")
+    heres = {
+        (edge.target.channel, edge.source.channel): edge.weight
+        for edge in listed
+        if (edge.source.layer, edge.source.site, edge.target.site) == here
     }
-    assert fewer.select.calibrated_loss <= 0.15
-    assert fewer.provenance["edges_before"] == len(circuit.edges)
-    kept = without_edges(model, means_n, [edge for edge in circuit.edges if edge not in set(fewer.edges)])
-    assert pruner.select_loss(planted_n | planted_n.roll(1), kept) == pytest.approx(
-        fewer.select.calibrated_loss, abs=1e-5
-    )
+    down = block.mlp.down.weight
+    assert heres == {(o, i): down[o, i].item() for o, i in down.nonzero().tolist()}

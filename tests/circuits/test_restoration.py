@@ -4,7 +4,7 @@ import torch
 from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
 
 from sparsity_lab.circuits.ablation import mean_activations
-from sparsity_lab.circuits.pruning import TaskData, find_circuits, make_pruner
+from sparsity_lab.circuits.evaluator import TaskData, find_circuits, make_pruner
 from sparsity_lab.circuits.restoration import Restoration, restored_nodes
 
 

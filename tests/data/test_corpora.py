@@ -11,7 +11,7 @@ import datasets
 import pytest
 from pydantic import BaseModel
 
-from sparsity_lab.base import UserError, content_hash, read_json, validate
+from sparsity_lab.core.base import UserError, content_hash, read_json, validate
 from sparsity_lab.data import corpora, python_source
 from sparsity_lab.data.corpora import CorpusConfig, TinyPythonConfig, mix, synthetic
 from sparsity_lab.data.documents import Corpus, Document, at_most, digest

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsity_lab.base import UserError
+from sparsity_lab.core.base import UserError
 from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.data.packed import (
     MAX_BIGRAM_VOCAB,

@@ -10,7 +10,7 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_lab.base import UserError
+from sparsity_lab.core.base import UserError
 from sparsity_lab.data import tokenizer as module
 from sparsity_lab.data.tokenizer import (
     END_OF_TEXT,

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sparsity_lab.base import UserError
+from sparsity_lab.core.base import UserError
 from sparsity_lab.data.tokenizer import (
     RELEASED_PATTERN,
     FolderTokenizerConfig,

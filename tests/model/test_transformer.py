@@ -9,8 +9,8 @@ from micro import MICRO_BIGRAM, SMALL, VOCABULARY, micro_model, random_tokens, s
 from pydantic import ValidationError
 from torch import Tensor
 
-from sparsity_lab.base import UserError, validate
-from sparsity_lab.model import loss
+from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.kernels.cpu import cross_entropy
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer, bigram_log_probabilities, rows_at
 
@@ -275,7 +275,7 @@ def test_the_loss_is_the_cross_entropy_of_the_logits_and_so_are_its_gradients(
 def test_the_loss_of_extreme_logits_is_finite_where_it_can_be() -> None:
     logits_nv = torch.tensor([[1e4, 0.0, -1e4], [0.0, 1e4, 0.0]])
     tokens_n, targets_n = torch.zeros(2).long(), torch.tensor([1, 1])
-    value = loss.overwriting_cross_entropy(logits_nv, None, None, tokens_n, targets_n)
+    value = cross_entropy.overwriting_cross_entropy(logits_nv, None, None, tokens_n, targets_n)
     assert value.item() == pytest.approx(5e3)
 
 
@@ -291,7 +291,7 @@ def test_the_loss_and_its_gradient_are_exact_in_every_precision(dtype: torch.dty
     exact = [x.detach().clone().double().requires_grad_() for x in (logits_nv, bias_v)]
     expected = torch.nn.functional.cross_entropy(exact[0] + exact[1] + table_vv.double()[tokens_n], targets_n)
     ours = [x.clone().requires_grad_() for x in (logits_nv, bias_v)]
-    value = loss.overwriting_cross_entropy(ours[0], ours[1], table_vv, tokens_n, targets_n)
+    value = cross_entropy.overwriting_cross_entropy(ours[0], ours[1], table_vv, tokens_n, targets_n)
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
     value.backward()
     expected.backward()
@@ -306,4 +306,4 @@ def test_a_logit_that_is_no_number_is_seen_in_the_loss(place: int) -> None:
     logits_nv = torch.zeros(2, 100)
     logits_nv[1, place] = torch.nan
     tokens_n, targets_n = torch.zeros(2).long(), torch.tensor([1, 1])
-    assert loss.overwriting_cross_entropy(logits_nv, None, None, tokens_n, targets_n).isnan()
+    assert cross_entropy.overwriting_cross_entropy(logits_nv, None, None, tokens_n, targets_n).isnan()

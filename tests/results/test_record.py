@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from sparsity_lab import metrics
-from sparsity_lab.base import UserError
 from sparsity_lab.circuits.circuit import Scores
-from sparsity_lab.circuits.evidence import Check, Measured
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError
+from sparsity_lab.evidence.record import Check, Measured
 from sparsity_lab.results import record as module
 from sparsity_lab.results.record import (
     CurvePoint,

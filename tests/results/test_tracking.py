@@ -14,9 +14,9 @@ import wandb
 from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from sparsity_lab.base import UserError, validate
 from sparsity_lab.circuits.circuit import Scores
-from sparsity_lab.circuits.evidence import Check, Measured
+from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.evidence.record import Check, Measured
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, write_record

@@ -21,8 +21,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from sparsity_lab.base import UserError, write_json
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scores, load_circuit, save_circuit
+from sparsity_lab.core.base import UserError, write_json
 from sparsity_lab.data.packed import open_tokens
 from sparsity_lab.data.tokenizer import (
     FilesConfig,
@@ -32,8 +32,8 @@ from sparsity_lab.data.tokenizer import (
 )
 from sparsity_lab.data.tokenizer_folder import gpt2_bytes
 from sparsity_lab.model.checkpoints import load_model, save_model
-from sparsity_lab.points import Plan, Point, read_plan, read_point
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, read_record, write_record
+from sparsity_lab.sweep.job_status import Plan, Point, read_plan, read_point
 from sparsity_lab.training.checkpoint import damage_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for tests/

@@ -126,7 +126,7 @@ def kill_at_random(folder: Path, kills: int, seed: int, tell: Callable[[str], ob
         AssertionError: a command failed or hung, or what it left differs from what an uninterrupted one left.
     """
     sys.path.insert(0, str(Path(__file__).parents[2]))
-    import sparsity_lab.pipeline  # noqa: F401  what every process forked from here has then imported
+    import sparsity_lab.stages.pipeline  # noqa: F401  what every process forked from here has then imported
 
     rng, fell, done, rounds = random.Random(seed), Counter[str](), 0, 0
     started = time.monotonic()

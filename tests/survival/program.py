@@ -14,7 +14,7 @@ from pathlib import Path
 from kills import DEADLINE, POINT, become
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sparsity_lab.run", "sparsity_lab.pipeline"])
+CONTEXT.set_forkserver_preload(["sparsity_lab.run", "sparsity_lab.stages.pipeline"])
 
 
 @dataclass(frozen=True)

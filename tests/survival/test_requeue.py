@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from sparsity_lab import stopping
-from sparsity_lab.stopping import Interrupted, deferred, hand_over, listen, received
+from sparsity_lab.core import signals
+from sparsity_lab.core.signals import Interrupted, deferred, hand_over, listen, received
 
 
 @pytest.fixture
@@ -14,8 +14,8 @@ def requeued(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """The requests that reached submitit's place; this process's own signals as before."""
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
     before = {number: signal.getsignal(number) for number in numbers}
-    monkeypatch.setattr(stopping._State, "received", None)
-    monkeypatch.setattr(stopping._State, "requeue", None)
+    monkeypatch.setattr(signals._State, "received", None)
+    monkeypatch.setattr(signals._State, "requeue", None)
     calls: list[int] = []
     signal.signal(signal.SIGUSR2, lambda number, frame: calls.append(number))
     yield calls

@@ -11,15 +11,15 @@ from micro import SMALL, VOCABULARY, write_tokens_folder
 from torch import Tensor
 from twelve_steps import CONFIG, SPARSE, STEPS
 
-from sparsity_lab import metrics
-from sparsity_lab.base import UserError
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.training.config import SparsityConfig
 from sparsity_lab.training.fit import fit, precision
-from sparsity_lab.training.modules import DenseModule, SparseModule
+from sparsity_lab.training.module import DenseModule, SparseModule
 from sparsity_lab.training.snapshots import snapshot_folder
 
 

@@ -14,15 +14,15 @@ from micro import SMALL, VOCABULARY, write_tokens_folder
 from torch import Tensor
 from twelve_steps import SPARSE, STEPS
 
-from sparsity_lab import metrics
-from sparsity_lab.base import UserError, validate
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError, validate
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.record import read_all
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.fit import fit
-from sparsity_lab.training.modules import SparseModule
+from sparsity_lab.training.module import SparseModule
 from sparsity_lab.training.ranks import cluster
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,92 @@
+"""The sparse step in plain PyTorch operations: what the benchmark measures the project's kernels against.
+
+AbsTopK by `torch.topk` (as a tap), attention by the masked product with a padded key for the sink, the
+projection by `torch.topk` and `torch.kthvalue`, dense products, cross-entropy
+of gathered and added bigram rows.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sparsity_lab.kernels.cpu.sparse_linear import Linear
+from sparsity_lab.model.attention import attention_pattern
+from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
+from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.training.module import SparseModule
+from sparsity_lab.training.sparsity.magnitude import kept_count
+
+
+class PlainTransformer(Transformer):
+    """The same model with AbsTopK by `torch.topk` and attention by the plain formula."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int, bigram_vv: Tensor | None = None) -> None:
+        super().__init__(config.model_copy(update={"activation_fraction": 1.0}), vocab_size, bigram_vv)
+        self.fraction = config.activation_fraction
+        for block in self.blocks:
+            attention: Any = block.attention
+            attention.mix = plain_attention
+        for module in self.modules():
+            if isinstance(module, Linear):
+                module.always_dense = True
+
+    def forward(
+        self,
+        tokens_bt: Tensor,
+        tap: Tap | None = None,
+        position_b: Tensor | None = None,
+        start: Start | None = None,
+    ) -> Tensor:
+        def thinned(site: Site, layer: int, x: Tensor) -> Tensor:
+            if site in NODE_SITES:
+                x = plain_abs_top_k(x, int(self.fraction * x.shape[-1]))
+            return x if tap is None else tap(site, layer, x)
+
+        return super().forward(tokens_bt, thinned, position_b, start)
+
+
+class PlainSparseModule(SparseModule):
+    """Trains as `SparseModule` does, with plain operations."""
+
+    def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
+        logits_btv = self.model(windows[:, :-1], tap)
+        return F.cross_entropy(logits_btv.flatten(0, 1).float(), windows[:, 1:].flatten())
+
+    def project_weights(self) -> None:
+        kept = self.kept_fraction(self.global_step + 1)
+        for weight, axis in self.model.sparse_weights().values():
+            plain_project(weight, kept, axis, self.sparsity.at_least)
+
+
+def plain_abs_top_k(x: Tensor, k: int) -> Tensor:
+    """AbsTopK; of equal magnitudes any may be kept."""
+    index = x.abs().topk(k, dim=-1, sorted=False).indices
+    return torch.zeros_like(x).scatter(-1, index, x.gather(-1, index))
+
+
+def plain_attention(
+    q_bhqk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
+) -> Tensor:
+    """Attention through the whole pattern, with the sink as one more key."""
+    return attention_pattern(q_bhqk, k_bhtk, sink_h, position_b) @ v_bhtk
+
+
+@torch.no_grad()
+def plain_project(weight: Tensor, fraction: float, axis: int | None, at_least: int) -> None:
+    """Projection; of equal magnitudes all or none may be kept."""
+    if fraction >= 1:
+        return
+    magnitude = weight.abs()
+    channels = 1 if axis is None else weight.shape[axis]
+    at_least = 0 if axis is None else min(at_least, weight.numel() // channels)
+    rest = kept_count(weight.numel(), fraction, channels, at_least) - channels * at_least
+    kept = torch.zeros_like(weight, dtype=torch.bool)
+    if axis is not None and at_least:
+        first = magnitude.topk(at_least, dim=1 - axis, sorted=False).indices
+        kept.scatter_(1 - axis, first, True)
+        magnitude = magnitude.masked_fill(kept, -1)
+    if rest > 0:
+        kept |= magnitude >= magnitude.flatten().kthvalue(weight.numel() - rest + 1).values
+    weight.masked_fill_(~kept, 0)

@@ -1,0 +1,293 @@
+"""How fast a training step is: dense, sparse as shipped, and sparse with plain PyTorch operations.
+
+    python -m benchmarks.training [--widths 128 256 512 1024] [--repetitions 5] [--out runs/bench]
+    python -m benchmarks.training --circuits runs/single/NAME
+
+1. A step: forward and backward pass, the gradient brought to its root mean square, AdamW and, if sparse, the
+   projection; the project's own modules, on random tokens.
+2. All kinds take turns, `repetitions` times, and between them a large matrix product that is the machine's
+   own peak; so a machine that slows down slows all of them. Medians, with the extremes beside them.
+3. Peak memory is that of a process of its own, above what it holds before the model is made.
+
+Writes bench.csv and bench.png. What counts are the ratios; the speeds are this machine's. With `--circuits`
+it finds all circuits of a finished run anew instead, task after task on one thread, and writes circuits.csv.
+"""
+
+import argparse
+import csv
+import logging
+import multiprocessing
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+
+from benchmarks.plain_pytorch import PlainSparseModule, PlainTransformer
+from sparsity_lab.config import RunConfig
+from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.kernels.machine import native_bf16, prepare_processor
+from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.results.record import read_record
+from sparsity_lab.stages.circuits import explain_task
+from sparsity_lab.stages.context import model_on_text
+from sparsity_lab.training.config import SparsityConfig, TrainerConfig
+from sparsity_lab.training.module import DenseModule, SparseModule
+
+log = logging.getLogger(__name__)
+
+VOCABULARY, N_CTX, BATCH, NONZEROS = 2048, 128, 16, 100_000  # as in conf/
+TOKENS = BATCH * N_CTX
+PEAK_SIZE = 2048  # of the square matrices whose product is the peak
+KINDS = {
+    "dense": "dense",
+    "plain": "sparse, plain PyTorch",
+    "annealing": "sparse, half of the weights kept",
+    "sparse": "sparse, at its final kept fraction",
+}
+COLUMNS = (
+    *("d_model", "kind", "precision", "threads", "tokens_per_second", "lowest", "highest", "step_ms"),
+    *("to_dense", "to_plain", "tflops", "peak_tflops", "share_of_peak", "peak_memory_mb"),
+)
+CIRCUIT_COLUMNS = ("task", "status", "nodes", "edges", "seconds")
+Step = Callable[[], None]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; returns its exit status."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    parser.add_argument("--widths", type=_positive, nargs="+", default=[128, 256, 512, 1024], help="d_model")
+    parser.add_argument("--repetitions", type=_positive, default=5, help="turns of each kind")
+    parser.add_argument("--seconds", type=float, default=1.0, help="at least this long a turn")
+    parser.add_argument("--threads", type=_positive, help="cores to use; default: all")
+    parser.add_argument("--circuits", type=Path, metavar="RUN", help="folder of a run whose circuits to find")
+    parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    prepare_processor(1 if options.circuits else options.threads)
+    if options.circuits:
+        try:
+            rows = measure_circuits(options.circuits)
+        except UserError as error:
+            parser.error(str(error))
+        write_table(CIRCUIT_COLUMNS, rows, options.out / "circuits.csv")
+        return 0
+    rows = []
+    for width in options.widths:
+        rows += measure(width, options.repetitions, options.seconds)
+    write_table(COLUMNS, rows, options.out / "bench.csv")
+    draw(rows, options.out / "bench.png")
+    return 0
+
+
+def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]]:
+    """A row of the table for each kind of step at one d_model."""
+    memory = {
+        kind: _in_own_process(partial(peak_memory, kind, width, torch.get_num_threads())) for kind in KINDS
+    }
+    steps = {kind: make_step(kind, width) for kind in KINDS}
+    speeds: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "peak")}
+    for step in steps.values():
+        step()  # the first one makes the optimizer's state, and compiles
+    for _ in range(repetitions):
+        speeds["peak"].append(peak_flops())
+        for kind, step in steps.items():
+            speeds[kind].append(TOKENS / _seconds_a_call(step, seconds))
+    median = {kind: statistics.median(values) for kind, values in speeds.items()}
+    flops = matrix_flops(width)
+    rows = []
+    for kind in KINDS:
+        row: dict[str, Any] = {
+            "d_model": width,
+            "kind": kind,
+            "precision": _precision(),
+            "threads": torch.get_num_threads(),
+            "tokens_per_second": round(median[kind]),
+            "lowest": round(min(speeds[kind])),
+            "highest": round(max(speeds[kind])),
+            "step_ms": round(1000 * TOKENS / median[kind], 1),
+            "to_dense": round(_ratio(speeds[kind], speeds["dense"]), 3),
+            "to_plain": round(_ratio(speeds[kind], speeds["plain"]), 3),
+            "tflops": round(flops * median[kind] / 1e12, 4) if kind == "dense" else "",
+            "peak_tflops": round(median["peak"] / 1e12, 4),
+            "share_of_peak": round(flops * median[kind] / median["peak"], 3) if kind == "dense" else "",
+            "peak_memory_mb": round(memory[kind]),
+        }
+        log.info(
+            "d_model %d, %s: %d tokens/s (%d to %d), %.2f of dense, %.2f of plain, %d MB%s",
+            width, KINDS[kind], row["tokens_per_second"], row["lowest"], row["highest"], row["to_dense"],
+            row["to_plain"], row["peak_memory_mb"],
+            f", {100 * row['share_of_peak']:.0f} % of the peak" if kind == "dense" else "",
+        )  # fmt: skip
+        rows.append(row)
+    return rows
+
+
+def measure_circuits(run: Path) -> list[dict[str, Any]]:
+    """A row of the table for each task of a finished run: its circuit at the main target, and the seconds.
+
+    One task is done once more, before the others: what compiling takes is in no row.
+
+    Raises:
+        UserError: the run's record, config or model can't be read by this version.
+    """
+    record = read_record(run)
+    config = validate(RunConfig, record.config, str(run))
+    model, tokenizer, _, means_n = model_on_text(config, run / "tokens", run / "model")
+    names = [task.task for task in record.tasks]
+    rows: list[dict[str, Any]] = []
+    compiled = [task.task for task in record.tasks if task.curve] or names
+    for name in [compiled[0], *names]:
+        began = time.perf_counter()
+        result, _ = explain_task(config, name, tokenizer, model, means_n, record.stages["model"])
+        seconds = time.perf_counter() - began
+        main_point = result.at(config.pruning.target)
+        nodes, edges = (main_point.nodes, main_point.edges) if main_point else ("", "")
+        values = (name, result.status, nodes, edges, round(seconds, 1))
+        rows.append(dict(zip(CIRCUIT_COLUMNS, values, strict=True)))
+        log.info("%s: %s, %s edges, %.1f s", name, result.status, edges or "no", seconds)
+    return rows[1:]
+
+
+def make_step(kind: str, width: int) -> Step:
+    """A whole optimizer step of a new model; each call is one step on new random tokens."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        n_layer=2, d_model=width, n_ctx=N_CTX, activation_fraction=1.0 if kind == "dense" else 0.25
+    )
+    make = PlainTransformer if kind == "plain" else Transformer
+    model = make(config, VOCABULARY, torch.randn(VOCABULARY, VOCABULARY))
+    trainer = TrainerConfig(tokens=TOKENS, batch_size=BATCH, learning_rate=0.01)
+    module: DenseModule
+    if kind == "dense":
+        module = DenseModule(model, trainer, 1)
+    else:
+        kept = {"kept_fraction": 0.5} if kind == "annealing" else {"nonzeros": NONZEROS}
+        sparsity = SparsityConfig(kind="sparse", anneal_until=0.0, **kept)
+        module = (PlainSparseModule if kind == "plain" else SparseModule)(model, trainer, 1, sparsity)
+    optimizer = module.configure_optimizers()["optimizer"]
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        windows = torch.randint(VOCABULARY, (BATCH, N_CTX + 1), generator=generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
+            loss = module.loss(windows)
+        loss.backward()
+        module.scale_gradients()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def matrix_flops(width: int) -> int:
+    """Floating point operations in the dense step's matrix products, attention's included, per token."""
+    weights = 2 * 12 * width * width + width * VOCABULARY
+    attention = 2 * N_CTX * width  # causal: n_ctx · d_model for scores and mixed values, in two layers
+    return 3 * 2 * (weights + attention)
+
+
+def peak_flops() -> float:
+    """Floating point operations a second in a large matrix product of the training's precision."""
+    dtype = torch.bfloat16 if native_bf16() else torch.float32
+    a, b = torch.randn(2, PEAK_SIZE, PEAK_SIZE).to(dtype)
+    return 2 * PEAK_SIZE**3 / _seconds_a_call(lambda: a @ b, 0.3)
+
+
+def peak_memory(kind: str, width: int, threads: int) -> float:
+    """Megabytes that a process holds at most in two steps, above what it held before; NaN outside Linux."""
+    prepare_processor(threads)
+    before = _most_resident()
+    step = make_step(kind, width)
+    step()
+    step()
+    return _most_resident() - before
+
+
+def write_table(columns: Sequence[str], rows: list[dict[str, Any]], path: Path) -> None:
+    """The table as CSV; its folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    log.info("wrote %s", path)
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Tokens per second by width, a line for each kind, and the ratios to the dense step."""
+    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    speeds, ratios = figure.subplots(1, 2)
+    colours = {"dense": "#333333", "plain": "#999999", "annealing": "#56B4E9", "sparse": "#D55E00"}
+    for kind, label in KINDS.items():
+        of_kind = [row for row in rows if row["kind"] == kind]
+        widths = [row["d_model"] for row in of_kind]
+        middle = [row["tokens_per_second"] for row in of_kind]
+        spread = [
+            [row["tokens_per_second"] - row["lowest"] for row in of_kind],
+            [row["highest"] - row["tokens_per_second"] for row in of_kind],
+        ]
+        speeds.errorbar(widths, middle, yerr=spread, color=colours[kind], label=label, marker="o", capsize=3)
+        if kind != "dense":
+            ratios.plot(widths, [row["to_dense"] for row in of_kind], color=colours[kind], marker="o")
+    ratios.axhline(1, color=colours["dense"])
+    for axes in (speeds, ratios):
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(sorted({row["d_model"] for row in rows}), sorted({row["d_model"] for row in rows}))
+        axes.set_xlabel("d_model")
+    speeds.set(yscale="log", ylabel="tokens per second", title="training step")
+    ratios.set(ylabel="tokens per second, dense = 1")
+    ratios.set_ylim(bottom=0)
+    speeds.legend(frameon=False)
+    figure.savefig(path, dpi=120, metadata={"Software": None})
+    log.info("wrote %s", path)
+
+
+def _ratio(values: list[float], others: list[float]) -> float:
+    """Median of the ratios within each turn."""
+    return statistics.median(a / b for a, b in zip(values, others, strict=True))
+
+
+def _seconds_a_call(call: Callable[[], Any], at_least: float) -> float:
+    began, calls = time.perf_counter(), 0
+    while True:
+        call()
+        calls += 1
+        if (passed := time.perf_counter() - began) >= at_least:
+            return passed / calls
+
+
+def _most_resident() -> float:
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return float("nan")
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+    return int(line.split()[1]) / 1024
+
+
+def _in_own_process(call: Callable[[], float]) -> float:
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(call).result()
+
+
+def _precision() -> str:
+    return "bfloat16" if native_bf16() else "float32"
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

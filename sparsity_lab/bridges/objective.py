@@ -1,0 +1,140 @@
+"""A sparse model trained beside a frozen dense one of the same depth (Gao et al. 2025, §2.3, App. A.3-A.4).
+
+A step, with h the residual streams at the boundaries i, f the encoders and g the decoders:
+1. the dense model runs once, for h^d and its predictions y^d, and the sparse model once, for h^s;
+2. from each boundary the rest of the sparse model runs on f_i(h^d_i), that of the dense one on g_i(h^s_i);
+3. the loss is the sum of four terms, each with a weight: the sparse model's own cross-entropy,
+   Σ NMSE(f_i(h^d_i), h^s_i) + NMSE(g_i(h^s_i), h^d_i), Σ KL(y^d, sparse from i), Σ KL(y^d, dense from i);
+4. gradient, AdamW and projection as for any sparse model. The bridge is a parameter group of its own: its
+   gradient is scaled by itself, and its learning rate does not follow the kept fraction.
+"""
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsity_lab.bridges.bridge import Bridge, BridgeShape, nmse
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError, derive_seed
+from sparsity_lab.model.sites import Tap
+from sparsity_lab.model.taps import with_residuals
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.training.config import BridgeConfig, SparsityConfig, TrainerConfig
+from sparsity_lab.training.module import ParameterGroup, SparseModule, cross_entropy
+
+
+def make_bridge(dense: Transformer, sparse: Transformer, config: BridgeConfig) -> Bridge:
+    """An untrained bridge between two models.
+
+    Raises:
+        UserError: they differ in depth or vocabulary, or there are fewer boundaries than `config` draws.
+    """
+    depths = dense.config.n_layer, sparse.config.n_layer
+    if depths[0] != depths[1]:
+        raise UserError(f"model.n_layer: {depths[1]}: the dense model to bridge to has {depths[0]}")
+    if dense.vocab_size != sparse.vocab_size:
+        raise UserError(
+            f"bridge: the dense model has a vocabulary of {dense.vocab_size}, this one of {sparse.vocab_size}"
+        )
+    boundaries, d_sparse = 2 * depths[0] + 1, sparse.config.d_model
+    if config.boundaries is not None and config.boundaries > boundaries:
+        raise UserError(f"bridge.boundaries: {config.boundaries}: there are {boundaries}")
+    k = max(1, round(config.activation_fraction * d_sparse))
+    return Bridge(BridgeShape(d_dense=dense.config.d_model, d_sparse=d_sparse, boundaries=boundaries, k=k))
+
+
+class BridgeModule(SparseModule):
+    """Trains a sparse model and a bridge beside the frozen `dense` model."""
+
+    def __init__(
+        self,
+        model: Transformer,
+        config: TrainerConfig,
+        n_steps: int,
+        sparsity: SparsityConfig,
+        dense: Transformer,
+        bridge: Bridge,
+        bridge_config: BridgeConfig,
+        seed: int,
+    ) -> None:
+        super().__init__(model, config, n_steps, sparsity)
+        self.dense = dense.train().requires_grad_(False)  # the mode matters to Lightning alone: nothing drops
+        self.bridge, self.bridge_config, self.seed = bridge, bridge_config, seed
+
+    def groups(self) -> list[ParameterGroup]:
+        config = self.bridge_config
+        bridge = list(self.bridge.parameters())
+        return [*super().groups(), ParameterGroup(bridge, config.learning_rate, config.weight_decay, _all)]
+
+    def drawn(self, step: int) -> list[int]:
+        """The boundaries that the sums of one step run over."""
+        every = range(self.bridge.shape.boundaries)
+        if self.bridge_config.boundaries is None:
+            return list(every)
+        rng = random.Random(derive_seed(self.seed, "boundaries", step))
+        return sorted(rng.sample(every, self.bridge_config.boundaries))
+
+    def objective(self, windows: Tensor, tap: Tap | None) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens_bt, weights, drawn = windows[:, :-1], self.bridge_config.weights, self.drawn(self.global_step)
+        with torch.no_grad():
+            logits_btv, dense = with_residuals(self.dense, tokens_bt)
+            teacher = Teacher(logits_btv)
+        logits_btv, sparse = with_residuals(self.model, tokens_bt, tap)
+        own = cross_entropy(logits_btv, windows[:, 1:])
+        sums = torch.zeros(4, device=own.device)
+        for i in drawn:
+            encoded, decoded = self.bridge.encode(i, dense[i]), self.bridge.decode(i, sparse[i])
+            into_sparse = self.model(tokens_bt, start=(i, encoded))
+            into_dense = self.dense(tokens_bt, start=(i, decoded))
+            sums = sums + torch.stack(
+                [
+                    nmse(encoded, sparse[i]),
+                    nmse(decoded, dense[i]),
+                    teacher.kl(into_sparse),
+                    teacher.kl(into_dense),
+                ]
+            )
+        sums = sums * (self.bridge.shape.boundaries / len(drawn))
+        loss = (
+            weights.cross_entropy * own
+            + weights.nmse * (sums[0] + sums[1])
+            + weights.kl_into_sparse * sums[2]
+            + weights.kl_into_dense * sums[3]
+        )
+        logged = dict(zip([metric.name for metric in metrics.BRIDGING], sums.detach(), strict=True))
+        return loss, {metrics.TRAIN_LOSS.name: own.detach()} | logged
+
+
+def _all(step: int) -> float:
+    return 1.0
+
+
+class Teacher:
+    """The predictions y^d that other logits are compared with; without a gradient."""
+
+    def __init__(self, logits_btv: Tensor) -> None:
+        log_nv = logits_btv.detach().flatten(0, -2).float().log_softmax(-1)
+        self.probability_nv = log_nv.exp()
+        self.entropy = -torch.dot(self.probability_nv.flatten(), log_nv.flatten()) / len(log_nv)
+
+    def kl(self, logits_btv: Tensor) -> Tensor:
+        """Mean over positions of KL(teacher, softmax(logits)), nats."""
+        return _CrossEntropy.apply(self.probability_nv, logits_btv.flatten(0, -2).float()) - self.entropy
+
+
+class _CrossEntropy(torch.autograd.Function):
+    """Keeps one tensor for the way back: the gradient itself, (softmax(logits) - teacher) / n."""
+
+    @staticmethod
+    def forward(ctx: Any, teacher_nv: Tensor, logits_nv: Tensor) -> Tensor:
+        log_nv = logits_nv.log_softmax(-1)
+        loss = -torch.dot(teacher_nv.flatten(), log_nv.flatten()) / len(log_nv)
+        ctx.save_for_backward(log_nv.exp_().sub_(teacher_nv).div_(len(log_nv)))
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:
+        (gradient_nv,) = ctx.saved_tensors
+        return None, gradient_nv * grads[0]

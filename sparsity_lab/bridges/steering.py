@@ -1,0 +1,253 @@
+"""Steer a dense model by what a node of a sparse one means, through the bridge (Gao et al. 2025, App. A.4).
+
+1. candidates are the circuit's nodes on the residual stream: channels that it reads (`attn_in`, `mlp_in`),
+   and channels that it writes (`attn_out`, `mlp_out`), as the next sublayer reads them; a node's effect is
+   how much the task's loss in the circuit rises when the node takes its value from the pair's other prompt
+   (the selection pairs);
+2. the channel's value after RMSNorm is taken in the whole sparse model on both prompts of a pair; the
+   difference at each position, times the decoder's row of that channel, is a change of the dense residual
+   stream at that boundary. A read is in units of the sparse residual RMS; that is undone, so that the change
+   is what the decoder makes of the sparse stream's own (as a share of the dense RMS, the paper's ratio);
+3. the dense model runs on from there with strength × change added, on the test pairs; against it, the same
+   change turned in a random direction: one random rotation for all prompts and positions.
+
+Nothing about the dense model's answers chooses the node. Beside the best single channel, all of the
+circuit's channels at each boundary are tried together, and the whole read at the single channel's boundary:
+what the bridge carries at most. The result holds every one.
+
+Shape suffixes: b rows, t time, c channels, d dense width.
+"""
+
+import re
+from dataclasses import replace
+
+import torch
+from pydantic import NonNegativeInt, PositiveInt, field_validator
+from torch import Tensor
+
+from sparsity_lab.bridges.bridge import Bridge
+from sparsity_lab.bridges.steering_record import Candidate, Steering, SteeringResult
+from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.calibration import two_way_loss
+from sparsity_lab.circuits.circuit import Circuit, Node
+from sparsity_lab.circuits.finders.masks import rows_of
+from sparsity_lab.core.base import Config, UserError, derive_seed
+from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.taps import with_residuals
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.task import TaskBatch
+
+# where the stream is that a site reads, or that it has written to: boundaries after its layer's first
+_ON_STREAM = {Site.ATTN_IN: 0, Site.ATTN_OUT: 1, Site.MLP_IN: 1, Site.MLP_OUT: 2}
+
+
+class SteeringConfig(Config):
+    """`node` names the channel, LAYER.SITE.CHANNEL; null takes the candidate of largest effect.
+
+    `pairs`: at most so many of the test pairs are steered.
+    """
+
+    tasks: tuple[str, ...]
+    node: str | None = None
+    strengths: tuple[float, ...]
+    random_directions: PositiveInt = 20
+    pairs: PositiveInt = 64
+    seed: NonNegativeInt = 0
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        from sparsity_lab.tasks.python import TASKS
+
+        if unknown := [name for name in names if name not in TASKS]:
+            raise ValueError(f"unknown task {unknown}; allowed: {', '.join(TASKS)}")
+        return names
+
+    @field_validator("node")
+    @classmethod
+    def _named(cls, node: str | None) -> str | None:
+        if node is not None and not re.fullmatch(r"\d+\.(attn|mlp)_(in|out)\.\d+", node):
+            raise ValueError(
+                "allowed: LAYER.SITE.CHANNEL, the site attn_in, attn_out, mlp_in or mlp_out, as 1.attn_in.37"
+            )
+        return node
+
+    @field_validator("strengths")
+    @classmethod
+    def _from_none(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
+        if len(strengths) < 2 or strengths[0] != 0 or list(strengths) != sorted(set(strengths)):
+            raise ValueError("must ascend from 0, which is no steering")
+        return strengths
+
+
+class NotSteerable(UserError):
+    """Nothing to steer by, whatever the config: no pairs that correspond, or no node on the stream."""
+
+
+def name_of(node: Node) -> str:
+    """LAYER.SITE.CHANNEL."""
+    return f"{node.layer}.{node.site}.{node.channel}"
+
+
+def boundary_of(node: Node) -> int:
+    """Where the residual stream is that a node reads, or that it has just written to."""
+    return 2 * node.layer + _ON_STREAM[Site(node.site)]
+
+
+def comparable(batch: TaskBatch, limit: int) -> TaskBatch:
+    """The first `limit` pairs whose prompts have as many tokens, so that positions correspond; no padding."""
+    pairs = len(batch.label_b) // 2
+    same_p = (batch.last_b[:pairs] == batch.last_b[pairs:]).nonzero().flatten()[:limit]
+    few = rows_of(batch, torch.cat([same_p, same_p + pairs]))
+    longest = int(few.last_b.max()) + 1 if len(same_p) else 0
+    return replace(few, tokens_bt=few.tokens_bt[:, :longest])
+
+
+def swapped(x: Tensor) -> Tensor:
+    """Each row's value for the pair's other prompt."""
+    return torch.cat(list(x.chunk(2))[::-1])
+
+
+@torch.no_grad()
+def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskBatch) -> list[Candidate]:
+    """The circuit's candidates, the largest effect first; `batch` as `comparable` leaves it."""
+    layout = NodeLayout(sparse.config)
+    frozen = ablate(layout, layout.mask(circuit.nodes), means_n)
+    values: dict[tuple[Site, int], Tensor] = {}
+
+    def record(site: Site, layer: int, x_btc: Tensor) -> Tensor:
+        values[site, layer] = frozen(site, layer, x_btc)
+        return values[site, layer]
+
+    def loss(tap: Tap) -> float:
+        logits_b2 = sparse(batch.tokens_bt, tap, position_b=batch.last_b).gather(1, batch.answers_b2)
+        return two_way_loss(logits_b2[:, 0] - logits_b2[:, 1], batch.label_b).item()
+
+    whole = loss(record)
+    other = {place: swapped(x_btc) for place, x_btc in values.items() if place[0] in _ON_STREAM}
+    found = []
+    for node in circuit.nodes:
+        if Site(node.site) not in _ON_STREAM or node.channel >= sparse.config.d_model:
+            continue  # a concatenated position is not of the residual stream
+
+        def exchange(site: Site, layer: int, x_btc: Tensor, node: Node = node) -> Tensor:
+            x_btc = frozen(site, layer, x_btc)
+            if (site, layer) == (node.site, node.layer):
+                x_btc = x_btc.clone()
+                x_btc[..., node.channel] = other[site, layer][..., node.channel]
+            return x_btc
+
+        found.append(Candidate(node=node, effect=loss(exchange) - whole))
+    return sorted(found, key=lambda one: (-one.effect, name_of(one.node)))
+
+
+@torch.no_grad()
+def dense_change(sparse: Transformer, bridge: Bridge, nodes: tuple[Node, ...], batch: TaskBatch) -> Tensor:
+    """What the nodes' difference between a pair's prompts is in the dense residual stream, (b, t, d).
+
+    The nodes are all of one boundary.
+    """
+    (boundary,) = {boundary_of(node) for node in nodes}
+    channels = torch.tensor(sorted({node.channel for node in nodes}))
+    stream_btd = with_residuals(sparse, batch.tokens_bt)[1][boundary]
+    rms_bt1 = stream_btd.pow(2).mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
+    read_btc = stream_btd[..., channels] / rms_bt1  # the norm's own weight would cancel
+    difference_btc = (swapped(read_btc) - read_btc) * rms_bt1
+    decoder: Tensor = bridge.decoders[boundary].get_parameter("weight")
+    change_btd = difference_btc @ decoder[:, channels].T
+    time_t = torch.arange(batch.tokens_bt.shape[1])
+    return change_btd * (time_t <= batch.last_b[:, None])[..., None]
+
+
+@torch.no_grad()
+def steer(
+    sparse: Transformer,
+    dense: Transformer,
+    bridge: Bridge,
+    nodes: tuple[Node, ...],
+    batch: TaskBatch,
+    config: SteeringConfig,
+) -> Steering:
+    """Steer by some nodes of one boundary; `batch` as `comparable` leaves it."""
+    boundary = boundary_of(nodes[0])
+    change_btd = dense_change(sparse, bridge, nodes, batch)
+    stream_btd = with_residuals(dense, batch.tokens_bt)[1][boundary]
+    row_b = torch.arange(len(batch.label_b))
+    own_b = batch.answers_b2[row_b, batch.label_b]
+    other_b = batch.answers_b2[row_b, 1 - batch.label_b]
+
+    def curves(change_btd: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        probabilities = []
+        for strength in config.strengths:
+            start = boundary, stream_btd + strength * change_btd
+            probabilities.append(
+                dense(batch.tokens_bt, position_b=batch.last_b, start=start).double().softmax(-1)
+            )
+        steered, kept = (
+            tuple(p_bv[row_b, answer_b].mean().item() for p_bv in probabilities)
+            for answer_b in (other_b, own_b)
+        )
+        return steered, kept
+
+    generator = torch.Generator().manual_seed(derive_seed(config.seed, "random directions"))
+    width = change_btd.shape[-1]
+    turns = [
+        torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+        for _ in range(config.random_directions)
+    ]
+    probability, kept = curves(change_btd)
+    size_b = change_btd.flatten(1).norm(dim=1) / stream_btd.flatten(1).norm(dim=1)
+    several = "the whole read" if len(nodes) == sparse.config.d_model else f"{len(nodes)} channels"
+    return Steering(
+        name=name_of(nodes[0]) if len(nodes) == 1 else f"{several} at boundary {boundary}",
+        boundary=boundary,
+        nodes=nodes,
+        norm=size_b.mean().item(),
+        probability=probability,
+        kept=kept,
+        random=tuple(curves(change_btd @ turn)[0] for turn in turns),
+    )
+
+
+def steering(
+    sparse: Transformer,
+    dense: Transformer,
+    bridge: Bridge,
+    circuit: Circuit,
+    means_n: Tensor,
+    select: TaskBatch,
+    test: TaskBatch,
+    config: SteeringConfig,
+    dense_name: str,
+) -> SteeringResult:
+    """Choose nodes on the selection pairs and steer on the test pairs.
+
+    Raises:
+        NotSteerable: the circuit has no node to steer by, or the task no pairs whose positions correspond.
+        UserError: the named node is not among the candidates.
+    """
+    select, test = comparable(select, config.pairs), comparable(test, config.pairs)
+    if not len(select.label_b) or not len(test.label_b):
+        raise NotSteerable(f"task {circuit.task}: no pair has prompts of the same number of tokens")
+    candidates = effects(sparse, circuit, means_n, select)
+    if not candidates:
+        raise NotSteerable(f"task {circuit.task}: no node of its circuit is on the residual stream")
+    chosen = [c.node for c in candidates if config.node in (None, name_of(c.node))][:1]
+    if not chosen:
+        known = ", ".join(name_of(c.node) for c in candidates)
+        raise UserError(
+            f"steering.node: {config.node}: the circuit of {circuit.task} has these to choose from: {known}"
+        )
+    nodes = [tuple(chosen)]
+    for boundary in sorted({boundary_of(c.node) for c in candidates}):
+        nodes.append(tuple(c.node for c in candidates if boundary_of(c.node) == boundary))
+    nodes.append(tuple(chosen[0].model_copy(update={"channel": c}) for c in range(sparse.config.d_model)))
+    return SteeringResult(
+        task=circuit.task,
+        model=circuit.model,
+        dense=dense_name,
+        pairs=len(test.label_b) // 2,
+        strengths=config.strengths,
+        candidates=tuple(candidates),
+        steerings=tuple(steer(sparse, dense, bridge, some, test, config) for some in dict.fromkeys(nodes)),
+    )

@@ -1,0 +1,31 @@
+"""How circuits form: when in a training they are looked for, and what two circuits share."""
+
+from pydantic import field_validator
+
+from sparsity_lab.circuits.circuit import Circuit
+from sparsity_lab.core.base import Config
+
+
+class CircuitsConfig(Config):
+    """`at`: the fractions of training after which circuits are found; the last is 1, the trained model."""
+
+    at: tuple[float, ...] = (1.0,)
+
+    @field_validator("at")
+    @classmethod
+    def _to_the_end(cls, at: tuple[float, ...]) -> tuple[float, ...]:
+        if list(at) != sorted(set(at)) or not at or at[0] <= 0 or at[-1] != 1:
+            raise ValueError(
+                "must be fractions of training above 0, ascending, each once, the last of them 1"
+            )
+        return at
+
+    @property
+    def on_the_way(self) -> tuple[float, ...]:
+        """The fractions before the end."""
+        return self.at[:-1]
+
+
+def shared_nodes(one: Circuit, other: Circuit) -> int:
+    """How many nodes two circuits of one architecture have in common."""
+    return len({node.model_dump_json() for node in one.nodes} & {n.model_dump_json() for n in other.nodes})

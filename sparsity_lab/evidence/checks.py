@@ -1,0 +1,121 @@
+"""The evidence for and against a circuit: every check of `checks/`, put together.
+
+    sufficiency, necessity, minimality    checks/faithfulness.py
+    robustness of the ablation            checks/robustness.py
+    controls                              checks/controls.py
+    generalisation                        checks/generalisation.py
+    binarisation, monosemanticity         checks/levels.py
+
+Every check is on test pairs, which had no part in finding the circuit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pydantic import NonNegativeInt, PositiveInt
+from torch import Tensor
+
+from sparsity_lab.circuits.circuit import Circuit
+from sparsity_lab.circuits.evaluator import PruningConfig, TaskData
+from sparsity_lab.circuits.finders.masks import first_pairs
+from sparsity_lab.core.base import Config
+from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.evidence.circuit_under_test import Subject
+from sparsity_lab.evidence.controls import controls
+from sparsity_lab.evidence.faithfulness import drop_effects, minimality, necessity, sufficiency
+from sparsity_lab.evidence.generalisation import generalisation
+from sparsity_lab.evidence.levels import active_shares, binarisation, monosemanticity
+from sparsity_lab.evidence.record import Check, Evidence, NodeEvidence
+from sparsity_lab.evidence.robustness import robustness
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.task import Pair, Task
+
+
+class ValidationConfig(Config):
+    """How much is asked of each circuit.
+
+    `pairs`: test pairs that the checks use; `draws`: random subsets restored, for each share of the nodes;
+    `binarisation_steps`: of learning the two values of each node; `text_windows`: of pretraining text;
+    `controls`: whether the same pruning is tried where there is nothing to find, which takes the longest.
+    """
+
+    enabled: bool = True
+    pairs: PositiveInt = 64
+    draws: PositiveInt = 4
+    binarisation_steps: NonNegativeInt = 60
+    text_windows: PositiveInt = 32
+    controls: bool = True
+    seed: NonNegativeInt = 0
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What is not the circuit's own: the pretraining text, real source, and the model of shuffled weights."""
+
+    text_bt: Tensor
+    real_lines: Sequence[str]
+    tokenizer: Tokenizer
+    shuffled: tuple[Transformer, Tensor] | None
+
+
+def validate_circuit(
+    circuit: Circuit,
+    circuit_file: str,
+    model: Transformer,
+    means_n: Tensor,
+    task: Task,
+    data: TaskData,
+    test_pairs: Sequence[Pair],
+    surroundings: Surroundings,
+    pruning: PruningConfig,
+    config: ValidationConfig,
+) -> Evidence:
+    """Make every check of `circuit`. `test_pairs` are those that `data.test` encodes."""
+    subject = Subject(
+        model=model,
+        means_n=means_n,
+        circuit=circuit,
+        train=data.train,
+        test=first_pairs(data.test, config.pairs),
+        text_bt=surroundings.text_bt,
+    )
+    effects = drop_effects(subject)
+    on_task, on_text = active_shares(subject)
+    checks = [
+        sufficiency(subject),
+        necessity(subject, config.seed),
+        minimality(subject, effects),
+        robustness(subject, config.seed, config.draws),
+    ]
+    if surroundings.shuffled is None:
+        checks.append(
+            Check(name="controls", verdict="not_measured", values=(), sentence="validation.controls is off.")
+        )
+    else:
+        checks.append(
+            controls(model, means_n, surroundings.shuffled, data, pruning, len(circuit.edges), config.seed)
+        )
+    checks += [
+        generalisation(
+            subject,
+            task,
+            test_pairs[: config.pairs],
+            surroundings.tokenizer,
+            surroundings.real_lines,
+            config.seed,
+        ),
+        binarisation(subject, config.binarisation_steps, config.seed),
+        monosemanticity(subject, on_text),
+    ]
+    nodes = tuple(
+        NodeEvidence(node=node, drop_effect=effect, active_on_task=task_share, active_on_text=text_share)
+        for node, effect, task_share, text_share in zip(circuit.nodes, effects, on_task, on_text, strict=True)
+    )
+    return Evidence(
+        task=circuit.task,
+        model=circuit.model,
+        target=circuit.target,
+        circuit=circuit_file,
+        checks=tuple(checks),
+        nodes=nodes,
+    )

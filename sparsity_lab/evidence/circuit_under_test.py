@@ -1,0 +1,121 @@
+"""What every check is given: a circuit, the model it is part of, the task's pairs and some text."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.calibration import IDENTITY, calibrate, score
+from sparsity_lab.circuits.circuit import Circuit, Scores
+from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.finders.masks import answer_difference
+from sparsity_lab.evidence.record import Measured
+from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.task import TaskBatch
+
+GUESSING = 0.6931471805599453  # ln 2: the two-way loss of a coin
+
+
+@dataclass(frozen=True)
+class Subject:
+    """`test`: pairs that had no part in finding the circuit; `text_bt`: windows of pretraining text.
+
+    `means_n` are the values that nodes outside the circuit are frozen at.
+    """
+
+    model: Transformer
+    means_n: Tensor
+    circuit: Circuit
+    train: TaskBatch
+    test: TaskBatch
+    text_bt: Tensor
+
+    @cached_property
+    def layout(self) -> NodeLayout:
+        """The flat order of the model's nodes."""
+        return NodeLayout(self.model.config)
+
+    @cached_property
+    def kept_n(self) -> Tensor:
+        """The circuit's nodes, boolean (n)."""
+        return self.layout.mask(self.circuit.nodes)
+
+    @cached_property
+    def narrow(self) -> Transformer:
+        """The model without the inputs that the circuit freezes at their means."""
+        return compact(self.model, self.kept_n, self.means_n)
+
+    @torch.no_grad()
+    def kept_difference(self, kept_n: Tensor, values_n: Tensor | None = None) -> Tensor:
+        """Two-way logits on the test pairs with all but `kept_n` frozen, at their means or at `values_n`."""
+        values_n = self.means_n if values_n is None else values_n
+        narrow = compact(self.model, kept_n, values_n)
+        return answer_difference(narrow, self.test, ablate(self.layout, kept_n, values_n))
+
+    def scores(self, difference_b: Tensor) -> Scores:
+        """Scores on the test pairs, under the circuit's own calibration."""
+        return score(difference_b, self.test.label_b, self.circuit.calibration)
+
+    def refitted_loss(self, difference_b: Tensor) -> float:
+        """Loss on the test pairs, after a scale and shift fitted to them if the circuit has such at all."""
+        own = self.circuit.calibration
+        calibration = own if own == IDENTITY else calibrate(difference_b, self.test.label_b)
+        return score(difference_b, self.test.label_b, calibration).calibrated_loss
+
+    @cached_property
+    def unpruned_b(self) -> Tensor:
+        """Two-way logits of the whole model on the test pairs."""
+        with torch.no_grad():
+            return answer_difference(self.model, self.test)
+
+    @cached_property
+    def circuit_b(self) -> Tensor:
+        """Two-way logits of the circuit on the test pairs."""
+        return self.kept_difference(self.kept_n)
+
+    @cached_property
+    def task_activations(self) -> Tensor:
+        """Values of all nodes in the whole model at each token of the test prompts (p, n)."""
+        time = torch.arange(self.test.tokens_bt.shape[1])
+        return activations(self.model, self.test.tokens_bt)[time <= self.test.last_b[:, None]]
+
+    @cached_property
+    def text_activations(self) -> Tensor:
+        """Values of all nodes in the whole model at each position of the text (p, n)."""
+        return activations(self.model, self.text_bt).flatten(0, 1)
+
+
+@torch.no_grad()
+def activations(model: Transformer, tokens_bt: Tensor, tap: Tap | None = None, rows: int = 32) -> Tensor:
+    """Values of all nodes, after `tap` if there is one, in flat order (b, t, n)."""
+    layout = NodeLayout(model.config)
+    found_btn = torch.empty(*tokens_bt.shape, layout.size)
+
+    def record(site: Site, layer: int, x_btc: Tensor) -> Tensor:
+        x_btc = x_btc if tap is None else tap(site, layer, x_btc)
+        if site is not Site.RESID:
+            part_btn[..., layout.slices[site, layer]] = x_btc
+        return x_btc
+
+    for first in range(0, len(tokens_bt), rows):
+        part_btn = found_btn[first : first + rows]
+        model(tokens_bt[first : first + rows], record)
+    return found_btn
+
+
+def nats(name: str, value: float) -> Measured:
+    """A loss or a difference of losses."""
+    return Measured(name=name, value=float(value), unit="nats")
+
+
+def fraction(name: str, value: float) -> Measured:
+    """A share of something, 0 to 1."""
+    return Measured(name=name, value=float(value), unit="fraction")
+
+
+def count(name: str, value: float, unit: str) -> Measured:
+    """A number of nodes, edges, tokens."""
+    return Measured(name=name, value=float(value), unit=unit)

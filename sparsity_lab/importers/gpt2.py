@@ -1,0 +1,84 @@
+"""A GPT-2 style language model from a local `transformers` folder; needs the extra [transformers].
+
+GPT-2 is the `Transformer` with LayerNorm, learned positions and tied embeddings; only its Conv1D matrices lie
+the other way round. The library reads the files, of whatever age, and nothing is fetched.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.importers.released import build_model
+from sparsity_lab.model.transformer import ModelConfig, Transformer
+
+ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu": "gelu",
+    "relu": "relu",
+}
+ONLY = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
+
+
+def read_gpt2(folder: Path) -> Transformer:
+    """The model of a folder that `save_pretrained` wrote, in evaluation mode, float32.
+
+    Raises:
+        UserError: `transformers` is not installed, the folder holds no whole GPT-2, or its config asks for
+            what a `Transformer` does not do.
+    """
+    try:
+        from transformers import AutoConfig, GPT2LMHeadModel
+    except ImportError:
+        raise UserError("reading a GPT-2 needs the extra [transformers]: pip install transformers") from None
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: no config.json, so not a folder of a transformers model")
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        if config.model_type != "gpt2":
+            raise UserError(f"{folder}: model_type: {config.model_type!r}: allowed: 'gpt2'")
+        ours = our_config(config, folder)
+        read: Any = GPT2LMHeadModel.from_pretrained(
+            folder, local_files_only=True, dtype="float32", output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"{folder}: not readable by transformers ({str(error).splitlines()[0]})") from None
+    module, report = read
+    if wrong := [name for kind in ("missing_keys", "mismatched_keys") for name in map(str, report[kind])]:
+        raise UserError(f"{folder}: tensors differ from config.json: {', '.join(sorted(wrong)[:5])}")
+    theirs = module.state_dict()
+    for name, tensor in theirs.items():
+        if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
+            theirs[name] = tensor.T
+    theirs["final_logits_bias"] = theirs["lm_head.weight"].new_zeros(config.vocab_size)
+    return build_model(ours, config.vocab_size, theirs, folder)
+
+
+def our_config(config: Any, folder: Path) -> ModelConfig:
+    """Our config of a `GPT2Config`.
+
+    Raises:
+        UserError: as `read_gpt2`.
+    """
+    if (activation := config.activation_function) not in ACTIVATIONS:
+        allowed = ", ".join(ACTIVATIONS)
+        raise UserError(f"{folder}: activation_function: {activation!r}: allowed: {allowed}")
+    for name, supported in ONLY.items():
+        if (found := getattr(config, name)) is not supported:
+            raise UserError(f"{folder}: {name}: {found}: allowed: {supported}")
+    ours = {
+        "n_layer": config.n_layer,
+        "d_model": config.n_embd,
+        "n_ctx": config.n_positions,
+        "d_head": config.n_embd // config.n_head,
+        "n_head": config.n_head,
+        "d_mlp": config.n_inner,
+        "activation": ACTIVATIONS[activation],
+        "attention_sink": False,
+        "bigram": "none",
+        "positions": "learned",
+        "norm": "layer",
+        "norm_eps": config.layer_norm_epsilon,
+        "tied_embeddings": bool(config.tie_word_embeddings),
+    }
+    return validate(ModelConfig, ours, f"{folder} as our config")

@@ -1,0 +1,52 @@
+"""Models that exist already, taken as they are instead of trained: released ones, and GPT-2 folders."""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import PositiveInt
+
+from sparsity_lab.core.base import Config, UserError
+from sparsity_lab.importers.gpt2 import read_gpt2
+from sparsity_lab.importers.released import read_released
+from sparsity_lab.model.transformer import Transformer
+
+SUFFIXES = (".json", ".pt", ".safetensors", ".bin")
+
+
+class ExistingConfig(Config):
+    """A model in a folder: `released` as `released.py` reads it, `gpt2` as `gpt2.py` does.
+
+    `n_ctx` is the length, in tokens, of the windows of the corpus over which its loss and the nodes' means
+    are taken.
+    """
+
+    kind: Literal["released", "gpt2"]
+    path: str
+    n_ctx: PositiveInt = 128
+
+    def digests(self) -> dict[str, str]:
+        """SHA-256 of each file that a model may be read from, by name.
+
+        Raises:
+            UserError: there is no such folder.
+        """
+        folder = Path(self.path)
+        if not folder.is_dir():
+            raise UserError(f"model.path: {self.path}: no such folder")
+        digests = {}
+        for path in sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES):
+            with path.open("rb") as file:
+                digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return digests
+
+    def read(self) -> Transformer:
+        """The model, in evaluation mode.
+
+        Raises:
+            UserError: it can't be read, or its context is shorter than `n_ctx`.
+        """
+        model = (read_released if self.kind == "released" else read_gpt2)(Path(self.path))
+        if model.config.n_ctx < self.n_ctx:
+            raise UserError(f"model.n_ctx: {self.n_ctx}: the model's context is {model.config.n_ctx}")
+        return model

@@ -1,0 +1,268 @@
+"""The layout of the released models (openai/circuit_sparsity): `beeg_config.json` and `final_model.pt`.
+
+The released code builds its model from the JSON, with the defaults of `ReleasedConfig`, and fills it from the
+`.pt`; here the same two files give a `Transformer`, and a `Transformer` is written as these two files. Names
+and shapes are strict. A key of the JSON is one of three: it changes the forward pass and is read, it does not
+(`INERT`), or it is refused by name.
+
+GPT-2 has the same tensors under the same names, save that some are transposed, so `gpt2.py` shares the table.
+"""
+
+import pickle
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor
+
+from sparsity_lab.core.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.transformer import ModelConfig, Transformer
+
+CONFIG, TENSORS = "beeg_config.json", "final_model.pt"
+
+HOOKS = {
+    Site.ATTN_IN: "attn.act_in",
+    Site.ATTN_Q: "attn.q",
+    Site.ATTN_K: "attn.k",
+    Site.ATTN_V: "attn.v",
+    Site.ATTN_OUT: "attn.resid_delta",
+    Site.MLP_IN: "mlp.act_in",
+    Site.MLP_NEURON: "mlp.post_act",
+    Site.MLP_OUT: "mlp.resid_delta",
+}
+
+INERT = frozenset(
+    # training, initialisation, how (not what) is computed, and names that the released code drops unread
+    (
+        *("dropout", "dropout_cat_pos_emb", "sinusoidal_cat_pos_emb", "grad_checkpointing", "debug_nans"),
+        *("flash", "enable_sparse_kernels", "sparse_matmul_impl", "debug_exact_topk", "tokenizer_name"),
+        *("pfrac", "expansion_factor", "expansion_factor_mlp", "n_embd", "bigram_table_rank"),
+    )
+)
+
+
+class ReleasedConfig(Config):
+    """What of `beeg_config.json` decides the forward pass; a missing key means what it means there."""
+
+    block_size: PositiveInt = 1024
+    vocab_size: PositiveInt = 50304
+    n_layer: PositiveInt = 12
+    n_head: PositiveInt = 12
+    d_head: PositiveInt | None = None
+    d_model: PositiveInt = 768
+    d_mlp: PositiveInt | None = None
+    bias: bool = True
+    ln_bias: bool = True
+    rms_norm: bool = False
+    residual_activation_type: Literal["identity", "relu"] = "identity"
+    activation_type: Literal["gelu", "relu"] = "gelu"
+    afrac: float | None = None
+    afrac_loctypes: str = "attn_in,attn_out,mlp_in,mlp_out"
+    tied_unembed: bool = True
+    enable_bigram_table: bool = False
+    learnable_bigram_table: bool = False
+    d_pos_emb: PositiveInt | None = None
+    sink: bool = False
+    use_tied_aux_matrix: Literal[False] = False
+
+
+def hook_name(site: Site, layer: int, n_layer: int) -> str:
+    """The released code's name of what a tap sees: `0.attn.act_in`, `2.resid_mid`, `final_resid`."""
+    if site is not Site.RESID:
+        return f"{layer}.{HOOKS[site]}"
+    return "final_resid" if layer == 2 * n_layer else f"{layer // 2}.resid_{('in', 'mid')[layer % 2]}"
+
+
+def read_released(folder: Path) -> Transformer:
+    """The model of a released folder, in evaluation mode, float32.
+
+    Raises:
+        UserError: a file is missing or damaged, a key is unknown or has a value that is not supported, or the
+            tensors are not those of the config.
+    """
+    config, vocab_size = read_config(folder / CONFIG)
+    path = folder / TENSORS
+    theirs = _load(path)
+    theirs.setdefault("final_logits_bias", torch.zeros(vocab_size))
+    for layer in range(config.n_layer):  # saved where the attention was not the fused one
+        mask = theirs.pop(f"transformer.h.{layer}.attn.bias", None)
+        if mask is not None and not torch.equal(mask[0, 0].float(), torch.ones(mask.shape[-2:]).tril()):
+            raise UserError(f"{path}: transformer.h.{layer}.attn.bias: not a causal mask")
+    return build_model(config, vocab_size, theirs, path)
+
+
+def read_config(path: Path) -> tuple[ModelConfig, int]:
+    """Our config, and the vocabulary's size, of a `beeg_config.json`.
+
+    Raises:
+        UserError: as `read_released`.
+    """
+    card = read_json(path)
+    if not isinstance(card, dict):
+        raise UserError(f"{path}: must be one JSON object")
+    card = {key: value for key, value in card.items() if key not in INERT}
+    if "n_mlp" in card:  # the older name
+        older = card.pop("n_mlp")
+        if card.setdefault("d_mlp", older) != older:
+            raise UserError(f"{path}: n_mlp {older} and d_mlp {card['d_mlp']} are one size by two names")
+    theirs = validate(ReleasedConfig, card, str(path))
+    sites, residual = _locations(theirs.afrac_loctypes, path)
+    bigram = (
+        ("learned" if theirs.learnable_bigram_table else "fixed") if theirs.enable_bigram_table else "none"
+    )
+    ours = {
+        "n_layer": theirs.n_layer,
+        "d_model": theirs.d_model,
+        "n_ctx": theirs.block_size,
+        "d_head": theirs.d_head or theirs.d_model // theirs.n_head,
+        "n_head": theirs.n_head,
+        "d_mlp": theirs.d_mlp or 4 * theirs.d_model,
+        "activation_fraction": 1.0 if theirs.afrac is None else theirs.afrac,
+        "activation_sites": sites,
+        "residual_sites": residual,
+        "residual_activation": theirs.residual_activation_type,
+        "activation": theirs.activation_type,
+        "norm": "rms" if theirs.rms_norm else "layer",
+        "norm_bias": theirs.ln_bias,
+        "bias": theirs.bias,
+        "tied_embeddings": theirs.tied_unembed,
+        "attention_sink": theirs.sink,
+        "bigram": bigram,
+        "positions": "learned" if theirs.d_pos_emb is None else "concatenated",
+        "d_pos": theirs.d_pos_emb,
+    }
+    return validate(ModelConfig, ours, f"{path} as our config"), theirs.vocab_size
+
+
+def write_released(model: Transformer, folder: Path) -> None:
+    """Write `model` in the released layout. A model without positions gets positions of zeros.
+
+    Raises:
+        UserError: the layout has no way to say a setting of this model.
+    """
+    config = model.config
+    default_eps = config.norm_eps is None or (config.norm == "layer" and config.norm_eps == 1e-5)
+    for name, fits in (
+        ("activation", config.activation != "gelu_tanh"),
+        ("norm_eps", default_eps),
+        ("n_head", config.d_model % config.heads == 0),
+    ):
+        if not fits:
+            raise UserError(f"{name}: {getattr(config, name)}: cannot be said in the released layout")
+    folder.mkdir(parents=True, exist_ok=True)
+    places = [*config.activation_sites, *config.residual_sites]
+    write_json(
+        folder / CONFIG,
+        {
+            "block_size": config.n_ctx,
+            "vocab_size": model.vocab_size,
+            "n_layer": config.n_layer,
+            "n_head": config.heads,
+            "d_head": config.d_head,
+            "d_model": config.d_model,
+            "d_mlp": config.width(Site.MLP_NEURON),
+            "dropout": 0.0,
+            "bias": config.bias,
+            "ln_bias": config.norm_bias,
+            "rms_norm": config.norm == "rms",
+            "residual_activation_type": config.residual_activation,
+            "activation_type": config.activation,
+            "afrac": config.activation_fraction if config.activation_fraction < 1 else None,
+            "afrac_loctypes": ",".join(places),
+            "tied_unembed": config.tied_embeddings,
+            "enable_bigram_table": config.bigram != "none",
+            "learnable_bigram_table": config.bigram == "learned",
+            "d_pos_emb": config.d_pos,
+            "sink": config.attention_sink,
+        },
+    )
+    own = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+    theirs = {
+        name: torch.cat([own[part] for part in parts])
+        for name, parts in their_names(config.n_layer).items()
+        if parts[0] in own
+    }
+    theirs.setdefault("transformer.wpe.weight", torch.zeros(config.n_ctx, config.d_model))
+    torch.save(theirs, folder / TENSORS)
+
+
+def build_model(config: ModelConfig, vocab_size: int, theirs: dict[str, Tensor], path: Path) -> Transformer:
+    """A `Transformer` in evaluation mode from tensors under the released names; `path` is for messages.
+
+    Raises:
+        UserError: names or shapes are not those of the config, or tied embeddings differ.
+    """
+    with torch.device("meta"):
+        own = Transformer(config, vocab_size).state_dict()
+    names = {name: parts for name, parts in their_names(config.n_layer).items() if parts[0] in own}
+    wrong = [f"{name} is missing" for name in names.keys() - theirs.keys()]
+    wrong += [f"{name} is unknown or belongs to another config" for name in theirs.keys() - names.keys()]
+    for name in names.keys() & theirs.keys():
+        expected = (sum(len(own[part]) for part in names[name]), *own[names[name][0]].shape[1:])
+        if (found := tuple(theirs[name].shape)) != expected:
+            wrong.append(f"{name} has shape {found}, not {expected}")
+    if wrong:
+        raise UserError(f"{path}: {'; '.join(sorted(wrong)[:5])}")
+    embedded, unembedded = theirs["transformer.wte.weight"], theirs["lm_head.weight"]
+    if config.tied_embeddings and not torch.equal(embedded, unembedded):
+        raise UserError(f"{path}: embeddings are tied, but transformer.wte.weight is not lm_head.weight")
+    ours = {
+        part: piece.float()
+        for name, parts in names.items()
+        for part, piece in zip(parts, theirs[name].chunk(len(parts)), strict=True)
+    }
+    model = Transformer(config, vocab_size)
+    model.load_state_dict(ours, strict=True)
+    return model.eval().requires_grad_(False)
+
+
+def their_names(n_layer: int) -> dict[str, tuple[str, ...]]:
+    """Released name of a tensor → our tensors that it holds, one below the other."""
+    names: dict[str, tuple[str, ...]] = {
+        "bigram_table": ("bigram",),
+        "final_logits_bias": ("unembedding.bias",),
+        "transformer.wte.weight": ("embedding.weight",),
+        "transformer.wpe.weight": ("positions.weight",),
+        "lm_head.weight": ("unembedding.weight",),
+    }
+    modules: dict[str, tuple[str, ...]] = {"transformer.ln_f": ("norm",)}
+    for layer in range(n_layer):
+        their, our = f"transformer.h.{layer}.", f"blocks.{layer}."
+        names[f"{their}attn.attn_imp.sink_logit"] = (f"{our}attention.sink",)
+        modules |= {
+            f"{their}ln_1": (f"{our}attention.read.norm",),
+            f"{their}ln_p1": (f"{our}attention.read.position_norm",),
+            f"{their}attn.c_attn": (f"{our}attention.q", f"{our}attention.k", f"{our}attention.v"),
+            f"{their}attn.c_proj": (f"{our}attention.out",),
+            f"{their}ln_2": (f"{our}mlp.read.norm",),
+            f"{their}ln_p2": (f"{our}mlp.read.position_norm",),
+            f"{their}mlp.c_fc": (f"{our}mlp.up",),
+            f"{their}mlp.c_proj": (f"{our}mlp.down",),
+        }
+    for module, parts in modules.items():
+        for kind in ("weight", "bias"):
+            names[f"{module}.{kind}"] = tuple(f"{part}.{kind}" for part in parts)
+    return names
+
+
+def _locations(listed: str, path: Path) -> tuple[list[str], list[str]]:
+    """AbsTopK's node sites and places of the residual stream, of a list with commas."""
+    sites, residual = [site.value for site in NODE_SITES], ["resid_post_attn", "resid_post_mlp"]
+    named = listed.split(",") if listed else []
+    for name in named:
+        if name not in sites + residual:
+            allowed = ", ".join(sites + residual)
+            raise UserError(f"{path}: afrac_loctypes: {name!r}: allowed: {allowed}")
+    return [site for site in sites if site in named], [place for place in residual if place in named]
+
+
+def _load(path: Path) -> dict[str, Tensor]:
+    try:
+        theirs: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path}: not readable by torch ({type(error).__name__})") from None
+    if not isinstance(theirs, dict) or not all(isinstance(tensor, Tensor) for tensor in theirs.values()):
+        raise UserError(f"{path}: must be a dict of tensors")
+    return dict(theirs)

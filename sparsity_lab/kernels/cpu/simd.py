@@ -1,0 +1,272 @@
+"""Small blocks of float32 matrices in vector registers: transposing, multiplying, and powers of two.
+
+Element by element a transpose takes three times as long; what a library does for large products, it does not
+for those of one attention head.
+"""
+
+import math
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import binding, ir
+from numba.core import cgutils, types
+from numba.core.errors import TypingError
+from numba.np.arrayobj import make_array
+
+from sparsity_lab.kernels.cpu.parallel_for import intrinsic
+
+TILE = 8  # rows and columns that are transposed together; rows that are multiplied together
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # columns: floats in a vector
+TOKENS = 32  # that a nonzero weight is multiplied with at once
+FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
+BITS = np.float32(1 / math.log(2))  # in a nat: exp(x) is 2^(BITS x)
+_SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))  # of 2^x
+_SHIFT = np.float32(1.5 * 2**23)  # added and taken away again it leaves the nearest integer
+_LEAST = np.float32(-126)
+
+
+@numba.njit(cache=True)
+def whole_vectors(size: int) -> int:
+    """As many floats in whole vectors."""
+    return (size + LANES - 1) // LANES * LANES
+
+
+@numba.njit(cache=True)
+def room(rows: int, columns: int) -> np.ndarray:
+    """A float32 block of whole vectors, none of which crosses a cache line."""
+    width = whole_vectors(columns)
+    memory = np.empty(rows * width + LANES, dtype=np.float32)
+    first = -(memory.ctypes.data // memory.itemsize) % LANES
+    return memory[first : first + rows * width].reshape(rows, width)
+
+
+@numba.njit(cache=True)
+def transpose(
+    source: np.ndarray, row: int, column: int, rows: int, columns: int, target: np.ndarray, to: int, at: int
+) -> None:
+    """target[to + j, at + i] = source[row + i, column + j] for i below `rows`, j below `columns`; float32."""
+    whole_rows, whole_columns = rows // TILE * TILE, columns // TILE * TILE
+    for i in range(0, whole_rows, TILE):
+        for j in range(0, whole_columns, TILE):
+            _transpose_tile(source, (row + i, column + j), target, (to + j, at + i))
+        for j in range(whole_columns, columns):
+            for further in range(i, i + TILE):
+                target[to + j, at + further] = source[row + further, column + j]
+    for i in range(whole_rows, rows):
+        for j in range(columns):
+            target[to + j, at + i] = source[row + i, column + j]
+
+
+@numba.njit(cache=True, inline="always")
+def exp2(x: np.float32) -> np.float32:
+    """2^x, to 2 units in the last place, for x up to 0, as what is above counts; 0 below -126."""
+    x = np.float32(0) if x > 0 else x
+    whole = (x + _SHIFT) - _SHIFT
+    rest = x - whole
+    power = _SERIES[7]
+    power = power * rest + _SERIES[6]
+    power = power * rest + _SERIES[5]
+    power = power * rest + _SERIES[4]
+    power = power * rest + _SERIES[3]
+    power = power * rest + _SERIES[2]
+    power = power * rest + _SERIES[1]
+    power = power * rest + _SERIES[0]
+    return np.float32(0) if x < _LEAST else _times_power(power, whole)
+
+
+@intrinsic
+def _times_power(context: Any, x: Any, exponent: Any) -> Any:
+    """x · 2^exponent, both float32 and the exponent a whole number from -126 to 127."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        biased = builder.add(builder.fptosi(arguments[1], INTEGER), ir.Constant(INTEGER, 127))
+        power = builder.bitcast(builder.shl(biased, ir.Constant(INTEGER, 23)), FLOAT)
+        return builder.fmul(arguments[0], power)
+
+    return types.float32(types.float32, types.float32), write
+
+
+@intrinsic
+def as_float(context: Any, number: Any) -> Any:
+    """A float32 as it is, or the one whose bfloat16 has the bits of an int16."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if number == types.float32:
+            return arguments[0]
+        wide = builder.zext(arguments[0], INTEGER)
+        return builder.bitcast(builder.shl(wide, ir.Constant(INTEGER, 16)), FLOAT)
+
+    return types.float32(number), write
+
+
+@intrinsic
+def as_kind(context: Any, number: Any, like: Any) -> Any:
+    """`as_float` backwards: a float32 as what `like` is, rounded to nearest, ties to even."""
+
+    def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        if like == types.float32:
+            return arguments[0]
+        bits, one = builder.bitcast(arguments[0], INTEGER), ir.Constant(INTEGER, 1)
+        sixteen = ir.Constant(INTEGER, 16)
+        odd = builder.and_(builder.lshr(bits, sixteen), one)
+        rounded = builder.add(builder.add(bits, ir.Constant(INTEGER, 0x7FFF)), odd)
+        no_number = builder.fcmp_unordered("uno", arguments[0], arguments[0])
+        rounded = builder.select(no_number, ir.Constant(INTEGER, 0x7FC00000), rounded)
+        return builder.trunc(builder.lshr(rounded, sixteen), ir.IntType(16))
+
+    return like(types.float32, like), write
+
+
+@intrinsic
+def multiply_tile(
+    context: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, add: Any
+) -> Any:
+    """c = a @ b, or with `add` c += a @ b, for TILE rows and LANES columns of `c`; sums stay in registers.
+
+    Of each matrix the block begins at the (row, column) given: TILE x depth of `a`, depth x LANES of `b`.
+    Columns of `b` and `c` must be adjacent in memory; `a` may be a transposed view. float32.
+    """
+    if not a.dtype == b.dtype == c.dtype == types.float32:
+        raise TypingError(f"{a.dtype}, {b.dtype}, {c.dtype}: must be float32")
+    at = types.UniTuple(types.intp, 2)
+    return types.void(a, at, b, at, types.intp, c, at, types.boolean), _write_product
+
+
+def _write_product(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    a, a_at, b, b_at, depth, c, c_at, add = arguments
+    kind_a, _, kind_b, _, _, kind_c, _, _ = signature.args
+    vector = ir.VectorType(FLOAT, LANES)
+    zeros = ir.Constant(vector, [0.0] * LANES)
+    written = _rows(context, builder, kind_c, c, c_at, vector)
+    sums = [cgutils.alloca_once(builder, vector) for _ in range(TILE)]
+    for place, total in zip(written, sums, strict=True):
+        builder.store(builder.select(add, builder.load(place, align=4), zeros), total)
+    rows = _rows(context, builder, kind_a, a, a_at, FLOAT)
+    (b_row, *_) = _rows(context, builder, kind_b, b, b_at, vector)
+    _, a_step = _strides(context, builder, kind_a, a)
+    b_step, _ = _strides(context, builder, kind_b, b)
+    with cgutils.for_range(builder, depth) as loop:
+        further = cgutils.pointer_add(builder, b_row, builder.mul(loop.index, b_step), vector.as_pointer())
+        line = builder.load(further, align=4)
+        for row, total in zip(rows, sums, strict=True):
+            place = cgutils.pointer_add(builder, row, builder.mul(loop.index, a_step), FLOAT.as_pointer())
+            factor = _everywhere(builder, builder.load(place, align=4))
+            product = builder.fmul(factor, line, flags=["contract"])
+            builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
+    for place, total in zip(written, sums, strict=True):
+        builder.store(builder.load(total), place, align=4)
+    return context.get_dummy_value()
+
+
+@intrinsic
+def add_columns(
+    context: Any, x: Any, columns: Any, values: Any, begin: Any, end: Any, start: Any, y: Any, row: Any
+) -> Any:
+    """y[row] = start + sum of values[n] · x[columns[n]] over n from `begin` to `end`; float32.
+
+    Rows of `x` and `y` are TOKENS adjacent floats; columns are int32. Sums stay in registers, several side by
+    side, which are added at the end.
+    """
+    if not x.dtype == values.dtype == y.dtype == types.float32:
+        raise TypingError(f"{x.dtype}, {values.dtype}, {y.dtype}: must be float32")
+    index = types.intp
+    return types.void(x, columns, values, index, index, types.float32, y, index), _write_sum
+
+
+def _write_sum(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    x, columns, values, begin, end, start, y, row = arguments
+    kind_x, kind_columns, kind_values, _, _, _, kind_y, _ = signature.args
+    vector, size = ir.VectorType(FLOAT, LANES), ir.IntType(64)
+    vectors = TOKENS // LANES
+    together = max(1, 8 // vectors)  # eight sums hide how long an addition takes
+    zeros = ir.Constant(vector, [0.0] * LANES)
+    sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(together)]
+    for totals in sums:
+        for total in totals:
+            builder.store(zeros, total)
+    x_data = make_array(kind_x)(context, builder, x).data
+    x_step, _ = _strides(context, builder, kind_x, x)
+    column_data = make_array(kind_columns)(context, builder, columns).data
+    value_data = make_array(kind_values)(context, builder, values).data
+
+    def add(index: Any, totals: list[Any]) -> None:
+        column = builder.zext(builder.load(builder.gep(column_data, [index])), size)
+        line = cgutils.pointer_add(builder, x_data, builder.mul(column, x_step), vector.as_pointer())
+        factor = _everywhere(builder, builder.load(builder.gep(value_data, [index])))
+        for number, total in enumerate(totals):
+            place = builder.gep(line, [ir.Constant(size, number)])
+            product = builder.fmul(factor, builder.load(place, align=4), flags=["contract"])
+            builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
+
+    step = ir.Constant(size, together)
+    whole = builder.add(begin, builder.mul(builder.sdiv(builder.sub(end, begin), step), step))
+    with cgutils.for_range_slice(builder, begin, whole, step, size) as (index, _):
+        for number, totals in enumerate(sums):
+            add(builder.add(index, ir.Constant(size, number)), totals)
+    with cgutils.for_range_slice(builder, whole, end, ir.Constant(size, 1), size) as (index, _):
+        add(index, sums[0])
+    y_step, _ = _strides(context, builder, kind_y, y)
+    y_data = make_array(kind_y)(context, builder, y).data
+    written = cgutils.pointer_add(builder, y_data, builder.mul(row, y_step), vector.as_pointer())
+    for number in range(vectors):
+        total = _everywhere(builder, start)
+        for totals in sums:
+            total = builder.fadd(total, builder.load(totals[number]))
+        builder.store(total, builder.gep(written, [ir.Constant(size, number)]), align=4)
+    return context.get_dummy_value()
+
+
+def _everywhere(builder: Any, number: Any) -> Any:
+    """A vector of one float."""
+    vector = ir.VectorType(FLOAT, LANES)
+    first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(INTEGER, 0))
+    lanes = ir.Constant(ir.VectorType(INTEGER, LANES), [0] * LANES)
+    return builder.shuffle_vector(first, ir.Constant(vector, ir.Undefined), lanes)
+
+
+@intrinsic
+def _transpose_tile(context: Any, source: Any, source_at: Any, target: Any, target_at: Any) -> Any:
+    if not source.dtype == target.dtype == types.float32:
+        raise TypingError(f"{source.dtype} to {target.dtype}: must be float32")
+    at = types.UniTuple(types.intp, 2)
+    return types.void(source, at, target, at), _write_tile
+
+
+def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+    """Of the blocks in each block of twice the size, the two off the diagonal change places: 4, 2, then 1."""
+    source, source_at, target, target_at = arguments
+    vector = ir.VectorType(FLOAT, TILE)
+    read = _rows(context, builder, signature.args[0], source, source_at, vector)
+    written = _rows(context, builder, signature.args[2], target, target_at, vector)
+    tile = [builder.load(place, align=4) for place in read]
+    lanes = ir.VectorType(INTEGER, TILE)
+    for size in (4, 2, 1):
+        upper = ir.Constant(lanes, [TILE + i - size if i & size else i for i in range(TILE)])
+        lower = ir.Constant(lanes, [TILE + i if i & size else i + size for i in range(TILE)])
+        for i in range(TILE):
+            if not i & size:
+                pair = tile[i], tile[i + size]
+                tile[i] = builder.shuffle_vector(*pair, upper)
+                tile[i + size] = builder.shuffle_vector(*pair, lower)
+    for values, place in zip(tile, written, strict=True):
+        builder.store(values, place, align=4)
+    return context.get_dummy_value()
+
+
+def _rows(context: Any, builder: Any, kind: Any, matrix: Any, at: Any, what: Any) -> list[Any]:
+    """Pointers to what lies in TILE rows from (row, column) `at` on."""
+    row, column = cgutils.unpack_tuple(builder, at)
+    row_bytes, column_bytes = _strides(context, builder, kind, matrix)
+    place = builder.add(builder.mul(row, row_bytes), builder.mul(column, column_bytes))
+    data = make_array(kind)(context, builder, matrix).data
+    pointers = []
+    for _ in range(TILE):
+        pointers.append(cgutils.pointer_add(builder, data, place, what.as_pointer()))
+        place = builder.add(place, row_bytes)
+    return pointers
+
+
+def _strides(context: Any, builder: Any, kind: Any, matrix: Any) -> list[Any]:
+    """Bytes from one row to the next, and from one column to the next."""
+    return cgutils.unpack_tuple(builder, make_array(kind)(context, builder, matrix).strides)

@@ -1,0 +1,204 @@
+"""A linear layer whose weight is mostly zero: products with the nonzero weights alone, dense weight gradient.
+
+1. The nonzeros of each output, and of each input for the way back, are listed anew from the dense weight.
+2. A block of tokens is laid out features first, so that a nonzero multiplies a contiguous run of tokens; the
+   sums go back tokens first.
+3. The weight's gradient is the ordinary dense product: training revives weights by it (§2.1).
+
+In float32 on a CPU, also where autocast makes dense products in bfloat16. The order of a token's sums depends
+on neither threads nor other tokens.
+
+Shapes: t tokens, i inputs, o outputs, n nonzeros.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
+from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, add_columns, room, transpose
+
+MOST, MOST_BF16 = 0.25, 0.07  # nonzero share up to which this beats a dense product (docs/speed_log.md)
+GROUP = 64  # outputs that are transposed together
+
+
+class Nonzeros(NamedTuple):
+    """Compressed rows: those of row r are at starts[r] : starts[r + 1]."""
+
+    starts: np.ndarray
+    columns_n: np.ndarray
+    values_n: np.ndarray
+
+
+class Linear(nn.Linear):
+    """`nn.Linear`, which while it is trained multiplies by its nonzero weights alone if these are few.
+
+    A frozen weight takes the ordinary product: listing its nonzeros for each short batch would not pay.
+    """
+
+    always_dense = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.product(x, self.bias)
+
+    def product(self, x: Tensor, bias_o: Tensor | None) -> Tensor:
+        """The same with this bias, or without one."""
+        trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
+        bf16 = torch.is_autocast_enabled("cpu")
+        fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32) and not self.always_dense
+        if trained and fits and _mostly_zero(self.weight.detach().numpy(), MOST_BF16 if bf16 else MOST):
+            return linear_by_nonzeros(x.float(), self.weight, bias_o, bf16)
+        return F.linear(x, self.weight, bias_o)
+
+
+def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool = False) -> Tensor:
+    """`F.linear` of float32 on a CPU by the nonzero weights alone, with the weight's whole gradient.
+
+    With `bf16` that gradient, a dense product, is computed in bfloat16, as under autocast.
+    """
+    x_ti = x.reshape(-1, x.shape[-1])
+    return _SparseLinear.apply(x_ti, weight_oi, bias_o, bf16).view(*x.shape[:-1], -1)
+
+
+class FrozenLinear(nn.Module):
+    """A linear layer whose weight (o, i) and bias take no gradient: its nonzeros are listed once."""
+
+    def __init__(self, weight_oi: Tensor, bias_o: Tensor) -> None:
+        super().__init__()
+        self.bias_o = bias_o.detach()
+        self.rows = Nonzeros(*_nonzeros(weight_oi.detach().contiguous().numpy()))
+        self.columns = Nonzeros(*_transposed(*self.rows, weight_oi.shape[1]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y_to = _FrozenLinear.apply(x.reshape(-1, x.shape[-1]), self.rows, self.columns, self.bias_o)
+        return y_to.view(*x.shape[:-1], -1)
+
+
+class _FrozenLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ti: Tensor, rows: Nonzeros, columns: Nonzeros, bias_o: Tensor) -> Tensor:
+        ctx.columns = columns
+        return sparse_product(x_ti.contiguous(), rows, len(bias_o), bias_o)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        inputs = len(ctx.columns.starts) - 1
+        return sparse_product(grads[0].contiguous(), ctx.columns, inputs, None), None, None, None
+
+
+class _SparseLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool) -> Tensor:
+        x_ti = x_ti.contiguous()
+        ctx.save_for_backward(x_ti.bfloat16() if bf16 else x_ti)
+        ctx.rows = Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
+        return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
+        (x_ti,), rows = ctx.saved_tensors, ctx.rows
+        grad_to, inputs = grads[0].contiguous(), x_ti.shape[1]
+        d_x_ti = None
+        if ctx.needs_input_grad[0]:
+            columns = Nonzeros(*_transposed(rows.starts, rows.columns_n, rows.values_n, inputs))
+            d_x_ti = sparse_product(grad_to, columns, inputs, None)
+        d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
+        return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None
+
+
+def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None) -> Tensor:
+    """(t, outputs): each token's inputs times the nonzeros of each output, and the bias."""
+    y_to = torch.empty(len(x_ti), outputs)
+    bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
+    blocks = (len(x_ti) + TOKENS - 1) // TOKENS
+    _multiply(threads_for(blocks), blocks, x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
+    return y_to
+
+
+@numba.njit(cache=True)
+def _mostly_zero(weight_oi: np.ndarray, most: float) -> bool:
+    """Whether at most the share `most` of the weights is not zero; soon told of a dense one."""
+    left = np.int64(most * weight_oi.size)
+    for row in range(weight_oi.shape[0]):
+        count = np.int32(0)
+        for column in range(weight_oi.shape[1]):
+            count += np.int32(weight_oi[row, column] != 0)
+        left -= count
+        if left < 0:
+            return False
+    return True
+
+
+@numba.njit(cache=True)
+def _nonzeros(weight_oi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    outputs, inputs = weight_oi.shape
+    starts = np.zeros(outputs + 1, dtype=np.int32)
+    for row in range(outputs):
+        count = np.int32(0)
+        for column in range(inputs):
+            count += np.int32(weight_oi[row, column] != 0)
+        starts[row + 1] = starts[row] + count
+    columns = np.empty(starts[-1] + 1, dtype=np.int32)  # one more, for what is written and not counted
+    values = np.empty(starts[-1] + 1, dtype=weight_oi.dtype)
+    for row in range(outputs):
+        place = starts[row]
+        for column in range(inputs):
+            columns[place] = column
+            values[place] = weight_oi[row, column]
+            place += weight_oi[row, column] != 0
+    return starts, columns[: starts[-1]], values[: starts[-1]]
+
+
+@numba.njit(cache=True)
+def _transposed(
+    starts: np.ndarray, columns: np.ndarray, values: np.ndarray, inputs: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    first = np.zeros(inputs + 1, dtype=np.int32)
+    for column in columns:
+        first[column + 1] += 1
+    for column in range(inputs):
+        first[column + 1] += first[column]
+    place = first[:-1].copy()
+    rows, moved = np.empty_like(columns), np.empty_like(values)
+    for row in range(starts.size - 1):
+        for index in range(starts[row], starts[row + 1]):
+            column = columns[index]
+            rows[place[column]], moved[place[column]] = row, values[index]
+            place[column] += 1
+    return first, rows, moved
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"contract"})
+def _multiply_part(
+    first: int,
+    last: int,
+    x_ti: np.ndarray,
+    starts: np.ndarray,
+    columns: np.ndarray,
+    values: np.ndarray,
+    bias: np.ndarray,
+    y_to: np.ndarray,
+) -> None:
+    tokens, inputs = x_ti.shape
+    outputs = y_to.shape[1]
+    x_it, y_gt = room(inputs, TOKENS), room(GROUP, TOKENS)
+    for block in range(first, last):
+        begin, size = block * TOKENS, min(TOKENS, tokens - block * TOKENS)
+        transpose(x_ti, begin, 0, size, inputs, x_it, 0, 0)
+        x_it[:, size:] = 0
+        for group in range(0, outputs, GROUP):
+            for row in range(group, min(group + GROUP, outputs)):
+                add_columns(x_it, columns, values, starts[row], starts[row + 1], bias[row], y_gt, row - group)
+            # a token's outputs one after another: cache lines are written whole
+            for token in range(0, size, TILE):
+                count = min(TILE, size - token)
+                transpose(y_gt, 0, token, min(GROUP, outputs - group), count, y_to, begin + token, group)
+
+
+@numba.njit(cache=True, nogil=True)
+def _multiply(threads: int, size: int, *arguments: Any) -> None:
+    in_parts(_multiply_part, threads, size, arguments)

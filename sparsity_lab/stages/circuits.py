@@ -1,0 +1,129 @@
+"""Stage `circuits`: what a model's tasks need, a folder a task: its result, and the circuits found."""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sparsity_lab.circuits.circuit import Circuit, save_circuit
+from sparsity_lab.circuits.evaluator import TaskData, make_pruner
+from sparsity_lab.circuits.finders.search import search
+from sparsity_lab.config import RunConfig
+from sparsity_lab.core.base import content_hash, write_json
+from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.results.record import CurvePoint, TaskResult
+from sparsity_lab.stages.context import model_on_text, task_batch
+from sparsity_lab.stages.parallel import build_all
+from sparsity_lab.tasks.python import TASKS
+from sparsity_lab.tasks.task import NotAskable
+
+log = logging.getLogger(__name__)
+
+CIRCUITS_VERSION = 3  # raise when the same model and config would give other circuits
+RESULT = "result.json"
+
+
+def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:
+    """The circuits' folder of each task. `model_folder` may be a snapshot's, which is a model as well."""
+    model_name = "/".join(model_folder.relative_to(root).parts[1:])
+    names = tuple(TASKS) if config.tasks.names == "all" else config.tasks.names
+    abouts = {
+        name: {
+            "stage": "circuits",
+            "version": CIRCUITS_VERSION,
+            "model": model_name,
+            "task": name,
+            "tasks": config.tasks.model_dump(mode="json", exclude={"names"}),
+            "pruning": config.pruning.model_dump(mode="json"),
+        }
+        for name in names
+    }
+    folders = {name: root / "circuits" / f"{name}-{content_hash(abouts[name])}" for name in names}
+
+    def prepare() -> Callable[[str, Path], None]:
+        model, tokenizer, _, means_n = model_on_text(config, tokens, model_folder)
+        return partial(_write_circuits, config, tokenizer, model, means_n, model_name)
+
+    build_all(folders, abouts, prepare)
+    return folders
+
+
+def _write_circuits(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    model: Transformer,
+    means_n: Tensor,
+    model_name: str,
+    name: str,
+    folder: Path,
+) -> None:
+    started = time.monotonic()
+    result, circuits = explain_task(config, name, tokenizer, model, means_n, model_name)
+    for circuit in circuits:
+        save_circuit(circuit, folder / f"circuit-{circuit.target:g}.json")
+    write_json(folder / RESULT, result)
+    main = result.at(config.pruning.target)
+    told = (
+        f"{main.nodes} nodes, {main.edges} edges, test loss {main.test.calibrated_loss:.3f}"
+        if main
+        else result.reason
+    )
+    log.info("%s: %s: %s (%.0f s)", config.name, name, told, time.monotonic() - started)
+
+
+def explain_task(
+    config: RunConfig, name: str, tokenizer: Tokenizer, model: Transformer, means_n: Tensor, model_name: str
+) -> tuple[TaskResult, list[Circuit]]:
+    """Ask one task of a model: whether it has learned it, and the circuits that answer it."""
+
+    def result(status: Any, reason: str, **more: Any) -> TaskResult:
+        return TaskResult(
+            **{
+                "task": name,
+                "status": status,
+                "reason": reason,
+                "unpruned": None,
+                "curve": (),
+                "circuit": None,
+            }
+            | more
+        )
+
+    target = config.pruning.target
+    try:
+        data = TaskData(
+            train=task_batch(config, name, "train", tokenizer),
+            select=task_batch(config, name, "select", tokenizer),
+            test=task_batch(config, name, "test", tokenizer),
+        )
+    except NotAskable as error:
+        return result("not_askable", error.reason), []
+    longest = max(batch.tokens_bt.shape[1] for batch in (data.train, data.select, data.test))
+    if model.positions is not None and longest > model.config.n_ctx:
+        return result("not_askable", f"prompts of {longest} tokens, the context is {model.config.n_ctx}"), []
+    pruner = make_pruner(model, means_n, data, config.pruning)
+    select, test = pruner.unpruned()
+    if select.loss > target:
+        return result(
+            "not_learned", f"unpruned loss {select.loss:.3f} is above {target:g} nats", unpruned=test
+        ), []
+    empty = pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
+    if empty <= target:
+        return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
+    circuits = search(pruner, name, model_name, config.pruning)
+    curve = tuple(
+        CurvePoint(target=c.target, nodes=len(c.nodes), edges=len(c.edges), select=c.select, test=c.test)
+        for c in circuits
+    )
+    if target not in {c.target for c in circuits}:
+        return result(
+            "no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve
+        ), circuits
+    path = f"circuits/{name}/circuit-{target:g}.json"
+    return result("circuit", "", unpruned=test, curve=curve, circuit=path), circuits

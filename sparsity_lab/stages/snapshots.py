@@ -1,0 +1,66 @@
+"""Circuits of a model on its way: each snapshot's, found and kept as the final ones are."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from sparsity_lab.circuits.circuit import load_circuit
+from sparsity_lab.circuits.snapshots import shared_nodes
+from sparsity_lab.config import RunConfig
+from sparsity_lab.core.base import read_json, validate
+from sparsity_lab.model.checkpoints import count_weights, load_model
+from sparsity_lab.results.record import Snapshot, TaskResult
+from sparsity_lab.stages.circuits import RESULT, task_circuits
+from sparsity_lab.training.snapshots import SNAPSHOTS, snapshot_folder, step_at
+
+Folders = Mapping[str, Path]  # of the circuits of each task
+
+
+def snapshot_circuits(
+    config: RunConfig, tokens: Path, model_folder: Path, root: Path
+) -> dict[float, dict[str, Path]]:
+    """The folders of circuits at each fraction of training before the end."""
+    return {
+        at: task_circuits(config, tokens, snapshot_folder(model_folder, at), root)
+        for at in config.circuits.on_the_way
+    }
+
+
+def stage_names(circuits: Mapping[float, Folders]) -> dict[str, Path]:
+    """The same, by their place in a run's folder."""
+    return {
+        f"{SNAPSHOTS}/{at}/circuits/{task}": folder
+        for at, folders in circuits.items()
+        for task, folder in folders.items()
+    }
+
+
+def formation(
+    config: RunConfig, model_folder: Path, circuits: Mapping[float, Folders], final: Folders
+) -> tuple[Snapshot, ...]:
+    """What the record tells of each snapshot."""
+    n_steps = config.trainer.steps(config.model.n_ctx)
+    return tuple(
+        Snapshot(
+            at=at,
+            step=step_at(at, n_steps),
+            nonzeros=count_weights(load_model(snapshot_folder(model_folder, at)))[1],
+            tasks=tuple(_result(at, folder) for folder in folders.values()),
+            shared=_shared(f"circuit-{config.pruning.target:g}.json", folders, final),
+        )
+        for at, folders in circuits.items()
+    )
+
+
+def _result(at: float, folder: Path) -> TaskResult:
+    result = validate(TaskResult, read_json(folder / RESULT), str(folder / RESULT))
+    path = result.circuit and f"{SNAPSHOTS}/{at}/{result.circuit}"
+    return result.model_copy(update={"circuit": path})
+
+
+def _shared(name: str, folders: Folders, final: Folders) -> dict[str, int]:
+    pairs = {task: (folder / name, final[task] / name) for task, folder in folders.items()}
+    return {
+        task: shared_nodes(load_circuit(early), load_circuit(late))
+        for task, (early, late) in pairs.items()
+        if early.exists() and late.exists()
+    }

@@ -1,0 +1,136 @@
+"""Search for good values instead of going through a grid: `hydra.sweeper.search`, beside the grids.
+
+Each point of the grids is a study of its own, of `n_trials` finished trials; they go on side by side, `batch`
+of each at a time. A trial is a point like any other: it has a state, a log and a record, and shares stages.
+The objectives are metrics of its record. The same command again goes on: with trials that were interrupted,
+then with as many new ones as are lacking. It stands in for the paper's CARBS (Gao et al. 2025, App. A.5).
+"""
+
+import logging
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from sparsity_lab.core import metrics
+from sparsity_lab.core.base import UserError, locked, write_json
+from sparsity_lab.core.signals import received
+from sparsity_lab.results.record import read_record
+from sparsity_lab.sweep.job_status import folder_of_points, known, point_file, write_plan
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+    from sparsity_lab.sweep.optuna_study import Study
+
+log = logging.getLogger(__name__)
+
+JOURNAL, BEST = "studies.log", "best.json"  # in the sweep's folder
+Launch = Callable[[list[list[str]], int], None]
+
+
+@dataclass
+class Search:
+    """`space`: key → what it is drawn from (`study.distribution`); `objectives`: names of metrics."""
+
+    space: dict[str, str]
+    objectives: list[str] = field(
+        default_factory=lambda: [metrics.GEOMEAN_EDGES.name, metrics.TEST_LOSS.name]
+    )
+    n_trials: int = 24
+    batch: int = 1
+    seed: int = 0
+
+
+def tune(search: Search, points: Sequence[Sequence[str]], config: DictConfig, launch: Launch) -> int:
+    """Search from each of `points`; returns how many trials are lacking in the end, because they failed.
+
+    `launch` works on points, as jobs from a number on.
+
+    Raises:
+        UserError: the search cannot be as `search` says, or Optuna is not installed.
+        Interrupted: the process was asked to end.
+    """
+    runs = Path(str(config.root)).absolute() / (config.sweep or "single")
+    with locked(runs / JOURNAL):
+        studies = [_study(search, runs / JOURNAL, point, config) for point in points]
+        try:
+            _rounds(search, studies, runs, launch)
+        finally:
+            _report(studies, runs)
+    if interrupted := received():
+        raise interrupted
+    return sum(max(0, search.n_trials - len(study.finished())) for study in studies)
+
+
+def _study(search: Search, journal: Path, fixed: Sequence[str], config: DictConfig) -> "Study":
+    try:
+        from sparsity_lab.sweep.optuna_study import Study, distribution
+    except ModuleNotFoundError as error:
+        raise UserError(f"hydra.sweeper.search needs the extra [tuning]: {error}") from None
+    by_name = {metric.name: metric for metric in metrics.SUMMARY}
+    if unknown := sorted(set(search.objectives) - set(by_name)):
+        raise UserError(f"hydra.sweeper.search.objectives: {unknown}: allowed: {', '.join(by_name)}")
+    given = {override.partition("=")[0] for override in fixed}
+    space = {key: distribution(key, text) for key, text in search.space.items() if key not in given}
+    defaults = {key: OmegaConf.select(config, key) for key in space}
+    return Study(journal, fixed, space, [by_name[name] for name in search.objectives], defaults, search.seed)
+
+
+def _rounds(search: Search, studies: Sequence["Study"], runs: Path, launch: Launch) -> None:
+    """Ask, launch, tell, until this command has asked for as many trials as each study lacked."""
+    folder, command, first = folder_of_points(runs.parent, runs.name), secrets.token_hex(4), 0
+    lacking = [max(0, search.n_trials - len(study.finished())) for study in studies]
+    waiting = [study.begun() for study in studies]
+    plan = [study.overrides(trial) for study in studies for trial in study.finished()]
+    while any(lacking) and not received():
+        asked: list[tuple[Study, FrozenTrial]] = []
+        for index, study in enumerate(studies):
+            size = min(search.batch, lacking[index])
+            again, waiting[index] = waiting[index][:size], waiting[index][size:]
+            asked += [(study, trial) for trial in [*again, *(study.ask() for _ in range(size - len(again)))]]
+            lacking[index] -= size
+        points = [study.overrides(trial) for study, trial in asked]
+        plan += points
+        write_plan(folder, plan, command)
+        launch(points, first)
+        first += len(points)
+        for study, trial in asked:
+            _tell(study, trial, runs, folder)
+        finished = sum(len(study.finished()) for study in studies)
+        log.info("%d of %d trials are finished", finished, search.n_trials * len(studies))
+
+
+def _tell(study: "Study", trial: "FrozenTrial", runs: Path, folder: Path) -> None:
+    point = known(point_file(folder, study.overrides(trial)))
+    if point is not None and point.state in ("finished", "reused"):
+        study.tell(trial, read_record(runs / point.name).metrics)
+    elif point is not None and point.state == "failed":
+        study.tell(trial, None)
+
+
+def _report(studies: Sequence["Study"], runs: Path) -> None:
+    """Say which trials are the best, and write it beside the runs."""
+    folder, found = folder_of_points(runs.parent, runs.name), []
+    for study in studies:
+        best: list[dict[str, Any]] = []
+        for trial in study.front():
+            point = known(point_file(folder, study.overrides(trial)))
+            objectives = {m.name: value for m, value in zip(study.objectives, trial.values, strict=True)}
+            values = {key: trial.params[key] for key in study.space}
+            best.append({"run": point.name if point else "", "objectives": objectives, "values": values})
+        found.append({"study": study.fixed, "finished": len(study.finished()), "best": best})
+        lines = "\n".join(_line(one["objectives"]) + "  " + _line(one["values"]) for one in best)
+        log.info("the best of %s:\n%s", " ".join(study.fixed), lines or "none yet")
+    write_json(runs / BEST, found)
+    log.info("the best trials are in %s", runs / BEST)
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in values.items()
+    )

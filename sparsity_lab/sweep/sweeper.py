@@ -1,0 +1,178 @@
+"""A Hydra sweeper for sweeps that are not one product: a list of grids, each a product of its own.
+
+Hydra's basic sweeper makes a single cross product, so a baseline of other widths, or another learning rate
+for it, would need a second sweep. Here `hydra.sweeper.grids` is a list, and the command line's own values
+multiply, or override, those of every grid. With `hydra.sweeper.search` each point is where a search starts.
+"""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import BrokenExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from sparsity_lab.core.base import UserError
+from sparsity_lab.core.signals import received
+from sparsity_lab.sweep.job_status import folder_of_points, point_file, read_point, tell, write_plan
+from sparsity_lab.sweep.search import Search, tune
+from sparsity_lab.sweep.status_table import points_of, table
+
+log = logging.getLogger(__name__)
+
+PLUGIN_MODULE = "hydra_plugins.sparsity_lab"  # Hydra takes plugins from this namespace alone
+
+
+def grid_points(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> list[list[str]]:
+    """The overrides of every point: each grid's product, with the command line's `arguments` in all."""
+    parser = OverridesParser.create()
+    points = []
+    for grid in grids or [{}]:
+        lines = [f"{key}={value}" for key, value in grid.items()] + list(arguments)
+        points += BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
+    return points
+
+
+class GridsSweeper(Sweeper):
+    """Launches the points of all grids as one batch; ends with the table of what became of each."""
+
+    def __init__(self, grids: Sequence[Mapping[str, Any]], search: Search | None = None) -> None:
+        self.grids, self.search = grids, search
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config, self.hydra_context = config, hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.launcher is not None
+        assert self.config is not None
+        grids: Any = OmegaConf.to_container(self.config.hydra.sweeper.grids)
+        points = grid_points(grids, arguments)
+        self.validate_batch_is_legal(points)
+        folder = folder_of_points(Path(str(self.config.root)).absolute(), self.config.sweep)
+        if self.search is not None:
+            self._tune(points, folder)
+            return
+        write_plan(folder, points)
+        try:
+            self._launch(points, folder)
+        finally:
+            log.info("the points of this sweep:\n%s", table(folder))
+        if interrupted := received():
+            raise interrupted
+        unfinished = sum(state not in ("finished", "reused") for state, _, _ in points_of(folder))
+        if unfinished:
+            raise HydraException(f"{unfinished} of {len(points)} points are not finished")
+
+    def _tune(self, points: list[list[str]], folder: Path) -> None:
+        def launch(trials: list[list[str]], first: int) -> None:
+            self.validate_batch_is_legal(trials)
+            self._launch(trials, folder, first)
+
+        assert self.search is not None
+        assert self.config is not None
+        try:
+            lacking = tune(self.search, points, self.config, launch)
+        except UserError as error:
+            raise HydraException(str(error)) from None
+        log.info("the trials of this search:\n%s", table(folder))
+        if lacking:
+            raise HydraException(f"{lacking} trials failed; the same command again tries as many others")
+
+    def _launch(self, points: list[list[str]], folder: Path, first: int = 0) -> None:
+        """Launch all, as jobs from `first` on; when a worker is killed, and its pool, launch what they left.
+
+        Of the points that were being worked on then, each is tried alone: one that kills its worker again has
+        failed, and the others go on.
+        """
+        assert self.launcher is not None
+        while points:
+            try:
+                self.launcher.launch(points, initial_job_idx=first)
+                return
+            except BrokenExecutor as error:
+                log.warning("a worker was killed (%s); going on", str(error).splitlines()[0])
+            except RuntimeError as error:
+                wait_for_others(self.launcher, error)
+                return
+            first += len(points)
+            states = {overrides: state for state, _, overrides in points_of(folder)}
+            suspects = [point for point in points if states[tuple(point)] == "interrupted"]
+            for suspect in suspects:
+                try:
+                    self.launcher.launch([suspect], initial_job_idx=first)
+                except BrokenExecutor:
+                    point = read_point(point_file(folder, suspect))
+                    killed = "its process was killed, twice: by the system for its memory, perhaps"
+                    tell(folder, point.model_copy(update={"state": "failed", "error": killed}))
+                    log.error("failed: %s\n%s", " ".join(suspect), killed)
+                first += 1
+            points = [point for point in points if states[tuple(point)] == "remaining"]
+
+
+def wait_for_others(launcher: Any, error: RuntimeError) -> None:
+    """Submitit gives up at the first job that was killed: wait for the others of its array all the same.
+
+    Raises:
+        RuntimeError: it isn't that: `error`.
+    """
+    if type(launcher).__name__ != "SlurmLauncher" or type(error).__name__ != "UncompletedJobError":
+        raise error
+    from submitit import SlurmJob
+    from submitit.core.utils import JobPaths
+
+    log.warning("a job was killed (%s); waiting for the others", str(error).splitlines()[0])
+    folder = launcher.params["submitit_folder"]
+    jobs = [path.name for path in JobPaths.get_first_id_independent_folder(folder).glob("*_*/")]
+    for job in jobs:
+        SlurmJob(folder, job).wait()
+
+
+@dataclass
+class GridsSweeperConfig:
+    """`hydra/sweeper: grids`."""
+
+    _target_: str = "hydra_plugins.sparsity_lab.GridsSweeper"
+    grids: list[dict[str, Any]] = field(default_factory=list)
+    search: Search | None = None
+
+
+def register_sweeper() -> None:
+    """Tell Hydra of the sweeper."""
+    module = ModuleType(PLUGIN_MODULE)
+    module.GridsSweeper = GridsSweeper  # type: ignore[attr-defined]
+    sys.modules[PLUGIN_MODULE] = module
+    GridsSweeper.__module__ = PLUGIN_MODULE
+    Plugins.instance().register(GridsSweeper)
+    store = ConfigStore.instance()
+    store.store(group="hydra/sweeper", name="grids", node=GridsSweeperConfig, provider="sparsity_lab")
+
+
+def folder_of(name: str) -> Path:
+    """`conf` or `sweeps`: at the top of a clone, inside the package of an installed wheel."""
+    package = Path(__file__).parents[1]
+    inside = package / name
+    return inside if inside.is_dir() else package.parent / name
+
+
+def register_sweeps() -> None:
+    """Make every file of sweeps/ an option of the group `sweep`, whatever the working directory."""
+    store = ConfigStore.instance()
+    for path in sorted(folder_of("sweeps").glob("*.yaml")):
+        node: Any = OmegaConf.load(path)
+        store.store(group="sweep", name=path.stem, node=node, package="_global_", provider=str(path))

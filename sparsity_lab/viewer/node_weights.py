@@ -1,0 +1,85 @@
+"""Weights around a circuit's nodes: edges that leave it, embeddings and unembeddings of its channels."""
+
+from collections import Counter
+
+import torch
+from torch import Tensor
+
+from sparsity_lab.circuits.ablation import NodeLayout
+from sparsity_lab.circuits.circuit import Node
+from sparsity_lab.circuits.edges import edge_matrices
+from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.model.sites import Site
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.viewer.examples_record import ChannelWeights, Connection, Connections, digits
+
+STRONGEST = 5
+RESIDUAL = (Site.ATTN_IN, Site.ATTN_OUT, Site.MLP_IN, Site.MLP_OUT)
+
+
+def connections(model: Transformer, kept_n: Tensor) -> dict[Node, tuple[Connections, Connections]]:
+    """The whole model's edges into each kept node and out of it; see `Connections`."""
+    layout = NodeLayout(model.config)
+    slices = layout.slices
+    found: dict[Node, tuple[list[Connections], list[Connections]]] = {
+        node: ([], []) for node in layout.nodes(kept_n)
+    }
+    for layer, source, target, weight_oi in edge_matrices(model):
+        ends = (target, source, weight_oi), (source, target, weight_oi.T)
+        for side, (own, other, weight_xy) in enumerate(ends):
+            inside_y = kept_n[slices[other, layer]]
+            for channel in kept_n[slices[own, layer]].nonzero().flatten().tolist():
+                node = Node(layer=layer, site=own.value, channel=channel)
+                found[node][side].append(_connections(weight_xy[channel], inside_y, layer, other))
+    return {node: (_merged(ins), _merged(outs)) for node, (ins, outs) in found.items()}
+
+
+def _connections(weight_y: Tensor, inside_y: Tensor, layer: int, other: Site) -> Connections:
+    outside_y = weight_y.abs() * ~inside_y
+    strongest = outside_y.argsort(descending=True, stable=True)[:STRONGEST].tolist()
+    return Connections(
+        total=int(torch.count_nonzero(weight_y)),
+        outside=tuple(
+            Connection(node=Node(layer=layer, site=other.value, channel=y), weight=digits(weight_y[y].item()))
+            for y in strongest
+            if outside_y[y] > 0
+        ),
+    )
+
+
+def _merged(parts: list[Connections]) -> Connections:
+    """Of the several matrices that read one channel."""
+    outside = sorted((c for part in parts for c in part.outside), key=lambda c: -abs(c.weight))
+    return Connections(total=sum(part.total for part in parts), outside=tuple(outside[:STRONGEST]))
+
+
+def deciding_tokens(batch: TaskBatch, end_of_text: int) -> list[int]:
+    """Tokens that occur more often in one prompt of a pair than in the other, the commonest first."""
+    half, counts = len(batch.label_b) // 2, Counter[int]()
+    for positive_t, negative_t in zip(batch.tokens_bt[:half], batch.tokens_bt[half:], strict=True):
+        pair = Counter(positive_t.tolist()), Counter(negative_t.tolist())
+        counts.update({*(pair[0] - pair[1]), *(pair[1] - pair[0])} - {end_of_text})
+    return [token for token, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def residual_channels(model: Transformer, kept_n: Tensor) -> list[int]:
+    """Channels of the residual stream that a kept node reads or writes; not those of positions."""
+    nodes = NodeLayout(model.config).nodes(kept_n)
+    channels = {node.channel for node in nodes if Site(node.site) in RESIDUAL}
+    return sorted(channel for channel in channels if channel < model.config.d_model)
+
+
+def embedded(model: Transformer, token: int, channels: list[int], tokenizer: Tokenizer) -> ChannelWeights:
+    """What the token puts into the channels."""
+    return _weights(tokenizer.token(token), model.embedding.weight[token], channels)
+
+
+def unembedded(model: Transformer, token: int, channels: list[int], tokenizer: Tokenizer) -> ChannelWeights:
+    """How the channels, after the last norm's scale, move the token's logit."""
+    return _weights(tokenizer.token(token), model.unembedding.weight[token] * model.norm.weight, channels)
+
+
+def _weights(token: str, weight_d: Tensor, channels: list[int]) -> ChannelWeights:
+    weights = ((channel, digits(weight_d[channel].item())) for channel in channels)
+    return ChannelWeights(token=token, weights=tuple((c, weight) for c, weight in weights if weight))

@@ -1,0 +1,85 @@
+"""The benchmark compares like with like: its kinds of step do the same; it writes its table and picture."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from micro import SMALL, VOCABULARY, random_tokens
+
+from benchmarks import training as bench
+from benchmarks.plain_pytorch import PlainSparseModule, PlainTransformer
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.training.config import SparsityConfig, TrainerConfig
+from sparsity_lab.training.module import SparseModule
+
+TRAINER = TrainerConfig(tokens=1000, batch_size=2, learning_rate=0.1)
+SPARSITY = SparsityConfig(kind="sparse", kept_fraction=0.2, at_least=2, anneal_until=0.0)
+
+
+def trained(transformer: type[Transformer], module: type[SparseModule]) -> tuple[list[float], dict[str, Any]]:
+    """The losses before and after a step, and the weights then.
+
+    No more steps: of the zeros that tie once weights are zero, the plain way lets others pass a gradient.
+    """
+    torch.manual_seed(0)
+    table_vv = torch.randn(VOCABULARY, VOCABULARY)
+    trains = module(transformer(SMALL, VOCABULARY, table_vv), TRAINER, 1, SPARSITY)
+    optimizer = trains.configure_optimizers()["optimizer"]
+    loss = trains.loss(random_tokens(2, 12))
+    loss.backward()
+    trains.scale_gradients()
+    optimizer.step()
+    return [loss.item(), trains.loss(random_tokens(2, 12)).item()], trains.model.state_dict()
+
+
+def test_the_plain_step_does_what_the_shipped_one_does() -> None:
+    plain, shipped = trained(PlainTransformer, PlainSparseModule), trained(Transformer, SparseModule)
+    assert plain[0] == pytest.approx(shipped[0], rel=1e-5)
+    for name, tensor in shipped[1].items():
+        torch.testing.assert_close(plain[1][name], tensor, rtol=1e-3, atol=1e-5)
+        if name.endswith("weight") and "norm" not in name:
+            assert 0.19 < tensor.count_nonzero() / tensor.numel() < 0.6  # projected, not dense
+
+
+def test_the_table_has_a_row_for_each_width_and_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "VOCABULARY", 32)
+    monkeypatch.setattr(bench, "NONZEROS", 900)
+    monkeypatch.setattr(bench, "PEAK_SIZE", 64)
+    monkeypatch.setattr(bench, "prepare_processor", lambda threads: None)  # it is for the whole process
+    monkeypatch.setattr(bench, "_in_own_process", lambda call: call())
+    arguments = ["--widths", "16", "32", "--repetitions", "2", "--seconds", "0", "--out", str(tmp_path)]
+    assert bench.main(arguments) == 0
+    with (tmp_path / "bench.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["d_model"], row["kind"]) for row in rows] == [
+        (width, kind) for width in ("16", "32") for kind in bench.KINDS
+    ]
+    for row in rows:
+        assert float(row["lowest"]) <= float(row["tokens_per_second"]) <= float(row["highest"])
+        assert (row["kind"] == "dense") == bool(row["share_of_peak"]) == (row["to_dense"] == "1.0")
+    assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_matrix_flops_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "VOCABULARY", 10)
+    monkeypatch.setattr(bench, "N_CTX", 4)
+    # two layers of 12 · 2² weights, 2 · 10 to unembed, and 2 layers · 2 products · 2 (of 4, causal) · 2
+    assert bench.matrix_flops(2) == 6 * (96 + 20 + 16)
+
+
+def test_a_wrong_option_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--widths", "0"])
+    assert "0: must be at least 1" in capsys.readouterr().err
+
+
+def test_a_folder_without_a_run_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(bench, "prepare_processor", lambda threads: None)  # it is for the whole process
+    with pytest.raises(SystemExit):
+        bench.main(["--circuits", str(tmp_path), "--out", str(tmp_path / "out")])
+    assert str(tmp_path) in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,219 @@
+"""The base: errors that say what is allowed, hashes and seeds that stay, folders that are whole or absent."""
+
+import multiprocessing
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from pydantic import field_validator
+
+from sparsity_lab.core.base import (
+    ABOUT,
+    Config,
+    UserError,
+    build,
+    content_hash,
+    derive_seed,
+    read_json,
+    validate,
+    write_json,
+    write_text,
+)
+
+
+class Inner(Config):
+    width: int = 1
+    kind: Literal["wide", "narrow"] = "wide"
+
+
+class Outer(Config):
+    seed: int
+    inner: Inner = Inner()
+    sizes: tuple[int, ...] = ()
+    share: float = 0.5
+
+    @field_validator("share")
+    @classmethod
+    def _share(cls, share: float) -> float:
+        if share > 1:
+            raise ValueError("Must be at most 1")
+        return share
+
+
+def message(values: Any, where: str = "") -> str:
+    with pytest.raises(UserError) as caught:
+        validate(Outer, values, where)
+    return str(caught.value)
+
+
+def test_valid_values_become_a_config() -> None:
+    config = validate(Outer, {"seed": 3, "inner": {"width": 2}, "sizes": [1, 2], "share": 1})
+    assert config == Outer(seed=3, inner=Inner(width=2), sizes=(1, 2), share=1.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"seed": 1, "sede": 2}, "sede: unknown key; allowed: seed, inner, sizes, share"),
+        ({"seed": 1, "inner": {"widht": 2}}, "inner.widht: unknown key; allowed: width, kind"),
+        ({}, "seed: missing"),
+        ({"seed": "one"}, "seed: 'one': input should be a valid integer"),
+        ({"seed": 1.0}, "seed: 1.0: input should be a valid integer"),
+        ({"seed": True}, "seed: True: input should be a valid integer"),
+        ({"seed": 1, "sizes": [1, "x"]}, "sizes.1: 'x': input should be a valid integer"),
+        ({"seed": 1, "inner": {"kind": "tall"}}, "inner.kind: 'tall': input should be 'wide' or 'narrow'"),
+        ({"seed": 1, "share": 2.0}, "share: 2.0: must be at most 1"),
+        ({"seed": 1, "share": float("nan")}, "share: nan: input should be a finite number"),
+    ],
+)
+def test_an_error_is_one_line_with_key_value_and_what_is_allowed(values: Any, expected: str) -> None:
+    assert message(values) == expected
+
+
+def test_every_error_is_told_with_where_it_was() -> None:
+    lines = message({"inner": {"width": "a", "depth": 1}, "share": 7.0}, "file.json").splitlines()
+    assert lines == [
+        "file.json.seed: missing",
+        "file.json.inner.width: 'a': input should be a valid integer",
+        "file.json.inner.depth: unknown key; allowed: width, kind",
+        "file.json.share: 7.0: must be at most 1",
+    ]
+
+
+def test_what_json_cannot_say_is_refused() -> None:
+    assert message({"seed": object()}, "here").startswith("here: Object of type object")
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        Inner().width = 2
+
+
+def test_content_hash_is_a_function_of_the_json_alone() -> None:
+    assert content_hash({"a": 1, "b": [1, 2]}, "x") == content_hash({"b": (1, 2), "a": 1}, "x")
+    assert content_hash(Inner()) == content_hash({"kind": "wide", "width": 1})
+    assert (
+        content_hash({"a": 1}) == "b713f6d2a989"
+    )  # may change only if every finished folder may be made anew
+    different = [{"a": 1}, {"a": 2}, {"a": 1.5}, {"a": "1"}, {"b": 1}, [{"a": 1}]]
+    assert len({content_hash(value) for value in different}) == len(different)
+
+
+def test_seeds_are_stable_positive_and_differ_by_name_and_seed() -> None:
+    assert derive_seed(0, "batches") == derive_seed(0, "batches")
+    seeds = {derive_seed(seed, name, index) for seed in range(20) for name in "ab" for index in range(20)}
+    assert len(seeds) == 800
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert derive_seed(1, "23") != derive_seed(12, "3") != derive_seed(1, "2", "3")
+
+
+def test_json_round_trip_and_its_errors(tmp_path: Path) -> None:
+    write_json(tmp_path / "deep" / "a.json", Outer(seed=1))
+    assert validate(Outer, read_json(tmp_path / "deep" / "a.json")) == Outer(seed=1)
+    with pytest.raises(UserError, match=r"b\.json: no such file"):
+        read_json(tmp_path / "b.json")
+    (tmp_path / "c.json").write_text("{")
+    with pytest.raises(UserError, match=r"c\.json: not readable as JSON"):
+        read_json(tmp_path / "c.json")
+    (tmp_path / "d.json").write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=r"d\.json: not readable as JSON"):
+        read_json(tmp_path / "d.json")
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "e.json", float("nan"))
+    assert not (tmp_path / "e.json").exists()
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(path, "new \ud800")
+    assert path.read_text() == "old"
+    write_text(path, "new")
+    assert [p.name for p in tmp_path.iterdir() if not p.name.startswith(".")] == ["a.txt"]
+    assert path.read_text() == "new"
+
+
+def test_what_a_killed_write_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".a[1].txt.0a1b2c3d.tmp").write_text("half")
+    write_text(tmp_path / "a[1].txt", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["a[1].txt"]
+
+
+def test_a_file_that_changed_or_went_in_a_finished_folder_is_named(tmp_path: Path) -> None:
+    def make(folder: Path) -> None:
+        (folder / "inner").mkdir()
+        (folder / "inner" / "x").write_text("whole")
+
+    folder = build(tmp_path / "stage", {}, make)
+    for change, expected in (
+        (lambda path: path.write_text("whale"), r"inner/x: damaged, .*; delete the folder, and it is made"),
+        (lambda path: path.write_text("whol"), r"inner/x: damaged"),
+        (lambda path: path.unlink(), r"inner/x: No such file or directory; delete the folder"),
+        (lambda path: (folder / ABOUT).write_text("{"), r"about\.json: not readable as JSON"),
+        (lambda path: (folder / ABOUT).write_text("[]"), r"about\.json: not a list of this folder's files"),
+        (lambda path: (folder / ABOUT).unlink(), r"stage: has no about\.json"),
+    ):
+        change(folder / "inner" / "x")
+        with pytest.raises(UserError, match=expected):
+            build(folder, {}, make)
+
+
+def test_a_finished_folder_is_not_made_again(tmp_path: Path) -> None:
+    made = []
+
+    def make(folder: Path) -> None:
+        made.append(folder)
+        (folder / "x").write_text("x")
+
+    folder = tmp_path / "a" / "b"
+    assert build(folder, {"stage": "test"}, make) == folder
+    assert build(folder, {"stage": "test"}, make) == folder
+    assert len(made) == 1
+    assert made[0] != folder
+    assert sorted(p.name for p in folder.iterdir()) == [ABOUT, "x"]
+    assert read_json(folder / ABOUT) == {"stage": "test", "files": {"x": [1, 0x8CDC1683]}}
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_failing_make_leaves_no_folder_and_only_resume_keeps_the_rest(tmp_path: Path, resume: bool) -> None:
+    def interrupted(folder: Path) -> None:
+        (folder / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    seen: list[str] = []
+
+    def finish(folder: Path) -> None:
+        seen.extend(path.name for path in folder.iterdir())
+
+    folder = tmp_path / "stage"
+    with pytest.raises(KeyboardInterrupt):
+        build(folder, {}, interrupted, resume)
+    assert not folder.exists()
+    build(folder, {}, finish, resume)
+    assert folder.exists()
+    assert seen == (["half"] if resume else [])
+
+
+def _build_slowly(folder: Path, barrier: Any) -> None:
+    def make(partial: Path) -> None:
+        with (folder.parent / "made").open("a") as file:
+            file.write("x")
+        for index in range(200):
+            (partial / str(index)).write_text("x")
+
+    barrier.wait()
+    build(folder, {}, make)
+    assert len(list(folder.iterdir())) == 201
+
+
+def test_two_processes_make_a_folder_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    both = [context.Process(target=_build_slowly, args=(tmp_path / "stage", barrier)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert (tmp_path / "made").read_text() == "x"

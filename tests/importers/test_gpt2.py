@@ -1,0 +1,120 @@
+"""A tiny random GPT-2 of `transformers`, read from its folder: the library's logits, and what is refused."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from sparsity_lab.core.base import UserError
+from sparsity_lab.importers.gpt2 import read_gpt2
+from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
+from sparsity_lab.model.sites import Site
+
+TINY: dict[str, Any] = {"n_layer": 2, "n_head": 2, "n_embd": 12, "n_positions": 16, "vocab_size": 29}
+Maker = Callable[..., Any]
+
+
+@pytest.fixture
+def save_gpt2(tmp_path: Path) -> Maker:
+    """Saves a GPT-2 whose every tensor matters, biases and norms included, and returns it."""
+
+    def save(**changes: Any) -> Any:
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        torch.manual_seed(0)
+        special = {"bos_token_id": None, "eos_token_id": None}
+        model = GPT2LMHeadModel(GPT2Config(**(TINY | special | changes))).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.copy_(torch.randn_like(parameter) * 0.5)
+        model.save_pretrained(tmp_path)
+        return model
+
+    return save
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"activation_function": "gelu"},
+        {"activation_function": "relu", "n_inner": 20},
+        {"layer_norm_epsilon": 0.1},
+        {"tie_word_embeddings": False},
+    ],
+)
+@torch.no_grad()
+def test_logits_and_residuals_are_the_librarys(
+    save_gpt2: Maker, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    library, model = save_gpt2(**changes), read_gpt2(tmp_path)
+    tokens_bt = torch.randint(29, (3, 16), generator=torch.Generator().manual_seed(0))
+    residuals: dict[int, Tensor] = {}
+
+    def tap(site: Site, layer: int, x: Tensor) -> Tensor:
+        if site is Site.RESID:
+            residuals[layer] = x
+        return x
+
+    expected = library(tokens_bt, output_hidden_states=True)
+    torch.testing.assert_close(model(tokens_bt, tap), expected.logits, rtol=0, atol=1e-4)
+    for layer in range(2):  # the library's last hidden state is after the last norm
+        torch.testing.assert_close(residuals[2 * layer], expected.hidden_states[layer], rtol=0, atol=1e-4)
+    save_model(model, tmp_path / "saved")
+    assert torch.equal(load_model(tmp_path / "saved")(tokens_bt), model(tokens_bt))
+
+
+def test_tied_embeddings_count_once(save_gpt2: Maker, tmp_path: Path) -> None:
+    library = save_gpt2()
+    model = read_gpt2(tmp_path)
+    norms = sum(p.numel() for name, p in library.named_parameters() if ".ln_" in name)
+    total = sum(p.numel() for p in library.parameters()) - norms
+    assert count_weights(model)[0] == total + 29  # GPT-2 has no final bias: ours, all zeros
+    assert count_weights(model)[1] == total
+    assert model.unembedding.weight is model.embedding.weight
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"activation_function": "silu"},
+            "activation_function: 'silu': allowed: gelu_new, gelu_pytorch_tanh",
+        ),
+        ({"scale_attn_weights": False}, "scale_attn_weights: False: allowed: True"),
+        ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx: True: allowed: False"),
+        ({"add_cross_attention": True}, "add_cross_attention: True: allowed: False"),
+    ],
+)
+def test_what_a_transformer_does_not_do_is_refused(
+    save_gpt2: Maker, tmp_path: Path, changes: dict[str, Any], told: str
+) -> None:
+    save_gpt2(**changes)
+    with pytest.raises(UserError, match=told):
+        read_gpt2(tmp_path)
+
+
+def test_folders_that_hold_no_whole_gpt2(save_gpt2: Maker, tmp_path: Path) -> None:
+    logging.getLogger("transformers").setLevel(logging.CRITICAL)
+    with pytest.raises(UserError, match=r"no config\.json, so not a folder of a transformers model"):
+        read_gpt2(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    with pytest.raises(UserError, match="model_type: 'llama': allowed: 'gpt2'"):
+        read_gpt2(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable by transformers"):
+        read_gpt2(tmp_path)
+    save_gpt2()
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors["transformer.h.1.ln_2.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=r"tensors differ from config\.json: transformer\.h\.1\.ln_2\.weight"):
+        read_gpt2(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="not readable by transformers"):
+        read_gpt2(tmp_path)

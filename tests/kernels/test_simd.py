@@ -1,0 +1,65 @@
+"""Tiles in registers: every rectangle of every shape, and nothing beside it; powers of two."""
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sparsity_lab.kernels.cpu.simd import LANES, TILE, exp2, multiply_tile, transpose
+
+PLACE, SIZE = st.integers(0, 9), st.integers(0, 20)
+
+
+@given(row=PLACE, column=PLACE, rows=SIZE, columns=SIZE, to=PLACE, at=PLACE)
+def test_the_rectangle_is_transposed_and_the_rest_left(
+    row: int, column: int, rows: int, columns: int, to: int, at: int
+) -> None:
+    source = np.arange(30 * 31, dtype=np.float32).reshape(30, 31)
+    target = np.full((32, 33), -1, dtype=np.float32)
+    expected = target.copy()
+    expected[to : to + columns, at : at + rows] = source[row : row + rows, column : column + columns].T
+    transpose(source, row, column, rows, columns, target, to, at)
+    np.testing.assert_array_equal(target, expected)
+
+
+@numba.njit
+def multiply(
+    a: np.ndarray, b: np.ndarray, row: int, inner: int, column: int, depth: int, c: np.ndarray, add: bool
+) -> None:
+    multiply_tile(a, (row, inner), b, (inner, column), depth, c, (row, column), add)
+
+
+@pytest.mark.parametrize("add", [False, True])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize(("row", "inner", "column", "depth"), [(0, 0, 0, 0), (0, 0, 0, 1), (3, 2, 5, 13)])
+def test_a_tile_of_a_product_and_the_rest_left(
+    row: int, inner: int, column: int, depth: int, order: str, add: bool
+) -> None:
+    generator = np.random.default_rng(0)
+    a = generator.normal(size=(TILE + 6, 20)).astype(np.float32)
+    a = np.asfortranarray(a) if order == "F" else a
+    b = generator.normal(size=(20, LANES + 9)).astype(np.float32)
+    c = generator.normal(size=(TILE + 6, LANES + 9)).astype(np.float32)
+    if not add:
+        c[row : row + TILE, column : column + LANES] = np.nan  # overwritten, whatever was there
+    expected, rows, columns = c.copy(), slice(row, row + TILE), slice(column, column + LANES)
+    product = a[rows, inner : inner + depth] @ b[inner : inner + depth, columns]
+    expected[rows, columns] = product + (c[rows, columns] if add else 0)
+    multiply(a, b, row, inner, column, depth, c, add)
+    np.testing.assert_allclose(c, expected, rtol=1e-5, atol=1e-5)
+
+
+@numba.njit
+def powers(x: np.ndarray) -> np.ndarray:
+    y = np.empty_like(x)
+    for index in range(x.size):
+        y[index] = exp2(x[index])
+    return y
+
+
+def test_powers_of_two() -> None:
+    x = np.append(np.linspace(-126, 0, 100_003), [-0.5, -1.5, -1e-30]).astype(np.float32)
+    np.testing.assert_allclose(powers(x), np.exp2(x.astype(np.float64)), rtol=2.4e-7)
+    ends = np.array([-126.01, -1e30, -np.inf, 1e30, np.inf, np.nan, 0.0], dtype=np.float32)
+    np.testing.assert_array_equal(powers(ends), np.array([0, 0, 0, 1, 1, np.nan, 1], dtype=np.float32))
