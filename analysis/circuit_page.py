@@ -15,7 +15,7 @@ from typing import Any
 
 from analysis.pictures import plain
 from sparsity_lab.circuits.circuit import Circuit, Node, load_circuit
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.evidence.record import EVIDENCE, Evidence, load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
 from sparsity_lab.viewer.examples_record import EXAMPLES, load_examples

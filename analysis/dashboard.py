@@ -14,7 +14,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 
 NAME = "sparsity_lab"
 LINES = "wandb/lineseries/v0"  # W&B's chart for wandb.plot.line_series

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean
 
 DRAWS = 10_000

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 from analysis import frontier
 from analysis.pictures import STYLE, plain, save
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, read_all
 
 COLOURS = {"scratch": "#D55E00", "sparsified": "#0072B2", "bridged": "#009E73"}  # of Okabe and Ito's palette

@@ -24,7 +24,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from analysis.pictures import STYLE, plain, save, short
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean, read_all
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # of Okabe and Ito's palette

@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from analysis import frontier, pictures
 from analysis.frontier import Model, Ratio
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, read_all, to_frame
 from sparsity_lab.results.remote import read_wandb
 

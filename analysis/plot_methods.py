@@ -21,7 +21,7 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from analysis.pictures import STYLE, log_axis, save
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, geometric_mean, read_all
 
 POLISHED = " + polish"

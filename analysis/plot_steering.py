@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from analysis.pictures import DENSE, SPARSE, STYLE, plain, save
 from sparsity_lab.bridges.steering_record import Steering, SteeringResult, load_steering
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 
 TOGETHER, WHOLE = "#0072B2", "#009E73"  # blue and green of Okabe and Ito
 

@@ -16,7 +16,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from analysis import circuit_page, plot_frontier
 from analysis.pictures import plain, short
-from sparsity_lab.core.base import UserError, write_text
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_text
 from sparsity_lab.results.record import RunRecord, TaskResult, read_all
 
 FIGURES = {

@@ -15,7 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone 
 
 from analysis.circuit_page import figure, load_view, page
 from analysis.pictures import plain
-from sparsity_lab.core.base import UserError, write_text
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

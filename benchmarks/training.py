@@ -31,7 +31,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.plain_pytorch import PlainSparseModule, PlainTransformer
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.record import read_record

@@ -8,19 +8,20 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, PositiveInt, model_validator
 
-from sparsity_lab.bridges.steering import SteeringConfig
+from sparsity_lab.bridges.config import BridgeConfig, SteeringConfig
 from sparsity_lab.circuits.evaluator import PruningConfig
 from sparsity_lab.circuits.snapshots import CircuitsConfig
-from sparsity_lab.core.base import Config, UserError, validate
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.corpora import CorpusConfig
-from sparsity_lab.data.tokenizer import TokenizerConfig
-from sparsity_lab.evidence.checks import ValidationConfig
+from sparsity_lab.data.tokenizers import TokenizerConfig
+from sparsity_lab.evidence.config import ValidationConfig
 from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.logger import LoggerConfig
-from sparsity_lab.tasks.task import TasksConfig
-from sparsity_lab.training.config import BridgeConfig, SparsityConfig, TrainerConfig
+from sparsity_lab.tasks.config import TasksConfig
+from sparsity_lab.training.config import SparsityConfig, TrainerConfig
 
 
 class DenseConfig(Config):

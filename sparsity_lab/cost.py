@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 
 from sparsity_lab.config import RunConfig, from_hydra
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps

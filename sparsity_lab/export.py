@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from sparsity_lab.core.base import UserError, write_text
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_text
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.data.tokenizer_folder import JSON, write_pair
 from sparsity_lab.importers.released import write_released

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparsity_lab.core import signals
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.sweep.job_status import Point, at_work, folder_of_points, tell
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 

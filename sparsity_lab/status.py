@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.sweep.job_status import folder_of_points
 from sparsity_lab.sweep.status_table import points_of, table
 

@@ -19,11 +19,12 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from sparsity_lab.circuits.evaluator import PruningConfig
-from sparsity_lab.core.base import validate, write_json
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.files import write_json
 from sparsity_lab.data.packed import TokensMeta, write_tokens
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.sweep.sweeper import folder_of
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch
 
 MICRO = ModelConfig(
     n_layer=1, d_model=2, n_ctx=4, d_head=1, n_head=1, d_mlp=2, attention_sink=False, bigram="fixed"

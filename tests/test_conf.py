@@ -11,7 +11,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 
 from sparsity_lab.config import RunConfig, from_hydra
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweep.optuna_study import distribution
 from sparsity_lab.sweep.sweeper import folder_of, grid_points, register_sweeper, register_sweeps

@@ -172,3 +172,19 @@ def test_the_reader_sees_every_form_of_import(tmp_path: Path) -> None:
 def test_the_packages_top_level_holds_the_programs_and_the_config_only() -> None:
     found = {path.stem for path in (ROOT / PACKAGE).glob("*.py")}
     assert found == {"__init__", "run", "status", "export", "cost", "config"}
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    names = set(MODULES)
+    ahead = {
+        module: {
+            name.removeprefix(f"{PACKAGE}.")
+            for name in imports(path, names)
+            if name.removeprefix(f"{PACKAGE}.") in names - {module}
+        }
+        for module, path in MODULES.items()
+    }
+    while ahead:
+        done = {module for module, needs in ahead.items() if not needs & ahead.keys()}
+        assert done, f"a circle among {sorted(ahead)}"
+        ahead = {module: needs for module, needs in ahead.items() if module not in done}

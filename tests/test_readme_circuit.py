@@ -13,16 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
-from sparsity_lab.circuits.finders.masks import answer_difference
-from sparsity_lab.core.base import read_json, validate
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.files import read_json
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import ModelCard, stored_tensors
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.batch import TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import TaskBatch, encode_pairs, make_pairs
+from sparsity_lab.tasks.task import make_pairs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "set_or_string"
 TASK = TASKS["set_or_string_fixedvarname"]
@@ -59,8 +61,8 @@ def example() -> Example:
 def preference(example: Example, tap: Tap | None = None) -> tuple[float, float]:
     """Logit of `.add` minus that of ` +=`: mean over prompts of a set, and of a `""`."""
     with torch.no_grad():
-        difference_b = answer_difference(example.model, example.batch, tap)
-    of_set, of_string = (difference_b[example.batch.label_b == label] for label in (0, 1))
+        logit_diff_b = logit_difference(example.model, example.batch, tap)
+    of_set, of_string = (logit_diff_b[example.batch.label_b == label] for label in (0, 1))
     return float(of_set.mean()), float(of_string.mean())
 
 
@@ -109,8 +111,8 @@ def test_the_circuit_alone_answers_every_prompt_and_is_small_enough_to_read(exam
     kept_n = NodeLayout(example.model.config).mask(example.circuit.nodes)
     alone = ablate(NodeLayout(example.model.config), kept_n, example.means_n)
     with torch.no_grad():
-        difference_b = answer_difference(example.model, example.batch, alone)
-    assert ((difference_b > 0) == (example.batch.label_b == 0)).all()
+        logit_diff_b = logit_difference(example.model, example.batch, alone)
+    assert ((logit_diff_b > 0) == (example.batch.label_b == 0)).all()
     assert example.circuit.counts == (22, 17)
     assert preference(example)[0] > 3
     assert preference(example)[1] < -4

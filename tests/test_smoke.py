@@ -12,7 +12,7 @@ import pytest
 from analysis.circuit_page import load_view, page
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import read_json
+from sparsity_lab.core.files import read_json
 from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparsity_lab import status
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.sweep.job_status import (
     at_work,
     folder_of_points,

@@ -11,7 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from sparsity_lab.core.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.kernels.cpu.top_k import abs_top_k
 
 TENSORS, CARD = "bridge.safetensors", "bridge_card.json"

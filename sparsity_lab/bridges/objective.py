@@ -16,12 +16,14 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.bridges.bridge import Bridge, BridgeShape, nmse
+from sparsity_lab.bridges.config import BridgeConfig
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError, derive_seed
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.sites import Tap
 from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.config import BridgeConfig, SparsityConfig, TrainerConfig
+from sparsity_lab.training.config import SparsityConfig, TrainerConfig
 from sparsity_lab.training.module import ParameterGroup, SparseModule, cross_entropy
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sparsity_lab.bridges.bridge import Bridge, nmse
 from sparsity_lab.bridges.objective import Teacher
-from sparsity_lab.core.base import Config, derive_seed
+from sparsity_lab.core.config import Config
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.sites import Start
 from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer

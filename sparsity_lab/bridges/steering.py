@@ -18,66 +18,27 @@ what the bridge carries at most. The result holds every one.
 Shape suffixes: b rows, t time, c channels, d dense width.
 """
 
-import re
 from dataclasses import replace
 
 import torch
-from pydantic import NonNegativeInt, PositiveInt, field_validator
 from torch import Tensor
 
 from sparsity_lab.bridges.bridge import Bridge
+from sparsity_lab.bridges.config import SteeringConfig
 from sparsity_lab.bridges.steering_record import Candidate, Steering, SteeringResult
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Node
-from sparsity_lab.circuits.finders.masks import rows_of
-from sparsity_lab.core.base import Config, UserError, derive_seed
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch, rows_of
 
 # where the stream is that a site reads, or that it has written to: boundaries after its layer's first
 _ON_STREAM = {Site.ATTN_IN: 0, Site.ATTN_OUT: 1, Site.MLP_IN: 1, Site.MLP_OUT: 2}
-
-
-class SteeringConfig(Config):
-    """`node` names the channel, LAYER.SITE.CHANNEL; null takes the candidate of largest effect.
-
-    `pairs`: at most so many of the test pairs are steered.
-    """
-
-    tasks: tuple[str, ...]
-    node: str | None = None
-    strengths: tuple[float, ...]
-    random_directions: PositiveInt = 20
-    pairs: PositiveInt = 64
-    seed: NonNegativeInt = 0
-
-    @field_validator("tasks")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        from sparsity_lab.tasks.python import TASKS
-
-        if unknown := [name for name in names if name not in TASKS]:
-            raise ValueError(f"unknown task {unknown}; allowed: {', '.join(TASKS)}")
-        return names
-
-    @field_validator("node")
-    @classmethod
-    def _named(cls, node: str | None) -> str | None:
-        if node is not None and not re.fullmatch(r"\d+\.(attn|mlp)_(in|out)\.\d+", node):
-            raise ValueError(
-                "allowed: LAYER.SITE.CHANNEL, the site attn_in, attn_out, mlp_in or mlp_out, as 1.attn_in.37"
-            )
-        return node
-
-    @field_validator("strengths")
-    @classmethod
-    def _from_none(cls, strengths: tuple[float, ...]) -> tuple[float, ...]:
-        if len(strengths) < 2 or strengths[0] != 0 or list(strengths) != sorted(set(strengths)):
-            raise ValueError("must ascend from 0, which is no steering")
-        return strengths
 
 
 class NotSteerable(UserError):

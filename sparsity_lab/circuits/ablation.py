@@ -1,77 +1,13 @@
-"""Nodes of a model in one flat order, their means, and mean ablation as a tap (Gao et al. 2025, §2.2).
-
-A mask over nodes is one flat vector; `NodeLayout` says which stretch belongs to which site and layer.
-"""
+"""Means of all nodes, and mean ablation as a tap (Gao et al. 2025, §2.2)."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.model.sites import NODE_SITES, Site, Tap
-from sparsity_lab.model.transformer import ModelConfig, Transformer
-
-
-class Group(NamedTuple):
-    """The nodes of one site in one layer: `start` to `stop` of the flat order."""
-
-    site: Site
-    layer: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class NodeLayout:
-    """The flat order of a model's nodes: layer by layer, site by site, channel by channel."""
-
-    config: ModelConfig
-
-    @cached_property
-    def groups(self) -> tuple[Group, ...]:
-        """Every site of every layer, in order."""
-        groups, start = [], 0
-        for layer in range(self.config.n_layer):
-            for site in NODE_SITES:
-                groups.append(Group(site, layer, start, start + self.config.width(site)))
-                start = groups[-1].stop
-        return tuple(groups)
-
-    @cached_property
-    def slices(self) -> dict[tuple[Site, int], slice]:
-        """Where a site of a layer lies in the flat order."""
-        return {(g.site, g.layer): slice(g.start, g.stop) for g in self.groups}
-
-    @property
-    def size(self) -> int:
-        """Number of nodes."""
-        return self.groups[-1].stop
-
-    def nodes(self, kept_n: Tensor) -> tuple[Node, ...]:
-        """The kept nodes, in order."""
-        return tuple(
-            Node(layer=g.layer, site=g.site.value, channel=channel)
-            for g in self.groups
-            for channel in kept_n[g.start : g.stop].nonzero().flatten().tolist()
-        )
-
-    def mask(self, nodes: Iterable[Node]) -> Tensor:
-        """Boolean vector over all nodes, true at `nodes`.
-
-        Raises:
-            KeyError: a node is not one of this model's.
-        """
-        kept_n = torch.zeros(self.size, dtype=torch.bool)
-        for node in nodes:
-            place = self.slices[Site(node.site), node.layer]
-            if not 0 <= node.channel < place.stop - place.start:
-                raise KeyError(node)
-            kept_n[place.start + node.channel] = True
-        return kept_n
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.transformer import Transformer
 
 
 @torch.no_grad()

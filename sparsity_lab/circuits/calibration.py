@@ -9,24 +9,24 @@ from sparsity_lab.circuits.circuit import Calibration, Scores
 IDENTITY = Calibration(scale=1.0, shift=0.0)
 
 
-def two_way_loss(difference_b: Tensor, label_b: Tensor) -> Tensor:
+def two_way_loss(logit_diff_b: Tensor, label_b: Tensor) -> Tensor:
     """Mean cross-entropy in nats between a pair's two answers.
 
-    `difference_b` is the logit of the positive prompt's answer minus that of the other; `label_b` is 0 for
+    `logit_diff_b` is the logit of the positive prompt's answer minus that of the other; `label_b` is 0 for
     rows where the former is right, 1 for the others.
     """
-    return softplus(torch.where(label_b == 0, -difference_b, difference_b)).mean()
+    return softplus(torch.where(label_b == 0, -logit_diff_b, logit_diff_b)).mean()
 
 
-def calibrate(difference_b: Tensor, label_b: Tensor) -> Calibration:
+def calibrate(logit_diff_b: Tensor, label_b: Tensor) -> Calibration:
     """Scale and shift of the two-way logit that minimise the loss.
 
     By 16 LBFGS steps, started from the logits' own mean and spread.
     """
-    difference_b = difference_b.double()
-    spread, middle = difference_b.std(correction=0).clamp(min=1e-6), difference_b.mean()
+    logit_diff_b = logit_diff_b.double()
+    spread, middle = logit_diff_b.std(correction=0).clamp(min=1e-6), logit_diff_b.mean()
     parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
-    standard_b = (difference_b - middle) / spread
+    standard_b = (logit_diff_b - middle) / spread
     optimizer = torch.optim.LBFGS([parameters], max_iter=16, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
@@ -41,13 +41,13 @@ def calibrate(difference_b: Tensor, label_b: Tensor) -> Calibration:
     return Calibration(scale=scale / spread.item(), shift=shift - scale * middle.item() / spread.item())
 
 
-def score(difference_b: Tensor, label_b: Tensor, calibration: Calibration) -> Scores:
+def score(logit_diff_b: Tensor, label_b: Tensor, calibration: Calibration) -> Scores:
     """Raw loss and accuracy, and the loss under `calibration`."""
-    difference_b = difference_b.double()
-    right_b = (difference_b > 0) == (label_b == 0)
-    calibrated_b = calibration.scale * difference_b + calibration.shift
+    logit_diff_b = logit_diff_b.double()
+    right_b = (logit_diff_b > 0) == (label_b == 0)
+    calibrated_b = calibration.scale * logit_diff_b + calibration.shift
     return Scores(
-        loss=two_way_loss(difference_b, label_b).item(),
+        loss=two_way_loss(logit_diff_b, label_b).item(),
         calibrated_loss=two_way_loss(calibrated_b, label_b).item(),
         accuracy=right_b.double().mean().item(),
     )

@@ -7,7 +7,8 @@ reads it.
 
 from pathlib import Path
 
-from sparsity_lab.core.base import Config, read_json, validate, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.files import read_json, write_json
 
 
 class Node(Config):

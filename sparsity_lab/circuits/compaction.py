@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sparsity_lab.circuits.ablation import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.kernels.cpu.sparse_linear import FrozenLinear
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer

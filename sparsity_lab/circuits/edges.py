@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.circuit import Edge, Node
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 

@@ -17,17 +17,19 @@ import torch
 from pydantic import PositiveFloat, field_validator
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import IDENTITY, calibrate, score, two_way_loss
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Scores
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.edges import list_edges
-from sparsity_lab.circuits.finders.masks import LearnedMasks, MaskConfig, answer_difference, learn_masks
+from sparsity_lab.circuits.finders.masks import LearnedMasks, MaskConfig, learn_masks
 from sparsity_lab.circuits.gates import gate_nodes
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import restored_nodes
-from sparsity_lab.core.base import Config, derive_seed
+from sparsity_lab.core.config import Config
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
 Selection = Literal["raw", "calibrated"]
 Provenance = dict[str, str | int | float | bool | None]
@@ -91,25 +93,25 @@ class Pruner:
     def difference(self, kept_n: Tensor, batch: TaskBatch, model: Transformer | None = None) -> Tensor:
         """Two-way logits of the model with all but `kept_n` frozen; `model`: one already narrowed to them."""
         narrow = compact(self.model, kept_n, self.means_n) if model is None else model
-        return answer_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
+        return logit_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
 
     def select_loss(self, kept_n: Tensor, model: Transformer | None = None) -> float:
         """Loss on the selection pairs: what has to meet the target."""
         select = self.data.select
-        difference_b = self.difference(kept_n, select, model)
-        calibration = self.calibration(difference_b)
-        loss = score(difference_b, select.label_b, calibration).calibrated_loss
+        logit_diff_b = self.difference(kept_n, select, model)
+        calibration = self.calibration(logit_diff_b)
+        loss = score(logit_diff_b, select.label_b, calibration).calibrated_loss
         restored = [
             score(self.difference(kept_n | more_n, select), select.label_b, calibration).calibrated_loss
             for more_n in self.restored
         ]
         return max(loss, sum(restored) / len(restored)) if restored else loss
 
-    def calibration(self, difference_b: Tensor) -> Calibration:
+    def calibration(self, logit_diff_b: Tensor) -> Calibration:
         """What losses are measured under: fitted on the selection pairs, or none for a raw selection."""
         if self.selection == "raw":
             return IDENTITY
-        return calibrate(difference_b, self.data.select.label_b)
+        return calibrate(logit_diff_b, self.data.select.label_b)
 
     def scores(self, kept_n: Tensor) -> tuple[Calibration, Scores, Scores]:
         """The calibration for the selection pairs, and the scores on both splits under it."""
@@ -180,9 +182,9 @@ class Pruner:
         select, layout = self.data.select, NodeLayout(self.model.config)
         tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
         narrow = compact(self.model, kept_n, self.means_n)
-        difference_b = answer_difference(narrow, select, gate_nodes(layout, tau_n, self.means_n, 1.0))
-        calibration = self.calibration(difference_b.detach())
-        loss = two_way_loss(calibration.scale * difference_b + calibration.shift, select.label_b)
+        logit_diff_b = logit_difference(narrow, select, gate_nodes(layout, tau_n, self.means_n, 1.0))
+        calibration = self.calibration(logit_diff_b.detach())
+        loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b)
         (slope_n,) = torch.autograd.grad(loss, tau_n)
         return -slope_n  # opening a gate lowers the loss by this much per unit
 

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, freeze
+from sparsity_lab.circuits.ablation import freeze
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
 from sparsity_lab.model.sites import Site, Tap
 

@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
-from sparsity_lab.circuits.finders.masks import by_length, difference_at_end
+from sparsity_lab.circuits.ablation import ablate
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch, by_length, logit_difference_at_end
 
 
 @torch.no_grad()
@@ -33,7 +33,7 @@ def differences_without_each(
         _, streams = with_residuals(model, part.tokens_bt, ablate(layout, kept_n, values_n))
         return torch.stack(
             [
-                difference_at_end(
+                logit_difference_at_end(
                     model, part, ablate(layout, without(index), values_n), (boundary, streams[boundary])
                 )
                 for index, boundary in boundaries.items()

@@ -3,7 +3,7 @@
 from pydantic import field_validator
 
 from sparsity_lab.circuits.circuit import Circuit
-from sparsity_lab.core.base import Config
+from sparsity_lab.core.config import Config
 
 
 class CircuitsConfig(Config):

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import serve
 from sparsity_lab.data import tinypython
 from sparsity_lab.data.documents import MEGABYTE, Corpus, Document

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.packed import fixed_windows, open_tokens, random_batch
 
 

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 from pydantic import Field
 
-from sparsity_lab.core.base import Config, UserError
+from sparsity_lab.core.config import Config
+from sparsity_lab.core.errors import UserError
 
 MEGABYTE = 1_000_000
 

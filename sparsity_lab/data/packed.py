@@ -18,7 +18,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sparsity_lab.core.base import REMEDY, Config, UserError, derive_seed, read_json, validate
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json
+from sparsity_lab.core.hashing import derive_seed
+from sparsity_lab.core.stage import REMEDY
 
 META = "meta.json"
 TOKENIZER = "tokenizer.json"

@@ -13,11 +13,15 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
-from sparsity_lab.core.base import UserError, build, content_hash, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_json
+from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.stage import build
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.documents import MEGABYTE, Document, digest
 from sparsity_lab.data.packed import META, TOKENIZER, Split, SplitMeta, TokensMeta, token_dtype, write_tokens
-from sparsity_lab.data.tokenizer import Tokenizer, TokenizerConfig, identity, make_tokenizer
+from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.data.tokenizers import TokenizerConfig, identity, make_tokenizer
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, digest
 
 STANDARD_LIBRARY = "python"

@@ -8,7 +8,7 @@ shards can be written in parallel and in any order.
 import random
 from collections.abc import Iterator
 
-from sparsity_lab.core.base import derive_seed
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.data.lexicon import (
     CLASSES,
     COLLECTIONS,

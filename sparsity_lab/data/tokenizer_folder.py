@@ -13,7 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sparsity_lab.core.base import UserError, read_json, write_json, write_text
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json, write_text
 from sparsity_lab.data.tokenizer import (
     END_OF_TEXT,
     RELEASED_PATTERN,

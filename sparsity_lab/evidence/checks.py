@@ -12,40 +12,25 @@ Every check is on test pairs, which had no part in finding the circuit.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.evaluator import PruningConfig, TaskData
-from sparsity_lab.circuits.finders.masks import first_pairs
-from sparsity_lab.core.base import Config
 from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.evidence.binarisation import binarisation
 from sparsity_lab.evidence.circuit_under_test import Subject
+from sparsity_lab.evidence.config import ValidationConfig
 from sparsity_lab.evidence.controls import controls
-from sparsity_lab.evidence.faithfulness import drop_effects, minimality, necessity, sufficiency
 from sparsity_lab.evidence.generalisation import generalisation
-from sparsity_lab.evidence.levels import active_shares, binarisation, monosemanticity
+from sparsity_lab.evidence.minimality import drop_effects, minimality
+from sparsity_lab.evidence.monosemanticity import active_shares, monosemanticity
+from sparsity_lab.evidence.necessity import necessity
 from sparsity_lab.evidence.record import Check, Evidence, NodeEvidence
 from sparsity_lab.evidence.robustness import robustness
+from sparsity_lab.evidence.sufficiency import sufficiency
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.batch import first_pairs
 from sparsity_lab.tasks.task import Pair, Task
-
-
-class ValidationConfig(Config):
-    """How much is asked of each circuit.
-
-    `pairs`: test pairs that the checks use; `draws`: random subsets restored, for each share of the nodes;
-    `binarisation_steps`: of learning the two values of each node; `text_windows`: of pretraining text;
-    `controls`: whether the same pruning is tried where there is nothing to find, which takes the longest.
-    """
-
-    enabled: bool = True
-    pairs: PositiveInt = 64
-    draws: PositiveInt = 4
-    binarisation_steps: NonNegativeInt = 60
-    text_windows: PositiveInt = 32
-    controls: bool = True
-    seed: NonNegativeInt = 0
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,15 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import IDENTITY, calibrate, score
 from sparsity_lab.circuits.circuit import Circuit, Scores
 from sparsity_lab.circuits.compaction import compact
-from sparsity_lab.circuits.finders.masks import answer_difference
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.evidence.record import Measured
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
 GUESSING = 0.6931471805599453  # ln 2: the two-way loss of a coin
 
@@ -53,23 +53,23 @@ class Subject:
         """Two-way logits on the test pairs with all but `kept_n` frozen, at their means or at `values_n`."""
         values_n = self.means_n if values_n is None else values_n
         narrow = compact(self.model, kept_n, values_n)
-        return answer_difference(narrow, self.test, ablate(self.layout, kept_n, values_n))
+        return logit_difference(narrow, self.test, ablate(self.layout, kept_n, values_n))
 
-    def scores(self, difference_b: Tensor) -> Scores:
+    def scores(self, logit_diff_b: Tensor) -> Scores:
         """Scores on the test pairs, under the circuit's own calibration."""
-        return score(difference_b, self.test.label_b, self.circuit.calibration)
+        return score(logit_diff_b, self.test.label_b, self.circuit.calibration)
 
-    def refitted_loss(self, difference_b: Tensor) -> float:
+    def refitted_loss(self, logit_diff_b: Tensor) -> float:
         """Loss on the test pairs, after a scale and shift fitted to them if the circuit has such at all."""
         own = self.circuit.calibration
-        calibration = own if own == IDENTITY else calibrate(difference_b, self.test.label_b)
-        return score(difference_b, self.test.label_b, calibration).calibrated_loss
+        calibration = own if own == IDENTITY else calibrate(logit_diff_b, self.test.label_b)
+        return score(logit_diff_b, self.test.label_b, calibration).calibrated_loss
 
     @cached_property
     def unpruned_b(self) -> Tensor:
         """Two-way logits of the whole model on the test pairs."""
         with torch.no_grad():
-            return answer_difference(self.model, self.test)
+            return logit_difference(self.model, self.test)
 
     @cached_property
     def circuit_b(self) -> Tensor:

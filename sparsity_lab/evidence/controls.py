@@ -19,11 +19,11 @@ from torch import Tensor
 
 from sparsity_lab.circuits.evaluator import PruningConfig, TaskData, make_pruner
 from sparsity_lab.circuits.finders.search import search
-from sparsity_lab.core.base import derive_seed
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import GUESSING, count
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch
 
 TIMES = 4  # as many times the real circuit's edges a control must need
 GIVE_UP = GUESSING / 2

@@ -15,13 +15,13 @@ import torch
 
 from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import score
-from sparsity_lab.circuits.finders.masks import answer_difference
-from sparsity_lab.core.base import derive_seed
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.data.lexicon import FUNCTIONS, NAMES, Pen, plain_lines
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, nats
 from sparsity_lab.evidence.record import Check, Measured, Verdict
-from sparsity_lab.tasks.task import NotAskable, Pair, Task, TaskBatch, encode_pairs
+from sparsity_lab.tasks.batch import NotAskable, TaskBatch, encode_pairs, logit_difference
+from sparsity_lab.tasks.task import Pair, Task
 
 FEWEST = 8  # pairs, below which nothing is said
 _WORD = re.compile(r"[A-Za-z_]+")
@@ -80,8 +80,8 @@ def losses(subject: Subject, batch: TaskBatch) -> tuple[float, float]:
     """Raw loss of the whole model and calibrated loss of the circuit on `batch`."""
     tap = ablate(subject.layout, subject.kept_n, subject.means_n)
     whole_b, circuit_b = (
-        answer_difference(subject.model, batch),
-        answer_difference(subject.narrow, batch, tap),
+        logit_difference(subject.model, batch),
+        logit_difference(subject.narrow, batch, tap),
     )
     calibration = subject.circuit.calibration
     return (

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Literal
 
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.core.base import Config, read_json, validate, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.files import read_json, write_json
 
 EVIDENCE = "evidence.json"
 

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.calibration import two_way_loss
-from sparsity_lab.circuits.finders.masks import answer_difference
 from sparsity_lab.circuits.gates import gate_nodes
 from sparsity_lab.circuits.restoration import restored_nodes
-from sparsity_lab.core.base import derive_seed
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, fraction, nats
 from sparsity_lab.evidence.record import Check, Verdict
+from sparsity_lab.tasks.batch import logit_difference
 
 RESAMPLES = 2
 RESTORED = (0.1, 0.3, 0.5)  # shares of the nodes outside
@@ -85,8 +85,8 @@ def adversarial_nodes(subject: Subject) -> Tensor:
         open_n = subject.kept_n | restored_n
         tau_n = torch.where(open_n, 1.0, -1.0).requires_grad_()
         tap = gate_nodes(subject.layout, tau_n, subject.means_n, 1.0)
-        difference_b = answer_difference(subject.model, test, tap)
-        loss = two_way_loss(calibration.scale * difference_b + calibration.shift, test.label_b)
+        logit_diff_b = logit_difference(subject.model, test, tap)
+        loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, test.label_b)
         (slope_n,) = torch.autograd.grad(loss, tau_n)
         share = budget * (step + 1) // ADVERSARIAL_STEPS - int(restored_n.sum())
         worst = slope_n.masked_fill(open_n, float("-inf")).topk(share)

@@ -7,7 +7,8 @@ the other way round. The library reads the files, of whatever age, and nothing i
 from pathlib import Path
 from typing import Any
 
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.importers.released import build_model
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 

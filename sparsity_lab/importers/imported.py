@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import PositiveInt
 
-from sparsity_lab.core.base import Config, UserError
+from sparsity_lab.core.config import Config
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.importers.gpt2 import read_gpt2
 from sparsity_lab.importers.released import read_released
 from sparsity_lab.model.transformer import Transformer

@@ -16,7 +16,9 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from sparsity_lab.core.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 

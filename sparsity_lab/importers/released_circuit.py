@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
 from sparsity_lab.circuits.edges import list_edges
-from sparsity_lab.core.base import UserError
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.importers.released import HOOKS
 from sparsity_lab.model.transformer import Transformer
 

@@ -11,7 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from sparsity_lab.core.base import Config, UserError, read_json, validate, write_bytes, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_bytes, write_json
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import PositiveFloat, PositiveInt, model_validator
 from torch import nn
 
-from sparsity_lab.core.base import Config
+from sparsity_lab.core.config import Config
 from sparsity_lab.model.sites import NODE_SITES, Site
 
 

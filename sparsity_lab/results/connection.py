@@ -10,7 +10,7 @@ from urllib.parse import urlparse
 
 import wandb
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.logger import LoggerConfig
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from sparsity_lab.core.base import Config
+from sparsity_lab.core.config import Config
 
 
 class LoggerConfig(Config):

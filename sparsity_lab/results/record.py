@@ -19,7 +19,9 @@ from pydantic import field_validator
 
 from sparsity_lab.circuits.circuit import Scores
 from sparsity_lab.core import metrics as names
-from sparsity_lab.core.base import Config, UserError, read_json, validate, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.evidence.record import Check
 
 if TYPE_CHECKING:

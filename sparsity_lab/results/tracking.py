@@ -17,7 +17,9 @@ import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from sparsity_lab.core import metrics as names
-from sparsity_lab.core.base import UserError, environment_variables, write_text
+from sparsity_lab.core.environment import environment_variables
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_text
 from sparsity_lab.results.connection import choose_mode
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, METRICS_FILE, MetricsLog

@@ -14,14 +14,15 @@ from sparsity_lab.circuits.circuit import Circuit, save_circuit
 from sparsity_lab.circuits.evaluator import TaskData, make_pruner
 from sparsity_lab.circuits.finders.search import search
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core.base import content_hash, write_json
+from sparsity_lab.core.files import write_json
+from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import CurvePoint, TaskResult
 from sparsity_lab.stages.context import model_on_text, task_batch
 from sparsity_lab.stages.parallel import build_all
+from sparsity_lab.tasks.batch import NotAskable
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import NotAskable
 
 log = logging.getLogger(__name__)
 

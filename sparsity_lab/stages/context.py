@@ -12,8 +12,9 @@ from sparsity_lab.data.packed import fixed_windows, open_tokens
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import Pair, Split, TaskBatch, encode_pairs, make_pairs
+from sparsity_lab.tasks.task import Pair, Split, make_pairs
 
 TOKENIZER = "tokenizer.json"  # in the folder of tokens
 

@@ -20,7 +20,7 @@ from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core.base import content_hash, derive_seed
+from sparsity_lab.core.hashing import content_hash, derive_seed
 from sparsity_lab.data.python_source import PythonSourceConfig
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.checks import Surroundings, validate_circuit
@@ -29,8 +29,9 @@ from sparsity_lab.evidence.record import save_evidence
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.stages.context import model_on_text, task_pairs
 from sparsity_lab.stages.parallel import build_all
+from sparsity_lab.tasks.batch import encode_pairs
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import Split, encode_pairs
+from sparsity_lab.tasks.task import Split
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core.base import content_hash
+from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.stages.context import model_on_text, task_batch

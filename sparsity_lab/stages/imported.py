@@ -13,7 +13,10 @@ from torch import Tensor
 
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError, build, content_hash, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_json
+from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.stage import build
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.model.checkpoints import save_model

@@ -14,14 +14,10 @@ import torch
 from sparsity_lab.bridges.objective import BridgeModule
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import (
-    UserError,
-    build,
-    content_hash,
-    derive_seed,
-    partial_of,
-    write_json,
-)
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_json
+from sparsity_lab.core.hashing import content_hash, derive_seed
+from sparsity_lab.core.stage import build, partial_of
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.packed import bigram_counts
 from sparsity_lab.data.tokenizer import load_tokenizer

@@ -17,8 +17,9 @@ from typing import Any
 
 import torch
 
-from sparsity_lab.core.base import UserError, build
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import serve
+from sparsity_lab.core.stage import build
 from sparsity_lab.kernels.machine import prepare_processor
 
 PRELOADED = ["sparsity_lab.stages.evidence"]  # it imports most of what tasks are worked on with

@@ -14,15 +14,10 @@ import yaml
 
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import (
-    UserError,
-    content_hash,
-    locked,
-    read_json,
-    validate,
-    write_json,
-    write_text,
-)
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import locked, read_json, write_json, write_text
+from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.evidence.record import load_evidence

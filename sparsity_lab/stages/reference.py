@@ -19,15 +19,11 @@ from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.snapshots import CircuitsConfig
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import (
-    UserError,
-    build,
-    content_hash,
-    derive_seed,
-    read_json,
-    validate,
-    write_json,
-)
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
+from sparsity_lab.core.hashing import content_hash, derive_seed
+from sparsity_lab.core.stage import build
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer

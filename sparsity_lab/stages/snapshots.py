@@ -6,7 +6,8 @@ from pathlib import Path
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.snapshots import shared_nodes
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core.base import read_json, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.files import read_json
 from sparsity_lab.model.checkpoints import count_weights, load_model
 from sparsity_lab.results.record import Snapshot, TaskResult
 from sparsity_lab.stages.circuits import RESULT, task_circuits

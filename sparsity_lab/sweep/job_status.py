@@ -14,7 +14,10 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
-from sparsity_lab.core.base import Config, UserError, content_hash, locked, read_json, validate, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import locked, read_json, write_json
+from sparsity_lab.core.hashing import content_hash
 
 FOLDER, PLAN = ".points", "plan.json"
 State = Literal["running", "finished", "reused", "failed", "interrupted"]

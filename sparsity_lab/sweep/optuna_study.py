@@ -22,7 +22,8 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from sparsity_lab.core.base import UserError, content_hash, derive_seed
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.hashing import content_hash, derive_seed
 from sparsity_lab.core.metrics import Metric
 
 Distribution = FloatDistribution | IntDistribution | CategoricalDistribution

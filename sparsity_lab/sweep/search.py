@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError, locked, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import locked, write_json
 from sparsity_lab.core.signals import received
 from sparsity_lab.results.record import read_record
 from sparsity_lab.sweep.job_status import folder_of_points, known, point_file, write_plan

@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.sweep.job_status import FOLDER, Point, is_worked_on, known, point_file, read_plan
 
 ORDER = ("finished", "reused", "running", "failed", "interrupted", "remaining")

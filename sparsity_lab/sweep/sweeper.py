@@ -24,7 +24,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import received
 from sparsity_lab.sweep.job_status import folder_of_points, point_file, read_point, tell, write_plan
 from sparsity_lab.sweep.search import Search, tune

@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.plugins import TorchCheckpointIO
 
-from sparsity_lab.core.base import write_bytes
+from sparsity_lab.core.files import write_bytes
 from sparsity_lab.core.signals import Interrupted, received
 
 log = logging.getLogger(__name__)

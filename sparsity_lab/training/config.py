@@ -6,7 +6,6 @@ Apart from the modules that are told so, since whoever reads a config need not i
 from typing import Literal
 
 from pydantic import (
-    NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
@@ -14,7 +13,7 @@ from pydantic import (
     model_validator,
 )
 
-from sparsity_lab.core.base import Config
+from sparsity_lab.core.config import Config
 
 
 class TrainerConfig(Config):
@@ -99,33 +98,3 @@ class SparsityConfig(Config):
         if not 0 <= self.anneal_until <= 1:
             raise ValueError(f"anneal_until {self.anneal_until} must lie between 0 and 1")
         return self
-
-
-class BridgeWeights(Config):
-    """Weights of the four terms of the loss."""
-
-    cross_entropy: NonNegativeFloat = 1.0
-    nmse: NonNegativeFloat = 1.0
-    kl_into_sparse: NonNegativeFloat = 1.0
-    kl_into_dense: NonNegativeFloat = 1.0
-
-
-class BridgeConfig(Config):
-    """How a bridge is trained.
-
-    `activation_fraction`: k of the encoders' AbsTopK as a share of the sparse width. `boundaries`: how many
-    boundaries, drawn anew for each step, the three sums run over; null: all of them.
-    """
-
-    activation_fraction: float
-    learning_rate: PositiveFloat
-    weight_decay: NonNegativeFloat
-    weights: BridgeWeights
-    boundaries: PositiveInt | None = None
-
-    @field_validator("activation_fraction")
-    @classmethod
-    def _share(cls, share: float) -> float:
-        if not 0 < share <= 1:
-            raise ValueError("must be above 0 and at most 1")
-        return share

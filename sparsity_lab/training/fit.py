@@ -15,7 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import deferred
 from sparsity_lab.kernels.machine import native_bf16
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.checkpoints import count_weights
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer

@@ -28,7 +28,8 @@ from lightning.fabric.plugins.environments import (
     TorchElasticEnvironment,
 )
 
-from sparsity_lab.core.base import UserError, environment_variables
+from sparsity_lab.core.environment import environment_variables
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.training.config import TrainerConfig

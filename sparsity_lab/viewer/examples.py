@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import score
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.compaction import compact
-from sparsity_lab.circuits.finders.masks import answer_difference, first_pairs, rows_of
 from sparsity_lab.circuits.leave_one_out import differences_without_each
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.attention import attention_pattern
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import Task, TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch, first_pairs, logit_difference, rows_of
+from sparsity_lab.tasks.task import Task
 from sparsity_lab.viewer.examples_record import (
     CircuitExamples,
     Examples,
@@ -139,12 +140,12 @@ def _in_circuit(
 
     few = first_pairs(batch, DROPPED_PAIRS)
 
-    def loss(difference_b: Tensor) -> float:
-        return score(difference_b, few.label_b, circuit.calibration).calibrated_loss
+    def loss(logit_diff_b: Tensor) -> float:
+        return score(logit_diff_b, few.label_b, circuit.calibration).calibrated_loss
 
     effects: list[float | None] = [None] * len(circuit.nodes)
     if len(effects) <= MAX_DROPPED:
-        whole = loss(answer_difference(narrow, few, frozen))
+        whole = loss(logit_difference(narrow, few, frozen))
         without_kb = differences_without_each(narrow, kept_n, means_n, few)
         effects = [digits(loss(without_b) - whole) for without_b in without_kb]
     by_node = {

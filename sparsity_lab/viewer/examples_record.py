@@ -6,7 +6,8 @@ Texts are rows of indices into `vocabulary`, tokens as strings; numbers are roun
 from pathlib import Path
 
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.core.base import Config, read_json, validate, write_json
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.files import read_json, write_json
 
 EXAMPLES = "examples.json"
 

@@ -5,13 +5,13 @@ from collections import Counter
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.edges import edge_matrices
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch
 from sparsity_lab.viewer.examples_record import ChannelWeights, Connection, Connections, digits
 
 STRONGEST = 5

@@ -5,9 +5,10 @@ from pathlib import Path
 from made_up import record
 from micro import PLANTED, planted_model, question, random_tokens
 
-from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
+from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Node, save_circuit
 from sparsity_lab.circuits.evaluator import Pruner, TaskData, make_circuit
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.evidence.record import Check, Evidence, Measured, NodeEvidence, save_evidence
 from sparsity_lab.results.record import RunRecord, write_record
 from sparsity_lab.tasks.task import Pair, Task

@@ -9,7 +9,7 @@ from hydra import compose, initialize_config_dir
 from analysis.dashboard import CURVES, main, workspace
 from sparsity_lab.config import from_hydra
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 register_sweeps()

@@ -7,7 +7,7 @@ import pytest
 from made_up import record, without_circuit
 
 from analysis.frontier import bootstrap, matched_pair, models, ratio, shared, size, target_curve, targets
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 
 DENSE_LOW = record("dense", 64, 1000, 1.6, {"a": 400, "b": 100, "c": 70})
 DENSE_HIGH = record("dense", 32, 500, 2.0, {"a": 100, "b": 100, "c": 70})

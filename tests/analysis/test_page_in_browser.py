@@ -9,7 +9,7 @@ import pytest
 from made_up_run import PLAIN_TASK, TASK, write_run
 
 from analysis.circuit_page import load_view, page
-from sparsity_lab.core.base import write_text
+from sparsity_lab.core.files import write_text
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(

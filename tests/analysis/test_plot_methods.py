@@ -6,7 +6,7 @@ import pytest
 from made_up import record
 
 from analysis.plot_methods import compare, main
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, write_record
 
 

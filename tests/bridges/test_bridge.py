@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sparsity_lab.bridges.bridge import Bridge, BridgeShape, load_bridge, nmse, save_bridge
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 
 SHAPE = BridgeShape(d_dense=6, d_sparse=8, boundaries=3, k=2)
 

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from twelve_steps import STEPS
 
 from sparsity_lab.bridges.bridge import Bridge, nmse
+from sparsity_lab.bridges.config import BridgeConfig, BridgeWeights
 from sparsity_lab.bridges.objective import BridgeModule, Teacher, make_bridge
 from sparsity_lab.bridges.report import (
     mixed_pass,
@@ -21,13 +22,13 @@ from sparsity_lab.bridges.report import (
     report_bridge,
 )
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
-from sparsity_lab.training.config import BridgeConfig, BridgeWeights
 from sparsity_lab.training.fit import fit
 from sparsity_lab.training.module import cross_entropy, gradient_rms
 

@@ -7,9 +7,9 @@ import torch
 from micro import PLANTED, planted_model, question
 
 from sparsity_lab.bridges.bridge import Bridge, BridgeShape
+from sparsity_lab.bridges.config import SteeringConfig
 from sparsity_lab.bridges.steering import (
     NotSteerable,
-    SteeringConfig,
     boundary_of,
     comparable,
     dense_change,
@@ -19,11 +19,13 @@ from sparsity_lab.bridges.steering import (
     swapped,
 )
 from sparsity_lab.bridges.steering_record import load_steering, save_steering
-from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
+from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.taps import with_residuals
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch
 
 CONFIG = SteeringConfig(tasks=("var_if",), strengths=(0.0, 0.5, 1.0), random_directions=5)
 SCORES = Scores(loss=0.1, calibrated_loss=0.1, accuracy=1.0)

@@ -16,8 +16,8 @@ def both(difference: list[float], label: list[int]) -> tuple[Tensor, Tensor]:
     return torch.tensor(difference), torch.tensor(label)
 
 
-def calibrated(difference_b: Tensor, label_b: Tensor) -> float:
-    return score(difference_b, label_b, calibrate(difference_b, label_b)).calibrated_loss
+def calibrated(logit_diff_b: Tensor, label_b: Tensor) -> float:
+    return score(logit_diff_b, label_b, calibrate(logit_diff_b, label_b)).calibrated_loss
 
 
 def test_two_way_loss_by_hand() -> None:
@@ -48,10 +48,10 @@ def test_separable_logits_cost_next_to_nothing_even_reversed_and_shifted() -> No
 
 def test_the_optimum_has_a_closed_form_for_two_values() -> None:
     # of 4 rows at +1, three are right; of 4 at -1, three: the best loss is the entropy of 1/4
-    difference_b, label_b = both([1.0] * 4 + [-1.0] * 4, [0, 0, 0, 1, 1, 1, 1, 0])
-    calibration = calibrate(difference_b, label_b)
+    logit_diff_b, label_b = both([1.0] * 4 + [-1.0] * 4, [0, 0, 0, 1, 1, 1, 1, 0])
+    calibration = calibrate(logit_diff_b, label_b)
     entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
-    assert calibrated(difference_b, label_b) == pytest.approx(entropy, abs=1e-6)
+    assert calibrated(logit_diff_b, label_b) == pytest.approx(entropy, abs=1e-6)
     assert calibration.scale == pytest.approx(math.log(3), abs=1e-3)
     assert calibration.shift == pytest.approx(0, abs=1e-3)
 
@@ -67,11 +67,11 @@ def test_calibrated_loss_does_not_depend_on_the_logits_scale_and_shift(
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     label_b = torch.arange(60) % 2
-    difference_b = torch.randn(60, generator=generator, dtype=torch.float64) + useful * (1 - 2 * label_b)
-    expected = calibrated(difference_b, label_b)
-    assert calibrated(difference_b * scale + shift, label_b) == pytest.approx(expected, abs=1e-4)
+    logit_diff_b = torch.randn(60, generator=generator, dtype=torch.float64) + useful * (1 - 2 * label_b)
+    expected = calibrated(logit_diff_b, label_b)
+    assert calibrated(logit_diff_b * scale + shift, label_b) == pytest.approx(expected, abs=1e-4)
     assert expected <= math.log(2) + 1e-6
-    assert expected <= two_way_loss(difference_b, label_b).item() + 1e-6
+    assert expected <= two_way_loss(logit_diff_b, label_b).item() + 1e-6
 
 
 def test_scores_by_hand() -> None:

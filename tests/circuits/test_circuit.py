@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scores, load_circuit, save_circuit
-from sparsity_lab.core.base import UserError, read_json, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
 
 A, B = Node(layer=0, site="attn_in", channel=3), Node(layer=0, site="attn_v", channel=1)
 CIRCUIT = Circuit(

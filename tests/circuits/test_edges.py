@@ -6,9 +6,9 @@ import pytest
 import torch
 from micro import MICRO, micro_model, small_model
 
-from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.circuits.edges import count_edges, edge_matrices, list_edges
+from sparsity_lab.circuits.nodes import NodeLayout
 
 
 def node(name: str) -> Node:

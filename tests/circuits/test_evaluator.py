@@ -10,15 +10,16 @@ from hypothesis import strategies as st
 from micro import PLANTED, planted_model, question, quick_pruning, random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
+from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.edges import count_edges
 from sparsity_lab.circuits.evaluator import Pruner, PruningConfig, TaskData, bisect, find_circuits
-from sparsity_lab.circuits.finders.masks import answer_difference
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
 CONFIG = quick_pruning(target=0.15, targets=[0.1, 0.3], retries=0)
 PLANTED_NODES = [Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED]
@@ -58,7 +59,7 @@ def test_s7_the_all_nodes_circuit_has_the_unpruned_models_loss(model: Transforme
     select, test = pruner.unpruned()
     for scores, batch in ((select, pruner.data.select), (test, pruner.data.test)):
         assert scores.loss == pytest.approx(
-            two_way_loss(answer_difference(model, batch), batch.label_b).item()
+            two_way_loss(logit_difference(model, batch), batch.label_b).item()
         )
     assert pruner.select_loss(everything(pruner)) == pytest.approx(select.calibrated_loss)
 

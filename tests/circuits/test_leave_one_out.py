@@ -6,11 +6,11 @@ import pytest
 import torch
 from micro import random_tokens, small_model
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
+from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.compaction import compact
-from sparsity_lab.circuits.finders.masks import answer_difference
 from sparsity_lab.circuits.leave_one_out import differences_without_each
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
 
 @pytest.mark.parametrize("changes", [{}, {"positions": "learned"}, {"positions": "concatenated", "d_pos": 4}])
@@ -29,8 +29,8 @@ def test_a_node_less_is_the_same_from_the_nodes_sublayer_on(changes: dict[str, A
     found_kb = differences_without_each(compact(model, kept_n, means_n), kept_n, means_n, batch, rows=4)
     nodes = kept_n.nonzero().flatten()
     assert found_kb.shape == (len(nodes), 10)
-    whole_b = answer_difference(model, batch, ablate(layout, kept_n, means_n))
+    whole_b = logit_difference(model, batch, ablate(layout, kept_n, means_n))
     for node, found_b in zip(nodes, found_kb, strict=True):
         tap = ablate(layout, kept_n.index_fill(0, node[None], False), means_n)
-        torch.testing.assert_close(found_b, answer_difference(model, batch, tap), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found_b, logit_difference(model, batch, tap), rtol=1e-4, atol=1e-5)
     assert (found_kb - whole_b).abs().amax(1).gt(1e-3).sum() > len(nodes) / 2

@@ -7,18 +7,11 @@ from typing import Any, Literal
 import pytest
 from pydantic import field_validator
 
-from sparsity_lab.core.base import (
-    ABOUT,
-    Config,
-    UserError,
-    build,
-    content_hash,
-    derive_seed,
-    read_json,
-    validate,
-    write_json,
-    write_text,
-)
+from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json, write_text
+from sparsity_lab.core.hashing import content_hash, derive_seed
+from sparsity_lab.core.stage import ABOUT, build
 
 
 class Inner(Config):

@@ -11,7 +11,10 @@ import datasets
 import pytest
 from pydantic import BaseModel
 
-from sparsity_lab.core.base import UserError, content_hash, read_json, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json
+from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.data import corpora, python_source
 from sparsity_lab.data.corpora import CorpusConfig, TinyPythonConfig, mix, synthetic
 from sparsity_lab.data.documents import Corpus, Document, at_most, digest

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from sparsity_lab.core.base import UserError, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_json
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.packed import TokensMeta, fixed_windows, random_batch, write_tokens
 

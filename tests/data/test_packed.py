@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.data.packed import (
     MAX_BIGRAM_VOCAB,
@@ -23,7 +23,8 @@ from sparsity_lab.data.packed import (
     write_tokens,
 )
 from sparsity_lab.data.prepare import Progress, corpus_folder, prepare, read_documents
-from sparsity_lab.data.tokenizer import BpeConfig, load_tokenizer
+from sparsity_lab.data.tokenizer import load_tokenizer
+from sparsity_lab.data.tokenizers import BpeConfig
 
 TOKENS = np.arange(1000, dtype=np.uint16)
 

@@ -10,20 +10,11 @@ import tiktoken
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data import tokenizer as module
-from sparsity_lab.data.tokenizer import (
-    END_OF_TEXT,
-    BpeConfig,
-    FilesConfig,
-    TiktokenConfig,
-    Tokenizer,
-    identity,
-    load_tokenizer,
-    make_tokenizer,
-    train_bpe,
-)
+from sparsity_lab.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, train_bpe
 from sparsity_lab.data.tokenizer_folder import gpt2_bytes
+from sparsity_lab.data.tokenizers import BpeConfig, FilesConfig, TiktokenConfig, identity, make_tokenizer
 
 TEXTS = [f"def area_{i}(width, height):\n    return width * {i} + height\n\n\n" for i in range(50)]
 UNICODE = st.text(st.characters(exclude_categories=["Cs"]))  # every code point but surrogates

@@ -6,15 +6,10 @@ from typing import Any
 
 import pytest
 
-from sparsity_lab.core.base import UserError
-from sparsity_lab.data.tokenizer import (
-    RELEASED_PATTERN,
-    FolderTokenizerConfig,
-    identity,
-    make_tokenizer,
-    train_bpe,
-)
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.data.tokenizer import RELEASED_PATTERN, train_bpe
 from sparsity_lab.data.tokenizer_folder import GPT2_PATTERN, read_folder, write_pair
+from sparsity_lab.data.tokenizers import FolderTokenizerConfig, identity, make_tokenizer
 
 TEXTS = [f"def area_{i}(width, height):\n    return width * {i} + height\n\n\n" for i in range(50)]
 PROBES = [

@@ -8,9 +8,11 @@ import torch
 from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
+from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.evaluator import TaskData, make_circuit, make_pruner
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.evidence.binarisation import binarisation
 from sparsity_lab.evidence.circuit_under_test import Subject, activations
 from sparsity_lab.evidence.controls import (
     controls,
@@ -18,19 +20,13 @@ from sparsity_lab.evidence.controls import (
     shuffled_labels,
     shuffled_weights,
 )
-from sparsity_lab.evidence.faithfulness import (
-    drop_effects,
-    matched_nodes,
-    minimality,
-    necessity,
-    pattern_similarity,
-    sufficiency,
-    two_way_kl,
-)
 from sparsity_lab.evidence.generalisation import rename, rewrite
-from sparsity_lab.evidence.levels import active_shares, binarisation, monosemanticity
+from sparsity_lab.evidence.minimality import drop_effects, minimality
+from sparsity_lab.evidence.monosemanticity import active_shares, monosemanticity
+from sparsity_lab.evidence.necessity import matched_nodes, necessity
 from sparsity_lab.evidence.record import Check
 from sparsity_lab.evidence.robustness import ADVERSARIAL_SHARE, adversarial_nodes, robustness
+from sparsity_lab.evidence.sufficiency import pattern_similarity, sufficiency, two_way_kl
 from sparsity_lab.tasks.task import Pair
 
 MODEL = planted_model()

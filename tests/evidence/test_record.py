@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.core.base import UserError, read_json, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.evidence.record import (
     EVIDENCE,
     Check,

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.importers.gpt2 import read_gpt2
 from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
 from sparsity_lab.model.sites import Site

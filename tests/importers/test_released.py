@@ -13,7 +13,8 @@ import torch
 from micro import small_model
 from torch import Tensor
 
-from sparsity_lab.core.base import UserError, read_json, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.importers.released import CONFIG, TENSORS, hook_name, read_released, write_released
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.model.sites import Site

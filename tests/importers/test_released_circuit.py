@@ -8,7 +8,7 @@ import torch
 from micro import micro_model
 
 from sparsity_lab.circuits.circuit import Node, load_circuit, save_circuit
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.importers.released_circuit import read_released_circuit
 
 

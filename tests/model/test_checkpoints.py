@@ -7,7 +7,8 @@ import torch
 from micro import micro_model, random_tokens, small_model
 from safetensors.torch import load_file, save_file
 
-from sparsity_lab.core.base import UserError, read_json, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
 
 

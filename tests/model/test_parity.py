@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from sparsity_lab.core.base import read_json
+from sparsity_lab.core.files import read_json
 from sparsity_lab.importers.released import CONFIG, TENSORS, hook_name, read_released, write_released
 from sparsity_lab.model.sites import Site
 

@@ -9,7 +9,8 @@ from micro import MICRO_BIGRAM, SMALL, VOCABULARY, micro_model, random_tokens, s
 from pydantic import ValidationError
 from torch import Tensor
 
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.kernels.cpu import cross_entropy
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer, bigram_log_probabilities, rows_at

@@ -10,7 +10,7 @@ import pytest
 
 from sparsity_lab.circuits.circuit import Scores
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.evidence.record import Check, Measured
 from sparsity_lab.results import record as module
 from sparsity_lab.results.record import (

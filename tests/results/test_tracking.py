@@ -15,7 +15,8 @@ from lightning.pytorch import LightningModule, Trainer
 from torch.utils.data import DataLoader
 
 from sparsity_lab.circuits.circuit import Scores
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.evidence.record import Check, Measured
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog

@@ -16,7 +16,8 @@ from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.evaluator import TaskData, find_circuits, make_pruner
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError, read_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import train_bpe

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.stages.parallel import build_all
 

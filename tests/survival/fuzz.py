@@ -22,15 +22,12 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scores, load_circuit, save_circuit
-from sparsity_lab.core.base import UserError, write_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_json
 from sparsity_lab.data.packed import open_tokens
-from sparsity_lab.data.tokenizer import (
-    FilesConfig,
-    load_tokenizer,
-    make_tokenizer,
-    train_bpe,
-)
+from sparsity_lab.data.tokenizer import load_tokenizer, train_bpe
 from sparsity_lab.data.tokenizer_folder import gpt2_bytes
+from sparsity_lab.data.tokenizers import FilesConfig, make_tokenizer
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, read_record, write_record
 from sparsity_lab.sweep.job_status import Plan, Point, read_plan, read_point

@@ -11,7 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError, read_json
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.results.record import RunRecord, write_record
 from sparsity_lab.sweep.job_status import Point, folder_of_points, known, point_file, read_plan, tell

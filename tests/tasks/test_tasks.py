@@ -7,19 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import Tokenizer, train_bpe
+from sparsity_lab.tasks.batch import NotAskable, encode_pairs
+from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.tasks.python import TASKS, get_task
-from sparsity_lab.tasks.task import (
-    NotAskable,
-    Pair,
-    Split,
-    Task,
-    TasksConfig,
-    encode_pairs,
-    make_pairs,
-)
+from sparsity_lab.tasks.task import Pair, Split, Task, make_pairs
 
 N = 96
 SPLITS: tuple[Split, ...] = ("train", "select", "test")

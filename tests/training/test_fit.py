@@ -12,7 +12,7 @@ from torch import Tensor
 from twelve_steps import CONFIG, SPARSE, STEPS
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer

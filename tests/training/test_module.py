@@ -7,7 +7,8 @@ import pytest
 import torch
 from micro import SMALL, VOCABULARY, random_tokens
 
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.module import (
     DenseModule,

@@ -15,7 +15,8 @@ from torch import Tensor
 from twelve_steps import SPARSE, STEPS
 
 from sparsity_lab.core import metrics
-from sparsity_lab.core.base import UserError, validate
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog

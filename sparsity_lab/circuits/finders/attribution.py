@@ -12,14 +12,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.evaluator import Provenance, Pruner, PruningConfig, make_circuit
-from sparsity_lab.circuits.finders.masks import PairSampler, answer_difference
-from sparsity_lab.core.base import derive_seed
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
 Method = Literal["gradient", "integrated"]
 PAIRS = 64  # training pairs that attribution is taken over
@@ -47,8 +46,8 @@ def attribution(
     sign_b = torch.where(batch.label_b == 0, 1.0, -1.0)
     for gate in gates:
         gate_n = torch.full((layout.size,), gate, requires_grad=True)
-        difference_b = answer_difference(model, batch, scale_nodes(layout, gate_n, means_n))
-        (slope_n,) = torch.autograd.grad((sign_b * difference_b).mean(), gate_n)
+        logit_diff_b = logit_difference(model, batch, scale_nodes(layout, gate_n, means_n))
+        (slope_n,) = torch.autograd.grad((sign_b * logit_diff_b).mean(), gate_n)
         total_n += slope_n
     return total_n / len(gates)
 

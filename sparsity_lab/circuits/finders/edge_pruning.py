@@ -13,15 +13,16 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate
+from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Edge
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.edges import MATRICES
 from sparsity_lab.circuits.evaluator import Pruner, bisect
-from sparsity_lab.circuits.finders.masks import answer_difference
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.batch import logit_difference
 
 _NAMES = {(source, target): name for name, source, target in MATRICES}
 
@@ -81,9 +82,9 @@ def edge_costs(pruner: Pruner, kept_n: Tensor, kept: list[Edge], dropped: list[E
     linears = {id(linear): linear for linear in (_linear(model, edge) for edge in kept)}
     for linear in linears.values():
         linear.requires_grad_(True)
-    difference_b = answer_difference(model, select, ablate(layout, kept_n, pruner.means_n))
-    calibration = pruner.calibration(difference_b.detach())
-    two_way_loss(calibration.scale * difference_b + calibration.shift, select.label_b).backward()
+    logit_diff_b = logit_difference(model, select, ablate(layout, kept_n, pruner.means_n))
+    calibration = pruner.calibration(logit_diff_b.detach())
+    two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b).backward()
     costs = {}
     for edge in kept:
         linear, row, column = _linear(model, edge), edge.target.channel, edge.source.channel

@@ -10,23 +10,22 @@
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.gates import gate_nodes, heaviside_slope
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import Restoration
-from sparsity_lab.core.base import Config, derive_seed
-from sparsity_lab.model.sites import Start, Tap
+from sparsity_lab.core.config import Config
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
 
 class MaskConfig(Config):
@@ -66,29 +65,6 @@ class LearnedMasks:
     losses: tuple[float, ...]
     sizes: tuple[int, ...]
     k_coef: float
-
-
-def answer_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = None, rows: int = 64) -> Tensor:
-    """Logit of the pair's first answer minus that of the second at each prompt's end, (b)."""
-    return by_length(batch, rows, lambda part: difference_at_end(model, part, tap))
-
-
-def by_length(batch: TaskBatch, rows: int, compute: Callable[[TaskBatch], Tensor]) -> Tensor:
-    """What `compute` gives for all rows, (..., b), a part at a time and in the batch's own order.
-
-    Rows of similar length are computed together, `rows` at a time, so that little is spent on padding.
-    """
-    order_b = batch.last_b.argsort(stable=True)
-    parts = [compute(without_padding(rows_of(batch, chunk))) for chunk in order_b.split(rows)]
-    return torch.cat(parts, -1)[..., order_b.argsort()]
-
-
-def difference_at_end(
-    model: Transformer, batch: TaskBatch, tap: Tap | None = None, start: Start | None = None
-) -> Tensor:
-    """`answer_difference` of rows that are computed together; `start`: as in the forward pass."""
-    logits_b2 = model(batch.tokens_bt, tap, position_b=batch.last_b, start=start).gather(1, batch.answers_b2)
-    return logits_b2[:, 0] - logits_b2[:, 1]
 
 
 def learn_masks(
@@ -135,7 +111,7 @@ def learn_masks(
         net = small if restored_n is None else compact(model, live_n | restored_n, means_n)
         open_n = tau_n if restored_n is None else torch.where(restored_n, torch.ones(()), tau_n)
         tap = gate_nodes(layout, open_n, means_n, config.temperature)
-        loss = two_way_loss(answer_difference(net, rows, tap), rows.label_b)
+        loss = two_way_loss(logit_difference(net, rows, tap), rows.label_b)
         optimizer.zero_grad()
         loss.backward()
         assert tau_n.grad is not None
@@ -173,48 +149,7 @@ def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBat
     tau_n = torch.ones_like(means_n, requires_grad=True)
     tap = gate_nodes(NodeLayout(model.config), tau_n, means_n, 1.0)
     for rows in batches:
-        two_way_loss(answer_difference(model, rows, tap), rows.label_b).backward()
+        two_way_loss(logit_difference(model, rows, tap), rows.label_b).backward()
     assert tau_n.grad is not None
     rank_n = tau_n.grad.abs().argsort(descending=True, stable=True).argsort()
     return 1 - (1 + rank_n).log() / torch.tensor(float(len(rank_n))).log()
-
-
-class PairSampler:
-    """Draws whole pairs at random, those of one draw of similar length: every pair once, then all again."""
-
-    def __init__(self, batch: TaskBatch, pairs: int, generator: torch.Generator) -> None:
-        self.batch, self.generator = batch, generator
-        length_p = torch.stack(batch.last_b.chunk(2)).amax(0)
-        self.buckets = length_p.argsort(stable=True).split(pairs * 8)
-        self.pairs = pairs
-        self.queue: list[Tensor] = []
-
-    def draw(self) -> TaskBatch:
-        """The next pairs, as 2 · pairs rows."""
-        if not self.queue:
-            for bucket_p in self.buckets:
-                shuffled_p = bucket_p[torch.randperm(len(bucket_p), generator=self.generator)]
-                self.queue += list(shuffled_p.split(self.pairs))
-            order = torch.randperm(len(self.queue), generator=self.generator).tolist()
-            self.queue = [self.queue[index] for index in order]
-        first_p = self.queue.pop()
-        return rows_of(self.batch, torch.cat([first_p, first_p + len(self.batch.label_b) // 2]))
-
-
-def rows_of(batch: TaskBatch, rows_b: Tensor) -> TaskBatch:
-    """Some rows of a batch."""
-    return TaskBatch(
-        batch.tokens_bt[rows_b], batch.last_b[rows_b], batch.answers_b2[rows_b], batch.label_b[rows_b]
-    )
-
-
-def without_padding(batch: TaskBatch) -> TaskBatch:
-    """The batch without the columns that are padding in every row."""
-    return replace(batch, tokens_bt=batch.tokens_bt[:, : int(batch.last_b.max()) + 1])
-
-
-def first_pairs(batch: TaskBatch, pairs: int) -> TaskBatch:
-    """The first `pairs` pairs of a batch, or all if they are fewer."""
-    half = len(batch.label_b) // 2
-    first_p = torch.arange(min(pairs, half))
-    return rows_of(batch, torch.cat([first_p, first_p + half]))

@@ -6,7 +6,7 @@ To add a task, add a file: a `make(rng)` that writes a pair, and `TASK = Task(na
 from importlib import import_module
 from pkgutil import iter_modules
 
-from sparsity_lab.core.base import UserError
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.tasks.task import Task
 
 

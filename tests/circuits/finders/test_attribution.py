@@ -5,19 +5,19 @@ import torch
 from micro import PLANTED, planted_model, question, quick_pruning, random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
+from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.evaluator import TaskData, make_pruner
 from sparsity_lab.circuits.finders.attribution import attribution, scale_nodes
-from sparsity_lab.circuits.finders.masks import answer_difference
 from sparsity_lab.circuits.finders.search import search
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
 
 def lead(model: Transformer, batch: TaskBatch, tap: Tap | None = None) -> Tensor:
     sign_b = torch.where(batch.label_b == 0, 1.0, -1.0)
-    return (sign_b * answer_difference(model, batch, tap)).mean()
+    return (sign_b * logit_difference(model, batch, tap)).mean()
 
 
 def test_a_gradient_is_the_slope_of_the_lead_in_a_gate() -> None:

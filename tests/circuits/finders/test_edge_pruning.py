@@ -4,10 +4,11 @@ import pytest
 import torch
 from micro import PLANTED, micro_model, planted_model, question, quick_pruning, random_tokens
 
-from sparsity_lab.circuits.ablation import NodeLayout, mean_activations
+from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.circuits.evaluator import TaskData, make_circuit, make_pruner
 from sparsity_lab.circuits.finders.edge_pruning import prune_edges, without_edges
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import Site
 
 

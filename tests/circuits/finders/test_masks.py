@@ -6,19 +6,14 @@ import pytest
 import torch
 from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
 
-from sparsity_lab.circuits.ablation import NodeLayout, ablate, mean_activations
+from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.circuits.finders.masks import (
-    LearnedMasks,
-    MaskConfig,
-    PairSampler,
-    answer_difference,
-    learn_masks,
-)
-from sparsity_lab.core.base import validate
+from sparsity_lab.circuits.finders.masks import LearnedMasks, MaskConfig, learn_masks
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.config import validate
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.task import TaskBatch
+from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
 CONFIG = quick_pruning().masks
 
@@ -40,7 +35,7 @@ def masks(model: Transformer) -> LearnedMasks:
 
 def test_the_planted_model_answers_the_question(model: Transformer) -> None:
     batch = question(50, seed=3)
-    assert two_way_loss(answer_difference(model, batch), batch.label_b) < 0.05
+    assert two_way_loss(logit_difference(model, batch), batch.label_b) < 0.05
 
 
 def test_there_is_a_tau_for_every_node_and_a_number_for_every_step(
@@ -70,7 +65,7 @@ def test_the_open_gates_alone_answer_the_question(model: Transformer, masks: Lea
     means_n = mean_activations(model, [random_tokens(20, 8)])
     tap = ablate(layout, masks.tau_n > 0, means_n)
     assert masks.sizes[-1] < layout.size / 2
-    assert two_way_loss(answer_difference(model, batch, tap), batch.label_b) < 0.3
+    assert two_way_loss(logit_difference(model, batch, tap), batch.label_b) < 0.3
 
 
 def test_the_same_seed_gives_the_same_bits_and_the_model_is_left_alone(
@@ -129,13 +124,13 @@ def test_rows_of_any_length_are_answered_in_their_own_order(model: Transformer) 
     whole_bv = model(batch.tokens_bt)[torch.arange(18), mixed.last_b]
     expected = whole_bv[:, 3] - whole_bv[:, 4]
     for rows in (1, 5, 64):
-        torch.testing.assert_close(answer_difference(model, mixed, rows=rows), expected)
+        torch.testing.assert_close(logit_difference(model, mixed, rows=rows), expected)
 
 
 def test_answer_difference_is_at_each_prompts_own_end(model: Transformer) -> None:
     batch = question(3)
     longer = torch.cat([batch.tokens_bt, torch.full((6, 3), 10)], 1)  # padded on the right
     padded = replace(batch, tokens_bt=longer)
-    torch.testing.assert_close(answer_difference(model, padded), answer_difference(model, batch))
+    torch.testing.assert_close(logit_difference(model, padded), logit_difference(model, batch))
     logits_bv = model(batch.tokens_bt)[:, -1]
-    torch.testing.assert_close(answer_difference(model, batch), logits_bv[:, 3] - logits_bv[:, 4])
+    torch.testing.assert_close(logit_difference(model, batch), logits_bv[:, 3] - logits_bv[:, 4])

@@ -1,7 +1,7 @@
-"""What a kept node says: two levels of it are enough (Gao et al. 2025, App. C), and it says so on few texts.
+"""Are two levels of each node enough? (Gao et al. 2025, App. C)
 
-Binarisation: each node's value x becomes low + (high - low) · sigmoid((x - threshold) / T), with T annealed
-as (1 - progress)^5; low, high and threshold are learned on the training pairs; at the end the step is hard.
+Each node's value x becomes low + (high - low) · sigmoid((x - threshold) / T), with T annealed as
+(1 - progress)^5; low, high and threshold are learned on the training pairs; at the end the step is hard.
 """
 
 import torch
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import two_way_loss
-from sparsity_lab.circuits.finders.masks import PairSampler, answer_difference
-from sparsity_lab.core.base import derive_seed
-from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, activations, count, fraction, nats
+from sparsity_lab.core.hashing import derive_seed
+from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, activations, nats
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.tasks.batch import PairSampler, logit_difference
 
 PAIRS = 16
 LEARNING_RATE = 0.03  # in units of a node's spread
@@ -50,13 +50,13 @@ def binarisation(subject: Subject, steps: int, seed: int) -> Check:
     frozen = ablate(subject.layout, subject.kept_n, subject.means_n)
     for step in range(steps):
         rows = sampler.draw()
-        difference_b = answer_difference(subject.narrow, rows, tap(max((1 - step / steps) ** 5, 1e-3)))
-        loss = two_way_loss(calibration.scale * difference_b + calibration.shift, rows.label_b)
+        logit_diff_b = logit_difference(subject.narrow, rows, tap(max((1 - step / steps) ** 5, 1e-3)))
+        loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, rows.label_b)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        found_b = answer_difference(subject.narrow, subject.test, tap(0.0))
+        found_b = logit_difference(subject.narrow, subject.test, tap(0.0))
     left = subject.scores(found_b).calibrated_loss
     refitted = subject.refitted_loss(found_b)
     values = (
@@ -89,44 +89,3 @@ def two_levels(subject: Subject, sampler: PairSampler) -> tuple[Tensor, Tensor, 
         few_n = len(values_pn) - many_n
         low_n = torch.where(few_n > 0, (values_pn * ~up_pn).sum(0) / few_n.clamp(min=1), low_n)
     return low_n, (low_n + high_n) / 2, high_n
-
-
-def active_shares(subject: Subject) -> tuple[list[float], list[float]]:
-    """For each kept node, the share of the task's tokens, and of the text's, that it is active on.
-
-    Active: further from its mean than half of its largest distance on the task's prompts.
-    """
-    shares = []
-    nodes = subject.kept_n.nonzero().flatten()
-    means_k = subject.means_n[nodes]
-    task_pk = (subject.task_activations[:, nodes] - means_k).abs()
-    text_pk = (subject.text_activations[:, nodes] - means_k).abs()
-    limit_k = (task_pk.amax(0) / 2).clamp(min=1e-9)
-    for values_pk in (task_pk, text_pk):
-        shares.append((values_pk > limit_k).double().mean(0).tolist())
-    return shares[0], shares[1]
-
-
-def monosemanticity(subject: Subject, on_text: list[float]) -> Check:
-    """On how much of the pretraining text the kept nodes are active, and on how many different tokens."""
-    verdict: Verdict
-    nodes = subject.kept_n.nonzero().flatten()
-    strength_pk = (subject.text_activations[:, nodes] - subject.means_n[nodes]).abs()
-    tokens_p = subject.text_bt.flatten()
-    top = max(1, min(50, len(tokens_p) // 20))
-    kinds = [len(tokens_p[index_p].unique()) for index_p in strength_pk.topk(top, 0).indices.T]
-    shares, kinds = sorted(on_text), sorted(kinds)
-    typical = shares[len(shares) // 2]
-    values = (
-        fraction("share of text a node is active on, median", typical),
-        fraction("share of text a node is active on, largest", shares[-1]),
-        count(f"different tokens among a node's {top} strongest, median", kinds[len(kinds) // 2], "tokens"),
-    )
-    if typical <= 0.05:
-        verdict, sentence = "for", f"The typical node is silent on {1 - typical:.0%} of pretraining text."
-    elif typical <= 0.2:
-        verdict, sentence = "mixed", f"The typical node is active on {typical:.0%} of pretraining text."
-    else:
-        verdict = "against"
-        sentence = f"The typical node is active on {typical:.0%} of pretraining text: it does other work too."
-    return Check(name="monosemanticity", verdict=verdict, values=values, sentence=sentence)

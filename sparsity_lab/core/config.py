@@ -1,0 +1,80 @@
+"""Strict, frozen configs, and one line for each value that does not fit."""
+
+import json
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparsity_lab.core.errors import UserError
+
+
+class Config(BaseModel):
+    """Strict, frozen base of every config and record: unknown keys and wrong types are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def validate(cls: type[C], values: Any, where: str = "") -> C:
+    """Build `cls` from plain containers.
+
+    Raises:
+        UserError: one line for each wrong key, `where.key: value: what is allowed`.
+    """
+    try:
+        return cls.model_validate_json(json.dumps(values))  # strict for numbers, yet a list may fill a tuple
+    except (TypeError, RecursionError) as error:
+        raise UserError(f"{where or 'config'}: {error}") from None
+    except ValidationError as error:
+        raise UserError("\n".join(_one_line(e, where, cls) for e in error.errors())) from None
+
+
+def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
+    path, holder = _resolve(error["loc"], cls)
+    key = ".".join(_shown(str(part)) for part in (where, *path) if part != "") or "config"
+    if error["type"] == "extra_forbidden":
+        allowed = list(getattr(holder, "model_fields", {}))
+        return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+    if error["type"] == "missing":
+        return f"{key}: missing"
+    message = error["msg"].removeprefix("Value error, ")
+    value = "" if isinstance(error["input"], dict) else f"{_short(repr(error['input']))}: "
+    return f"{key}: {value}{message[0].lower()}{message[1:]}"
+
+
+def _shown(text: str) -> str:
+    """A text as it is, if a line of a terminal can show it."""
+    return text if text.isprintable() else repr(text)
+
+
+def _short(text: str, most: int = 200) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
+    """The path of a key as users write it, without pydantic's tags of unions, and the class that holds it."""
+    path: list[Any] = []
+    holder = cls
+    for part in loc:
+        kinds = {
+            kind: member
+            for member in _members(cls)
+            if "kind" in getattr(member, "model_fields", {})
+            for kind in get_args(member.model_fields["kind"].annotation)
+        }
+        if part in kinds:
+            cls = kinds[part]
+            continue
+        path.append(part)
+        holder = next((one for one in (cls, *_members(cls)) if hasattr(one, "model_fields")), cls)
+        field = getattr(holder, "model_fields", {}).get(part)
+        cls = field.annotation if field else None
+    return path, holder
+
+
+def _members(cls: Any) -> list[Any]:
+    """The classes of a union, of one inside Annotated or Optional too."""
+    parts = get_args(cls)
+    return [member for part in parts for member in _members(part) or [part]]

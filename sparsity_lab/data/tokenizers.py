@@ -1,0 +1,104 @@
+"""The kinds of tokenizer: trained here, named by tiktoken, or read from files."""
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tiktoken
+from pydantic import Field
+
+from sparsity_lab.core.config import Config
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.data.tokenizer import END_OF_TEXT, RELEASED_PATTERN, Tokenizer, read_bytes, train_bpe
+from sparsity_lab.data.tokenizer_folder import from_files, read_folder, tokenizer_files
+
+
+class BpeConfig(Config):
+    """A byte-pair encoding trained on the corpus' training documents."""
+
+    kind: Literal["bpe"] = "bpe"
+    vocab_size: int = Field(default=2048, ge=257)
+    """Entries, the 256 bytes and `<|endoftext|>` among them."""
+    train_megabytes: float = Field(default=32.0, gt=0)
+    """At most this much of the training documents is read to learn the merges."""
+
+
+class TiktokenConfig(Config):
+    """An encoding that tiktoken knows by name (fetched by tiktoken at its first use)."""
+
+    kind: Literal["tiktoken"] = "tiktoken"
+    name: str
+
+
+class FilesConfig(Config):
+    """A `vocab.bpe` + `encoder.json` pair, as GPT-2 and openai/circuit_sparsity lay a tokenizer out."""
+
+    kind: Literal["files"] = "files"
+    vocab_bpe: str
+    encoder_json: str
+    pattern: str = RELEASED_PATTERN
+
+
+class FolderTokenizerConfig(Config):
+    """The tokenizer that a model's folder holds, in whichever of the layouts of `tokenizer_folder.py`."""
+
+    kind: Literal["folder"] = "folder"
+    path: str
+
+
+TokenizerConfig = Annotated[
+    BpeConfig | TiktokenConfig | FilesConfig | FolderTokenizerConfig, Field(discriminator="kind")
+]
+
+
+def make_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
+    """The tokenizer of a config; `texts` are read by kind `bpe` alone, up to its `train_megabytes`."""
+    if isinstance(config, BpeConfig):
+        return train_bpe(_at_most(texts, config.train_megabytes * 1e6), config.vocab_size)
+    if isinstance(config, TiktokenConfig):
+        return _named(config.name)
+    if isinstance(config, FolderTokenizerConfig):
+        return read_folder(Path(config.path))
+    return from_files(Path(config.vocab_bpe), Path(config.encoder_json), config.pattern)
+
+
+def identity(config: TokenizerConfig) -> dict[str, Any]:
+    """What a tokenizer's hash depends on: its config, with the content of files in place of their paths."""
+    if isinstance(config, FolderTokenizerConfig):
+        files = tokenizer_files(Path(config.path))
+        return {
+            "kind": "folder",
+            "digests": {f.name: hashlib.sha256(read_bytes(f)).hexdigest() for f in files},
+        }
+    if not isinstance(config, FilesConfig):
+        return config.model_dump(mode="json")
+    digests = [
+        hashlib.sha256(read_bytes(Path(path))).hexdigest() for path in (config.vocab_bpe, config.encoder_json)
+    ]
+    return {"kind": config.kind, "pattern": config.pattern, "digests": digests}
+
+
+def _named(name: str) -> Tokenizer:
+    known = tiktoken.list_encoding_names()
+    if name not in known:
+        raise UserError(f"tokenizer.name: {name!r}: allowed: {', '.join(sorted(known))}")
+    try:
+        encoding = tiktoken.get_encoding(name)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"tokenizer.name: {name!r}: tiktoken could not fetch it ({type(error).__name__})"
+        ) from None
+    if END_OF_TEXT not in encoding.special_tokens_set:
+        raise UserError(f"tokenizer.name: {name!r}: this encoding has no {END_OF_TEXT}")
+    return Tokenizer(encoding)
+
+
+def _at_most(texts: Iterable[str], size: float) -> Iterable[str]:
+    """Texts until `size` bytes are reached."""
+    read = 0
+    for text in texts:
+        yield text
+        read += len(text.encode("utf-8"))
+        if read >= size:
+            return

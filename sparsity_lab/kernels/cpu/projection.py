@@ -1,0 +1,141 @@
+"""Projection's search on the bit patterns of the weights, on a CPU (`training/sparsity/magnitude.py`)."""
+
+import numba
+import numpy as np
+
+from sparsity_lab.kernels.cpu.parallel_for import in_parts
+from sparsity_lab.kernels.cpu.top_k import Integer, next_guess, threshold
+
+SAMPLE = 2048
+
+
+@numba.njit(cache=True, nogil=True)
+def project_bits(threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int) -> None:
+    """As `project`, on the bit patterns; where no channel is guarded, rows are counted all the same."""
+    above_c = np.empty(bits_rc.shape[axis], dtype=np.int32)
+    limit = _limit(threads, bits_rc, mask, keep, at_least, axis, above_c)
+    if limit == 0:
+        return  # what would be dropped is zero
+    flat = bits_rc.reshape(-1)
+    poor = np.flatnonzero(above_c < at_least)
+    largest = np.empty((poor.size, at_least), dtype=np.int64)
+    in_parts(_largest_part, threads, poor.size, (bits_rc, mask, axis, poor, largest))
+    guarded = largest.reshape(-1)
+    saved = flat[guarded]
+    flat[guarded] = 0  # the least of all, and not tied with others
+    tied = _first_equal(bits_rc, mask, limit, keep - _kept(above_c, at_least), axis)
+    tied_bits = flat[tied]
+    in_parts(_drop_part, threads, flat.size, (flat, mask, limit))
+    flat[tied] = tied_bits
+    flat[guarded] = saved
+
+
+@numba.njit(cache=True)
+def _limit(
+    threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int, above_c: np.ndarray
+) -> Integer:
+    """The least limit above which no more than `keep` stay, if each channel has `at_least` in any case.
+
+    A search as that of `thresholds`, by passes over the weight that fill `above_c`; a sample says where from.
+    """
+    flat, narrow = bits_rc.reshape(-1), bits_rc.dtype.type(mask)
+    sample = flat[:: (flat.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
+    middle = threshold(sample, keep * sample.size // flat.size)[0]
+    low: Integer = 0
+    high: Integer = mask
+    step, surplus, lack = 0, -1, keep - at_least * above_c.size
+    while True:
+        step += 1
+        in_parts(_count_part, threads, above_c.size, (bits_rc, mask, middle, axis, above_c))
+        missing = keep - _kept(above_c, at_least)
+        if missing == 0 or low == high:
+            break
+        if missing < 0:
+            low, surplus = middle + 1, -missing
+        else:
+            high, lack = middle, missing
+        middle = next_guess(keep, low, high, surplus, lack, mask, step)
+    return middle
+
+
+@numba.njit(cache=True)
+def _kept(above_c: np.ndarray, at_least: int) -> int:
+    """How many weights stay: of each channel those above the limit, or `at_least`."""
+    kept = 0
+    for channel in range(above_c.size):
+        kept += max(at_least, int(above_c[channel]))
+    return kept
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_part(
+    begin: int, end: int, bits_rc: np.ndarray, mask: int, limit: Integer, axis: int, above_c: np.ndarray
+) -> None:
+    """How many weights of each channel are above the limit."""
+    narrow, least = bits_rc.dtype.type(mask), bits_rc.dtype.type(limit)
+    if axis == 0:
+        for row in range(begin, end):
+            bits, count = bits_rc[row], np.int32(0)
+            for column in range(bits.size):
+                count = np.int32(count + np.int32((bits[column] & narrow) > least))
+            above_c[row] = count
+    else:
+        counts = above_c[begin:end]
+        counts[:] = 0
+        for row in range(bits_rc.shape[0]):
+            bits = bits_rc[row, begin:end]
+            for column in range(bits.size):
+                counts[column] += np.int32((bits[column] & narrow) > least)
+
+
+@numba.njit(cache=True, nogil=True)
+def _largest_part(
+    begin: int,
+    end: int,
+    bits_rc: np.ndarray,
+    mask: int,
+    axis: int,
+    channels: np.ndarray,
+    largest: np.ndarray,
+) -> None:
+    """Flat positions of the largest weights of some channels; of equals the lower index."""
+    at_least = largest.shape[1]
+    best = np.empty(at_least, dtype=bits_rc.dtype)
+    for number in range(begin, end):
+        channel, where = channels[number], largest[number]
+        best[:] = -1
+        for index in range(bits_rc.shape[1 - axis]):
+            row, column = (channel, index) if axis == 0 else (index, channel)
+            magnitude = bits_rc[row, column] & bits_rc.dtype.type(mask)
+            if magnitude > best[at_least - 1]:
+                place = at_least - 1
+                while place > 0 and magnitude > best[place - 1]:
+                    best[place], where[place] = best[place - 1], where[place - 1]
+                    place -= 1
+                best[place], where[place] = magnitude, row * bits_rc.shape[1] + column
+
+
+@numba.njit(cache=True, nogil=True)
+def _drop_part(begin: int, end: int, flat: np.ndarray, mask: int, limit: Integer) -> None:
+    """Zero what is not above the limit."""
+    bits, narrow, least = flat[begin:end], flat.dtype.type(mask), flat.dtype.type(limit)
+    for index in range(bits.size):
+        bits[index] = bits[index] if (bits[index] & narrow) > least else 0
+
+
+@numba.njit(cache=True)
+def _first_equal(bits_rc: np.ndarray, mask: int, limit: Integer, ties: Integer, axis: int) -> np.ndarray:
+    """Flat positions of the first `ties` magnitudes that equal `limit`, in the order of the channels."""
+    found = np.zeros(ties, dtype=np.int64)
+    count = 0
+    if ties == 0:
+        return found
+    for channel in range(bits_rc.shape[axis]):
+        for index in range(bits_rc.shape[1 - axis]):
+            row, column = (channel, index) if axis == 0 else (index, channel)
+            if (bits_rc[row, column] & bits_rc.dtype.type(mask)) == limit:
+                found[count] = row * bits_rc.shape[1] + column
+                count += 1
+                if count == ties:
+                    return found
+    return found
