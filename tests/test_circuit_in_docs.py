@@ -1,4 +1,4 @@
-"""What the README says of one circuit, claim by claim, by interventions on the whole model.
+"""What docs/circuit.md says of one circuit, claim by claim, by interventions on the whole model.
 
 docs/set_or_string holds a model of `make frontier` (d_model 256, 60,000 nonzero weights), its tokenizer and
 the circuit. Of its bigram table only the row of this task's last token is kept: the others are not read.
