@@ -13,17 +13,16 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from analysis.pictures import plain
 from sparsity_lab.circuits.circuit import Circuit, Node, load_circuit
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.evidence.record import EVIDENCE, Evidence, load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
-from sparsity_lab.viewer.examples_record import EXAMPLES, load_examples
+from sparsity_lab.results.style import plain
+from sparsity_lab.viewer.examples_record import EXAMPLES, MAX_NODES, load_examples
 
 HERE = Path(__file__).parent
 SCRIPTS = ("vendor/dagre.min.js", "page/graph.js", "page/panel.js", "page/page.js")
 STYLES = ("page/graph.css", "page/page.css")
-MAX_NODES = 256  # more are not drawn
 # what dagre takes from a browser
 CLONE = "globalThis.structuredClone ??= (value) => JSON.parse(JSON.stringify(value));"
 View = dict[str, Any]
@@ -57,9 +56,9 @@ def load_view(run: Path, task: str) -> View:
     return {
         "task": task,
         "run": _about(record),
-        "main": record.config.get("pruning", {}).get("target"),
+        "main": record.pruning.target,
         "description": shown["description"] if shown else "",
-        "d_head": shown["d_head"] if shown else _d_head(record),
+        "d_head": shown["d_head"] if shown else record.model.d_head,
         "unpruned": None if result.unpruned is None else result.unpruned.model_dump(),
         "circuits": [_circuit(circuit, evidence) for circuit in circuits],
         "examples": shown,
@@ -81,11 +80,6 @@ def _about(record: RunRecord) -> dict[str, Any]:
         "weights": record.metrics.get("model/weights"),
         "commit": record.git_commit,
     }
-
-
-def _d_head(record: RunRecord) -> int | None:
-    d_head = record.config.get("model", {}).get("d_head")
-    return d_head if isinstance(d_head, int) else None
 
 
 def _circuit(circuit: Circuit, evidence: Evidence | None) -> dict[str, Any]:

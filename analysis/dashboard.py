@@ -5,14 +5,12 @@
 Needs sparsity_lab[dashboard]. `--check` builds and validates it without a server and prints its sections.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
-
+from analysis import program
+from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 
@@ -34,7 +32,7 @@ COUNTS = (metrics.TASKS_ASKED, metrics.TASKS_LEARNED, metrics.TASKS_SOLVED)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = program.parser(__doc__)
     parser.add_argument("project", help="ENTITY/PROJECT")
     parser.add_argument("--sweep", help="only the runs of this sweep")
     parser.add_argument("--check", action="store_true", help="build and validate only")
@@ -42,12 +40,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         built = workspace(options.project, options.sweep)
         if not options.check:
-            sys.stdout.write(f"saved: {save(built)}\n")
+            say(f"saved: {save(built)}")
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return program.refuse(error)
     for section in built.sections:
-        sys.stdout.write(f"{section.name}: {len(section.panels)} panels\n")
+        say(f"{section.name}: {len(section.panels)} panels")
     return 0
 
 

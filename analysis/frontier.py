@@ -7,6 +7,9 @@ Steps, for one target loss (Gao et al. 2025, §3 and Fig. 2):
    by task, linearly in loss between the two dense models around it. Nothing is extrapolated;
 4. the interval of the ratio is a bootstrap over tasks.
 
+A model is dense, or weight-sparse in one of three kinds: trained sparse from the start, sparsified (trained
+from a dense model's weights) or bridged to a dense model. Each kind is told apart everywhere.
+
 A task that the model has not learned, or that the circuit without nodes solves, has no size. A circuit of
 nodes without edges counts as one edge, so that its logarithm exists.
 """
@@ -19,7 +22,8 @@ import numpy as np
 
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean
+from sparsity_lab.results.record import RunRecord
+from sparsity_lab.results.summary import geometric_mean, learned
 
 DRAWS = 10_000
 INTERVAL = (2.5, 97.5)  # percent
@@ -27,7 +31,9 @@ INTERVAL = (2.5, 97.5)  # percent
 
 @dataclass(frozen=True)
 class Model:
-    """One run as the frontier sees it. `edges`: learned task → edges of its circuit at the target, if any.
+    """One run as the frontier sees it. `edges`: task → edges of its circuit at the target, where it has one.
+
+    `learned` tasks are those whose unpruned loss meets the target, among them those `solved_by_nothing`.
 
     `id` is the hash of the run's config; `loss` the pretraining loss on validation text, in nats per token.
     """
@@ -52,6 +58,7 @@ class Ratio:
     """
 
     sparse: str
+    kind: str
     d_model: int
     nonzeros: int
     loss: float
@@ -71,50 +78,40 @@ def targets(records: Iterable[RunRecord]) -> list[float]:
 def models(records: Iterable[RunRecord], target: float) -> list[Model]:
     """One model per config, the last of those with the same hash, by kind, width and nonzeros.
 
-    Models from elsewhere (`model.kind` released or gpt2), trained on other tokens, are left out.
+    Imported models, which were trained on other text, are left out.
 
     Raises:
         UserError: a record lacks what the frontier is made of; the line names record and key.
     """
-    latest = {record.config_hash: record for record in records if not _from_elsewhere(record)}
+    latest = {record.config_hash: record for record in records if record.kind != "imported"}
     found = [_model(record, target) for record in latest.values()]
     return sorted(found, key=lambda model: (model.kind, model.d_model, model.nonzeros, model.name))
 
 
-def _from_elsewhere(record: RunRecord) -> bool:
-    model = record.config.get("model")
-    return isinstance(model, dict) and model.get("kind", "transformer") != "transformer"
-
-
 def _model(record: RunRecord, target: float) -> Model:
     try:
-        kind = str(record.config["sparsity"]["kind"])
-        d_model = int(record.config["model"]["d_model"])
         weights, nonzeros, loss = (
             record.metrics[metric.name]
             for metric in (metrics.WEIGHTS, metrics.MODEL_NONZEROS, metrics.VALIDATION_LOSS)
         )
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise UserError(f"record of {record.name}: lacks {error}") from None
-    learned = [task for task in record.tasks if task.status in ("circuit", "no_circuit")]
-    sizes = {task.task: _edges(task, target) for task in learned}
+    if record.model.d_model is None:
+        raise UserError(f"record of {record.name}: lacks model.d_model")
+    solved_by_nothing = frozenset(task.task for task in record.tasks if task.status == "empty_solves")
+    points = {task.task: task.at(target) for task in learned(record.tasks)}
     return Model(
         id=record.config_hash,
         name=record.name,
-        kind=kind,
-        d_model=d_model,
+        kind=record.kind,
+        d_model=record.model.d_model,
         weights=int(weights),
         nonzeros=int(nonzeros),
         loss=loss,
-        learned=frozenset(sizes),
-        solved_by_nothing=frozenset(task.task for task in record.tasks if task.status == "empty_solves"),
-        edges={task: edges for task, edges in sizes.items() if edges is not None},
+        learned=frozenset(points),
+        solved_by_nothing=solved_by_nothing,
+        edges={task: point.edges for task, point in points.items() if point is not None},
     )
-
-
-def _edges(task: TaskResult, target: float) -> int | None:
-    at_target = (point.edges for point in task.curve if math.isclose(point.target, target, rel_tol=1e-9))
-    return next(at_target, None)
 
 
 def shared(compared: Sequence[Model]) -> list[str]:
@@ -148,6 +145,7 @@ def ratio(sparse: Model, dense: Sequence[Model], among: Iterable[str] | None = N
         note = "a single task has no interval" if len(tasks) == 1 else ""
     return Ratio(
         sparse=sparse.name,
+        kind=sparse.kind,
         d_model=sparse.d_model,
         nonzeros=sparse.nonzeros,
         loss=sparse.loss,
@@ -185,14 +183,14 @@ def bootstrap(logs: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[floa
 
 
 def matched_pair(compared: Iterable[Model]) -> tuple[Model, Model] | None:
-    """The dense and the sparse model closest in pretraining loss, among the pairs that share a task."""
+    """The dense and the weight-sparse model closest in pretraining loss, of the pairs that share a task."""
     compared = list(compared)
     pairs = [
         (dense, sparse)
         for dense in compared
         if dense.kind == "dense"
         for sparse in compared
-        if sparse.kind == "sparse" and shared([dense, sparse])
+        if sparse.kind != "dense" and shared([dense, sparse])
     ]
     return min(
         pairs, key=lambda pair: (abs(pair[0].loss - pair[1].loss), pair[0].name, pair[1].name), default=None

@@ -1,4 +1,4 @@
-"""The frontier's figures. Text from records is drawn as it is: no mathtext, nothing unprintable (S12)."""
+"""The frontier's figures, and how a figure is saved. Text from records is drawn as it is (S12)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -14,43 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from analysis.frontier import CurveRow, Model, shared, size
+from sparsity_lab.results.style import GREY, KINDS, STYLE, log_axis, plain, short
 
-DENSE, SPARSE = "#555555", "#D55E00"  # grey, and the vermilion of Okabe and Ito
-STYLE: Any = {
-    "text.parse_math": False,
-    "font.size": 10,
-    "axes.titlesize": 11,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E6E6E6",
-    "legend.frameon": False,
-    "svg.hashsalt": "sparsity_lab",
-    "svg.fonttype": "none",
-    "figure.constrained_layout.use": True,
-}
 OFFSETS = ((6, 5), (6, -12), (-6, 5), (-6, -12), (0, 9), (0, -17), (14, 0), (-14, 0), (10, 16), (-10, -24))
-
-
-def plain(text: str) -> str:
-    """`text` with every character that is not printable replaced."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
-
-
-def short(count: float) -> str:
-    """1234567 → "1.2M", 61234 → "61k", 950 → "950"."""
-    for unit, name in ((1e6, "M"), (1e3, "k")):
-        if count >= unit:
-            scaled = count / unit
-            return f"{scaled:.1f}".removesuffix(".0") + name if scaled < 10 else f"{scaled:.0f}{name}"
-    return f"{count:.3g}"
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
@@ -70,19 +39,18 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
         point = {model.id: (size(model, tasks), model.loss) for model in compared}
         widths = sorted({model.d_model for model in compared})
         colours = {width: _colour(i, len(widths)) for i, width in enumerate(widths)}
+        kinds = [kind for kind in KINDS if any(model.kind == kind for model in compared)]
         dense = sorted((model for model in compared if model.kind == "dense"), key=lambda model: model.loss)
         sparse = [model for model in compared if model.kind != "dense"]
 
-        for group in _groups(sparse, lambda model: model.d_model):
+        for group in _groups(sparse, lambda model: (model.kind, model.d_model)):
             _line(axes, point, group, color=colours[group[0].d_model], linewidth=1.6)
-        for group in _groups(sparse, lambda model: float(f"{model.nonzeros:.1e}")):
+        for group in _groups(sparse, lambda model: (model.kind, f"{model.nonzeros:.1e}")):
             _line(axes, point, group, color="#B0B0B0", linewidth=1.0, linestyle=":")
-        _line(axes, point, dense, color=DENSE, linewidth=1.2, linestyle="--")
+        _line(axes, point, dense, color=GREY, linewidth=1.2, linestyle="--")
         for model in compared:
-            marker = "s" if model.kind == "dense" else "o"
-            axes.plot(
-                *point[model.id], marker, color=colours[model.d_model], markersize=7, markeredgecolor="white"
-            )
+            style: Any = {"color": colours[model.d_model], "markersize": 7, "markeredgecolor": "white"}
+            axes.plot(*point[model.id], KINDS[model.kind][1], **style)
 
         log_axis(axes, "x")
         axes.margins(0.12)
@@ -93,11 +61,11 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
             Line2D([], [], color=colours[width], marker="o", linestyle="", label=f"d_model {width}")
             for width in widths
         ]
+        for kind in kinds:
+            line, label = ("--", kind) if kind == "dense" else ("-", f"{kind}, same width")
+            handles.append(Line2D([], [], color=GREY, marker=KINDS[kind][1], linestyle=line, label=label))
         if sparse:
-            handles.append(Line2D([], [], color=DENSE, marker="o", label="sparse, same width"))
-            handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="sparse, same nonzeros"))
-        if dense:
-            handles.append(Line2D([], [], color=DENSE, marker="s", linestyle="--", label="dense"))
+            handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="same kind and nonzeros"))
         handles.append(Line2D([], [], linestyle="", label="labels: nonzero weights"))
         figure.legend(handles=handles, loc="outside right upper")
         _label(figure, axes, [(*point[model.id], short(model.nonzeros)) for model in compared])
@@ -109,10 +77,11 @@ def draw_target_curve(rows: Sequence[CurveRow], dense: Model, sparse: Model) -> 
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(6.4, 4.4))
         x = [row.target for row in rows]
-        for model, sizes, colour, marker in (
-            (dense, [row.dense_edges for row in rows], DENSE, "s"),
-            (sparse, [row.sparse_edges for row in rows], SPARSE, "o"),
+        for model, sizes in (
+            (dense, [row.dense_edges for row in rows]),
+            (sparse, [row.sparse_edges for row in rows]),
         ):
+            colour, marker = KINDS[model.kind]
             axes.plot(x, sizes, marker=marker, color=colour, linewidth=1.8, label=describe(model))
         log_axis(axes, "x")
         if len(x) <= 8:
@@ -143,7 +112,8 @@ def draw_tasks(dense: Model, sparse: Model, target: float) -> Figure:
         for y, task in enumerate(tasks):
             ends = [max(model.edges[task], 1) for model in (sparse, dense)]
             axes.plot(ends, [y, y], color="#C8C8C8", linewidth=2, zorder=1)
-        for model, colour, marker in ((dense, DENSE, "s"), (sparse, SPARSE, "o")):
+        for model in (dense, sparse):
+            colour, marker = KINDS[model.kind]
             sizes = [max(model.edges[task], 1) for task in tasks]
             axes.plot(sizes, range(len(tasks)), marker, color=colour, label=describe(model), zorder=2)
         log_axis(axes, "x")
@@ -170,8 +140,8 @@ def _colour(index: int, count: int) -> tuple[float, float, float, float]:
     return mpl.colormaps["viridis"](0.85 * index / max(count - 1, 1))
 
 
-def _groups(compared: Iterable[Model], key: Callable[[Model], float]) -> list[list[Model]]:
-    groups: dict[float, list[Model]] = {}
+def _groups(compared: Iterable[Model], key: Callable[[Model], object]) -> list[list[Model]]:
+    groups: dict[object, list[Model]] = {}
     for model in compared:
         groups.setdefault(key(model), []).append(model)
     return list(groups.values())
@@ -180,15 +150,6 @@ def _groups(compared: Iterable[Model], key: Callable[[Model], float]) -> list[li
 def _line(axes: Axes, point: dict[str, tuple[float, float]], group: Sequence[Model], **style: Any) -> None:
     ordered = [point[m.id] for m in sorted(group, key=lambda model: (model.nonzeros, model.d_model))]
     axes.plot([x for x, _ in ordered], [y for _, y in ordered], zorder=1, **style)
-
-
-def log_axis(axes: Axes, which: str) -> None:
-    """Ticks at 1, 2, 5 × powers of ten, written out ("20", "5k"); never fewer than can be read."""
-    getattr(axes, f"set_{which}scale")("log")
-    axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-    axis.set_minor_formatter(NullFormatter())
 
 
 def _label(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:

@@ -6,7 +6,6 @@ Writes dense_to_sparse.csv, .png and .svg (default: to SOURCE/dense_to_sparse): 
 with the dense model, KL(dense, model), against edges, the geometric mean over the tasks that all have.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,21 +13,20 @@ from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
-
-mpl.use("Agg")
-
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
-
-from analysis import frontier
-from analysis.pictures import STYLE, plain, save
+from analysis import frontier, program
+from analysis.pictures import save
+from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.results.record import RunRecord, read_all
+from sparsity_lab.results.record import RunRecord
+from sparsity_lab.results.runs import read_all
+from sparsity_lab.results.style import GREY, KINDS, STYLE, plain
 
-COLOURS = {"scratch": "#D55E00", "sparsified": "#0072B2", "bridged": "#009E73"}  # of Okabe and Ito's palette
+WAYS = {"sparse": "scratch", "sparsified": "sparsified", "bridged": "bridged"}  # kind of model → way to it
+COLOURS = {way: KINDS[kind][0] for kind, way in WAYS.items()}
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,7 @@ class Way:
     name: str
     d_model: int
     nonzeros: int
-    tokens: int
+    tokens: int | None
     loss: float
     dense_loss: float
     dense_kl: float
@@ -50,9 +48,7 @@ class Way:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = program.parser(__doc__)
     parser.add_argument("source", nargs="?", type=Path, default=Path("runs"), help="folder of runs")
     parser.add_argument("--sweep", default="dense_to_sparse", help="the sweep whose runs are compared")
     parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
@@ -62,15 +58,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = [record for _, record in read_all(options.source) if record.sweep == options.sweep]
         found, tasks = ways(records, options.target)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return program.refuse(error)
     out = options.out or options.source / "dense_to_sparse"
     out.mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame([asdict(way) for way in found])
     frame.to_csv(out / "dense_to_sparse.csv", index=False, lineterminator="\n")
-    sys.stdout.write(plain_lines(f"tasks: {', '.join(tasks)}\n{frame.to_string(index=False)}"))
+    say(f"tasks: {', '.join(tasks)}\n{frame.to_string(index=False)}")
     for path in save(draw(found, len(tasks), options.target), out, "dense_to_sparse"):
-        sys.stdout.write(f"wrote {path}\n")
+        say(f"wrote {path}")
     return 0
 
 
@@ -80,7 +75,7 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
     Raises:
         UserError: there are none, or they share no task.
     """
-    by_hash = {r.config_hash: r for r in records if metrics.DENSE_KL.name in r.metrics}
+    by_hash = {r.config_hash: r for r in records if r.kind in WAYS and metrics.DENSE_KL.name in r.metrics}
     compared = frontier.models(by_hash.values(), target)
     tasks = frontier.shared(compared)
     if not tasks:
@@ -91,14 +86,14 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
     found = []
     for model in compared:
         record = by_hash[model.id]
-        config, measured = record.config, record.metrics
+        measured = record.metrics
         found.append(
             Way(
-                way=_way(record),
+                way=WAYS[model.kind],
                 name=model.name,
                 d_model=model.d_model,
                 nonzeros=model.nonzeros,
-                tokens=config["trainer"]["tokens"],
+                tokens=record.model.tokens,
                 loss=model.loss,
                 dense_loss=measured[metrics.DENSE_LOSS.name],
                 dense_kl=measured[metrics.DENSE_KL.name],
@@ -110,12 +105,6 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
     return sorted(found, key=lambda way: (list(COLOURS).index(way.way), way.name)), tasks
 
 
-def _way(record: RunRecord) -> str:
-    if record.config.get("bridge"):
-        return "bridged"
-    return "sparsified" if record.config["trainer"].get("start") == "dense" else "scratch"
-
-
 def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
     """Two panels over edges: pretraining loss, and agreement with the dense model."""
     with mpl.rc_context(STYLE):
@@ -124,9 +113,7 @@ def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
             label = plain(f"{way.way}, d_model {way.d_model}")
             left.plot(way.edges, way.loss, "o", color=COLOURS[way.way], markersize=9, label=label)
             right.plot(way.edges, way.dense_kl, "o", color=COLOURS[way.way], markersize=9)
-        left.axhline(
-            found[0].dense_loss, color="#555555", linestyle="--", linewidth=1, label="the dense model"
-        )
+        left.axhline(found[0].dense_loss, color=GREY, linestyle="--", linewidth=1, label="the dense model")
         left.set_ylabel("Pretraining loss (nats per token)")
         right.set_ylabel("KL from the dense model (nats per token)")
         right.set_ylim(bottom=0)
@@ -135,11 +122,6 @@ def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
             axes.set_xlim(0, 1.15 * max(way.edges for way in found))
         figure.legend(loc="outside upper center", ncols=4)
         return figure
-
-
-def plain_lines(text: str) -> str:
-    """`text`, ending in a new line, without whatever in it could steer a terminal."""
-    return "".join(plain(line) + "\n" for line in text.split("\n"))
 
 
 if __name__ == "__main__":

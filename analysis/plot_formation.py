@@ -6,50 +6,46 @@ Needs runs with circuits.at, as experiment=formation has it. Overlap is the Jacc
 that a circuit shares with the trained model's, over those of either. Writes formation.png, .svg and .csv.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
-
 import matplotlib as mpl
+import pandas as pd
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from analysis.pictures import STYLE, plain, save, short
+from analysis import program
+from analysis.pictures import save
+from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.results.record import RunRecord, TaskResult, geometric_mean, read_all
+from sparsity_lab.results.record import METRICS_FILE, RunRecord, TaskResult
+from sparsity_lab.results.runs import read_all
+from sparsity_lab.results.style import GREY, SERIES, STYLE, log_axis, plain
+from sparsity_lab.results.summary import geometric_mean
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")  # of Okabe and Ito's palette
 MARKERS = "osD^vP"
-METRICS_FILE = "metrics.csv"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = program.parser(__doc__)
     parser.add_argument("source", type=Path, help="a run's folder, or a sweep's")
     parser.add_argument("--out", type=Path, help="folder of the results; default: SOURCE/formation")
     options = parser.parse_args(arguments)
     try:
         rows, schedules, targets = load(options.source)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return program.refuse(error)
     out = options.out or options.source / "formation"
     out.mkdir(parents=True, exist_ok=True)
     rows.to_csv(out / "formation.csv", index=False, lineterminator="\n")
-    for line in rows.to_string(index=False).split("\n"):
-        sys.stdout.write(plain(line) + "\n")
+    say(rows.to_string(index=False))
     for path in [out / "formation.csv", *save(draw(rows, schedules, targets), out, "formation")]:
-        sys.stdout.write(f"{path}\n")
+        say(str(path))
     return 0
 
 
@@ -66,7 +62,7 @@ def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str,
         )
     rows = pd.DataFrame([row for _, record in runs for row in moments(record)])
     curves = {record.name: curve(folder / METRICS_FILE) for folder, record in runs}
-    return rows, curves, {record.name: target_of(record) for _, record in runs}
+    return rows, curves, {record.name: record.pruning.target for _, record in runs}
 
 
 def curve(path: Path) -> pd.DataFrame:
@@ -82,26 +78,21 @@ def curve(path: Path) -> pd.DataFrame:
         raise UserError(f"{path}: not a training's metrics ({error})") from None
 
 
-def target_of(record: RunRecord) -> float:
-    """The loss that the circuits' sizes are compared at."""
-    return float(record.config["pruning"]["target"])
-
-
 def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
     """A row for each task and moment: what was found there, and what of it stays to the end.
 
     `jaccard` is the overlap of nodes with the final circuit, `there` the share of the final circuit's nodes
     that the circuit has already.
     """
-    target = target_of(record)
-    at_the_end = {task.task: _nodes_and_edges(task, target) for task in record.tasks}
+    target = record.pruning.target
+    at_the_end = {task.task: task.at(target) for task in record.tasks}
     ways = [
         *((s.at, s.step, s.nonzeros, s.tasks, s.shared) for s in record.formation),
-        _end(record, {task: found[0] for task, found in at_the_end.items() if found}),
+        _end(record, {task: found.nodes for task, found in at_the_end.items() if found}),
     ]
     for at, step, nonzeros, tasks, shared in ways:
         for task in tasks:
-            found, final = _nodes_and_edges(task, target), at_the_end.get(task.task)
+            found, final = task.at(target), at_the_end.get(task.task)
             row: dict[str, Any] = {
                 "name": record.name,
                 "task": task.task,
@@ -110,16 +101,16 @@ def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
                 "nonzeros": nonzeros,
                 "status": task.status,
                 "unpruned_loss": task.unpruned.loss if task.unpruned else None,
-                "nodes": found[0] if found else None,
-                "edges": found[1] if found else None,
+                "nodes": found.nodes if found else None,
+                "edges": found.edges if found else None,
                 "shared": shared.get(task.task),
                 "jaccard": None,
                 "there": None,
             }
             if found and final and task.task in shared:
                 both = shared[task.task]
-                row["jaccard"] = both / max(1, found[0] + final[0] - both)
-                row["there"] = both / max(1, final[0])
+                row["jaccard"] = both / max(1, found.nodes + final.nodes - both)
+                row["there"] = both / max(1, final.nodes)
             yield row
 
 
@@ -129,10 +120,6 @@ def _end(
     last = record.formation[-1]
     steps = round(last.step / last.at)
     return 1.0, steps, int(record.metrics[metrics.MODEL_NONZEROS.name]), record.tasks, nodes
-
-
-def _nodes_and_edges(task: TaskResult, target: float) -> tuple[int, int] | None:
-    return next(((point.nodes, point.edges) for point in task.curve if point.target == target), None)
 
 
 def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame], targets: dict[str, float]) -> Figure:
@@ -170,7 +157,7 @@ def _column(
     for index, task in enumerate(tasks):
         of_task = rows[rows["task"] == task].set_index("at").reindex(every)
         style: Any = {
-            "color": COLOURS[index % len(COLOURS)],
+            "color": SERIES[index % len(SERIES)],
             "marker": MARKERS[index % len(MARKERS)],
             "linewidth": 1.2,
         }
@@ -193,14 +180,11 @@ def _column(
     losses.annotate("learned below", (0, target), (3, -11), textcoords="offset points", fontsize=8)
     nonzeros = schedule.dropna(subset=[metrics.NONZEROS.name])
     steps = float(rows["step"].max())
-    weights.plot(nonzeros[metrics.STEP.name] / steps, nonzeros[metrics.NONZEROS.name], color="#555555")
+    weights.plot(nonzeros[metrics.STEP.name] / steps, nonzeros[metrics.NONZEROS.name], color=GREY)
     points = rows.drop_duplicates("at")
-    weights.plot(points["at"], points["nonzeros"], "o", color="#555555")
+    weights.plot(points["at"], points["nonzeros"], "o", color=GREY)
     for axes in (sizes, losses, weights):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        log_axis(axes, "y")
     weights.set_xlim(0, 1.02)
     weights.set_xlabel("Fraction of training")
 
@@ -210,7 +194,7 @@ def geometric_means(found: pd.DataFrame) -> pd.Series:
     moments_of = found.groupby("task")["at"].nunique()
     tasks = moments_of.index[moments_of == found["at"].nunique()]
     always = found[found["task"].isin(tasks)]
-    means = always.groupby("at")["edges"].apply(lambda edges: geometric_mean(float(max(1, e)) for e in edges))
+    means = always.groupby("at")["edges"].apply(lambda edges: geometric_mean(float(e) for e in edges))
     means.attrs["tasks"] = len(tasks)
     return means
 

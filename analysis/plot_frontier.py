@@ -5,7 +5,6 @@
 Writes the three figures of `pictures` (PNG and SVG), points.csv, ratios.csv, tasks.csv and curve.csv.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -14,22 +13,21 @@ from typing import Any
 
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
-
-from analysis import frontier, pictures
+from analysis import frontier, pictures, program
 from analysis.frontier import Model, Ratio
+from analysis.program import say
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.results.record import RunRecord, read_all, to_frame
+from sparsity_lab.results.frames import to_frame
+from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.remote import read_wandb
+from sparsity_lab.results.runs import read_all
 
 WANDB = "wandb="
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = program.parser(__doc__)
     parser.add_argument("source", nargs="?", default="runs", help="folder of runs, or wandb=ENTITY/PROJECT")
     parser.add_argument("--sweep", help="only the runs of this sweep")
     parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
@@ -40,8 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         records = choose_sweep(load(options.source), options.sweep, options.source)
         report(records, options.target, options.out or Path("." if remote else options.source) / "frontier")
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return program.refuse(error)
     return 0
 
 
@@ -98,7 +95,7 @@ def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
     compared = [model for model in compared if model.edges]
     tasks = frontier.shared(compared)
     dense = [model for model in compared if model.kind == "dense"]
-    sparse = [model for model in compared if model.kind == "sparse"]
+    sparse = [model for model in compared if model.kind != "dense"]
     _say_tasks(compared, tasks)
 
     out.mkdir(parents=True, exist_ok=True)
@@ -119,8 +116,10 @@ def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
         written += pictures.save(pictures.draw_tasks(*pair, target), out, "edges_per_task")
         say("matched pair: " + "; ".join(f"{model.name} (loss {model.loss:.4f})" for model in pair))
     else:
-        lacking = "no dense model" if not dense else "no sparse model" if not sparse else "no shared task"
-        say(f"no matched pair of a dense and a sparse model: {lacking}")
+        lacking = (
+            "no dense model" if not dense else "no weight-sparse model" if not sparse else "no shared task"
+        )
+        say(f"no matched pair of a dense and a weight-sparse model: {lacking}")
     say("wrote " + "\n      ".join(str(path) for path in written))
 
 
@@ -128,18 +127,19 @@ def _say_tasks(compared: Sequence[Model], tasks: Sequence[str]) -> None:
     learned = sorted(frozenset.intersection(*(model.learned for model in compared)))
     say(f"{len(compared)} models; {len(learned)} tasks learned by all, {len(tasks)} with a circuit in all:")
     say(f"  {', '.join(tasks) or 'none, so there is no picture of the frontier'}")
-    if without := sorted(set(learned) - set(tasks)):
+    solved = frozenset().union(*(model.solved_by_nothing for model in compared))
+    if without := sorted(set(learned) - set(tasks) - solved):
         say(f"  learned, but without a circuit in some model: {', '.join(without)}")
-    if solved := sorted(frozenset().union(*(model.solved_by_nothing for model in compared))):
-        say(f"  out, since the circuit without nodes solves them in some model: {', '.join(solved)}")
+    if solved:
+        say(f"  out, since the circuit without nodes solves them in some model: {', '.join(sorted(solved))}")
     if empty := sorted({task for model in compared for task in tasks if model.edges[task] == 0}):
         say(f"  counted as 1 edge where the circuit has nodes only: {', '.join(empty)}")
     say("")
-    say(f"{'model':<8}{'d_model':>8}{'nonzeros':>11}{'loss':>9}{'learned':>9}{'circuits':>10}{'edges':>9}")
+    say(f"{'kind':<11}{'d_model':>8}{'nonzeros':>11}{'loss':>9}{'learned':>9}{'circuits':>10}{'edges':>9}")
     for model in compared:
         edges = f"{frontier.size(model, tasks):,.1f}" if tasks else "-"
         say(
-            f"{model.kind:<8}{model.d_model:>8}{model.nonzeros:>11,}{model.loss:>9.4f}"
+            f"{model.kind:<11}{model.d_model:>8}{model.nonzeros:>11,}{model.loss:>9.4f}"
             f"{len(model.learned):>9}{len(model.edges):>10}{edges:>9}"
         )
     say("")
@@ -149,9 +149,13 @@ def _say_ratios(ratios: Sequence[Ratio], on_shared: Sequence[Ratio], target: flo
     if not ratios:
         return
     say(f"edges dense / sparse at matched pretraining loss (geometric means, target {target:g} nats, 95 %)")
-    say(f"{'d_model':>8}{'nonzeros':>11}{'loss':>9}  {'on the tasks of the three':<36}on the tasks of all")
+    say(
+        f"{'kind':<11}{'d_model':>8}{'nonzeros':>11}{'loss':>9}  {'on the tasks of the three':<36}"
+        "on the tasks of all"
+    )
     for own, common in zip(ratios, on_shared, strict=True):
-        say(f"{own.d_model:>8}{own.nonzeros:>11,}{own.loss:>9.4f}  {_words(own):<36}{_words(common)}")
+        sizes = f"{own.kind:<11}{own.d_model:>8}{own.nonzeros:>11,}{own.loss:>9.4f}"
+        say(f"{sizes}  {_words(own):<35} {_words(common)}")
     say("")
 
 
@@ -183,11 +187,6 @@ def _table(path: Path, rows: "pd.DataFrame | Iterable[dict[str, Any]]") -> Path:
     frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
     frame.to_csv(path, index=False, lineterminator="\n")
     return path
-
-
-def say(line: str) -> None:
-    """Write a line, without whatever in it could steer a terminal."""
-    sys.stdout.write("\n".join(pictures.plain(part) for part in line.split("\n")) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ from matplotlib.figure import Figure
 
 from analysis.pictures import STYLE, log_axis, save
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.results.record import RunRecord, geometric_mean, read_all
+from sparsity_lab.results.record import RunRecord
+from sparsity_lab.results.runs import read_all
+from sparsity_lab.results.summary import geometric_mean
 
 POLISHED = " + polish"
 COLOURS = {"masks": "#D55E00", "gradient": "#0072B2", "integrated": "#009E73"}  # of Okabe and Ito's palette

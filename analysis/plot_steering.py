@@ -5,47 +5,41 @@
 RUN holds steering/TASK/steering.json. Writes steering.png and steering.svg (default: into RUN).
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib as mpl
-
-mpl.use("Agg")
-
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
-
-from analysis.pictures import DENSE, SPARSE, STYLE, plain, save
+from analysis import program
+from analysis.pictures import save
+from analysis.program import say
 from sparsity_lab.bridges.steering_record import Steering, SteeringResult, load_steering
 from sparsity_lab.core.errors import UserError
-
-TOGETHER, WHOLE = "#0072B2", "#009E73"  # blue and green of Okabe and Ito
+from sparsity_lab.results.style import BLUE, GREEN, GREY, STYLE, VERMILION, plain
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = program.parser(__doc__)
     parser.add_argument("run", type=Path, help="a run's folder")
     parser.add_argument("--out", type=Path, help="folder of the picture; default: the run's")
     options = parser.parse_args(arguments)
     try:
         results = load(options.run)
     except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
+        return program.refuse(error)
     for result in results:
         for line in told(result):
-            sys.stdout.write(plain(line) + "\n")
+            say(line)
     out = options.out or options.run
     out.mkdir(parents=True, exist_ok=True)
     for path in save(draw(results), out, "steering"):
-        sys.stdout.write(f"wrote {path}\n")
+        say(f"wrote {path}")
     return 0
 
 
@@ -92,22 +86,26 @@ def draw(results: Sequence[SteeringResult]) -> Figure:
 
 def _panel(axes: Axes, result: SteeringResult) -> None:
     single, together, whole = result.steerings[0], best_together(result), result.steerings[-1]
-    against = [(single, DENSE)] if whole is single else [(single, DENSE), (whole, WHOLE)]
+    against = [(single, GREY)] if whole is single else [(single, GREY), (whole, GREEN)]
     for of, colour in against:
         for index, curve in enumerate(of.random):
             label = plain(f"{len(of.random)} random directions, size of {of.name}") if index == 0 else None
             axes.plot(result.strengths, curve, color=colour, alpha=0.25, linewidth=0.8, label=label)
     axes.plot(
-        result.strengths, single.probability, "o-", color=SPARSE, label=plain(f"one channel, {single.name}")
+        result.strengths,
+        single.probability,
+        "o-",
+        color=VERMILION,
+        label=plain(f"one channel, {single.name}"),
     )
     if whole is not single:
-        axes.plot(result.strengths, whole.probability, "^:", color=WHOLE, label=plain(whole.name))
+        axes.plot(result.strengths, whole.probability, "^:", color=GREEN, label=plain(whole.name))
     if together is not single:
         axes.plot(
             result.strengths,
             together.probability,
             "s--",
-            color=TOGETHER,
+            color=BLUE,
             label=plain(f"the circuit's {together.name}"),
         )
     axes.set_yscale("log")

@@ -5,20 +5,20 @@
 The folder (SWEEP/report unless --out says otherwise) can be moved or sent as a whole; it needs no network.
 """
 
-import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 from urllib.parse import quote
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
-
-from analysis import circuit_page, plot_frontier
-from analysis.pictures import plain, short
+from analysis import circuit_page, plot_frontier, program
+from analysis.program import say
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
-from sparsity_lab.results.record import RunRecord, TaskResult, read_all
+from sparsity_lab.results.record import RunRecord, TaskResult
+from sparsity_lab.results.runs import read_all
+from sparsity_lab.results.style import plain, short
+from sparsity_lab.results.summary import learned
 
 FIGURES = {
     "frontier": "Capability against circuit size, a point a model; lower left is better.",
@@ -42,23 +42,20 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src 'self' file: da
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    parser = program.parser(__doc__)
     parser.add_argument("sweep", type=Path, help="folder of a sweep's runs")
     parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
     parser.add_argument("--out", type=Path, help="folder of the report; default: SWEEP/report")
     options = parser.parse_args(arguments)
     out = options.out or options.sweep / "report"
     try:
-        runs = read_all(options.sweep, lambda error: plot_frontier.say(f"left out: {error}"))
+        runs = read_all(options.sweep, lambda error: say(f"left out: {error}"))
         if not runs:
             raise UserError(f"{options.sweep}: no finished runs here")
         write_text(out / "index.html", report(runs, options.target, out, options.sweep.resolve().name))
     except UserError as error:
-        sys.stderr.write(f"error: {plain(str(error))}\n")
-        return 1
-    plot_frontier.say(f"wrote {out / 'index.html'}")
+        return program.refuse(error)
+    say(f"wrote {out / 'index.html'}")
     return 0
 
 
@@ -128,10 +125,11 @@ def _models(runs: Sequence[tuple[Path, RunRecord]]) -> str:
         cells += [
             short(measured[name]) if name in measured else "–" for name in ("model/nonzeros", "model/weights")
         ]
-        cells.append(str(sum(task.status in ("circuit", "no_circuit") for task in record.tasks)))
-        rows.append(_row("td", [plain(record.name), *cells]))
+        cells.append(str(len(learned(record.tasks))))
+        rows.append(_row("td", [plain(record.name), record.kind, *cells]))
     head = _row(
-        "th", ["run", "validation loss (nats per token)", "nonzero weights", "weights", "tasks learned"]
+        "th",
+        ["run", "kind", "validation loss (nats per token)", "nonzero weights", "weights", "tasks learned"],
     )
     return f"<section><h2>Models</h2>{_table(head, rows)}</section>"
 
@@ -154,8 +152,8 @@ def _circuits(
 def _cell(task: TaskResult | None, target: float, address: str | None) -> str:
     if task is None:
         return "<td></td>"
-    edges = next((str(point.edges) for point in task.curve if point.target == target), None)
-    words = edges or ABSENT.get(task.status, "none")
+    point = task.at(target)
+    words = str(point.edges) if point else ABSENT.get(task.status, "none")
     if address is None:
         return f'<td class="soft">{words}</td>'
     return f'<td class="number"><a href="{escape(address)}">{words}</a></td>'

@@ -6,22 +6,19 @@
 The page is RUN/pages/TASK.html unless --out says otherwise.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
-
+from analysis import program
 from analysis.circuit_page import figure, load_view, page
-from analysis.pictures import plain
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser = program.parser(__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--task", required=True, help="the task whose circuits are shown")
     parser.add_argument("--out", type=Path, help="the page; default: RUN/pages/TASK.html")
@@ -33,9 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = options.svg or options.out or options.run / "pages" / f"{options.task}.html"
         write_text(path, figure(view, options.target) if options.svg else page(view))
     except UserError as error:
-        sys.stderr.write(f"error: {plain(str(error))}\n")
-        return 1
-    sys.stdout.write(f"wrote {plain(str(path))}\n")
+        return program.refuse(error)
+    program.say(f"wrote {path}")
     return 0
 
 

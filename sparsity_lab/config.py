@@ -20,6 +20,7 @@ from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.logger import LoggerConfig
+from sparsity_lab.results.record import Kind
 from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.training.config import SparsityConfig, TrainerConfig
 
@@ -92,8 +93,10 @@ class RunConfig(Config):
         return self
 
     @property
-    def kind(self) -> str:
-        """How the model came to be: dense, sparse, or sparse by way of an existing dense one."""
+    def kind(self) -> Kind:
+        """How the model came to be: dense, sparse, sparse by way of an existing dense one, or imported."""
+        if isinstance(self.model, ExistingConfig):
+            return "imported"
         if self.bridge is not None:
             return "bridged"
         return "sparsified" if self.trainer.start == "dense" else self.sparsity.kind

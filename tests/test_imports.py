@@ -38,8 +38,7 @@ ROOMS = {
         "evidence.record",
         "viewer.examples_record",
         "bridges.steering_record",
-        "results.record",
-        "results.remote",
+        *(f"results.{name}" for name in ("record", "runs", "frames", "summary", "style", "remote")),
     ),
 }
 OF_ITSELF = {
@@ -56,7 +55,14 @@ RECORDS = ("circuits.circuit", "evidence.record", "viewer.examples_record", "bri
 ONLY = {"core": {"pydantic", "filelock"}} | {record: set[str]() for record in RECORDS}
 TORCH = {"torch", "lightning", "safetensors", "torchmetrics"}
 NEVER = {
-    **dict.fromkeys(("core", "sweep", "status", "results.record", "results.remote", *RECORDS), TORCH),
+    **dict.fromkeys(("core", "sweep", "status", *RECORDS), TORCH),
+    **dict.fromkeys(
+        (
+            f"results.{name}"
+            for name in ("record", "upgrades", "runs", "frames", "summary", "style", "remote")
+        ),
+        TORCH,
+    ),
     "sweep.job_status": TORCH | {"hydra"},
     "sweep.status_table": TORCH | {"hydra"},
     "status": TORCH | {"hydra"},

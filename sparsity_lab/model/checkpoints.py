@@ -32,13 +32,22 @@ def save_model(model: Transformer, folder: Path) -> None:
     write_json(folder / "model.json", ModelCard(config=model.config, vocab_size=model.vocab_size))
 
 
+def read_card(folder: Path) -> ModelCard:
+    """Read the config and vocabulary size of the model in `folder`, without its tensors.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    return validate(ModelCard, read_json(folder / "model.json"), str(folder / "model.json"))
+
+
 def load_model(folder: Path) -> Transformer:
     """Read a model, in evaluation mode.
 
     Raises:
         UserError: a file is missing or damaged, or the tensors are not those of the config.
     """
-    card = validate(ModelCard, read_json(folder / "model.json"), str(folder / "model.json"))
+    card = read_card(folder)
     path = folder / "model.safetensors"
     try:
         tensors = load_file(path)

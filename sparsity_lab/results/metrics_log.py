@@ -11,8 +11,8 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from sparsity_lab.core import metrics as names
 from sparsity_lab.core.files import write_text
+from sparsity_lab.results.record import METRICS_FILE
 
-METRICS_FILE = "metrics.csv"
 COLUMNS = tuple(metric.name for metric in names.TRAINING + names.BRIDGING + names.VALIDATION)
 
 

@@ -9,41 +9,36 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from sparsity_lab.core import metrics
-from sparsity_lab.results.record import RunRecord, read_all
-from sparsity_lab.results.run_picture import BRIGHT, DARK
+from sparsity_lab.results.record import RunRecord
+from sparsity_lab.results.runs import read_all
+from sparsity_lab.results.style import KINDS, STYLE, log_axis, plain
 
 
 def draw_sweep(sweep: Path, target: float, path: Path) -> Path:
     """Write the picture of the records below the folder `sweep` as PNG to `path`; returns it."""
     records = [record for _, record in read_all(sweep, on_error=lambda error: None)]
-    with rc_context({"text.parse_math": False}):  # names are drawn as they are (S12)
-        figure = _figure(records, target)
-        figure.savefig(path, dpi=100, metadata={"Software": None})
+    with rc_context(STYLE):
+        sweep_figure(records, target).savefig(path, dpi=120, metadata={"Software": None})
     return path
 
 
-def _figure(records: list[RunRecord], target: float) -> Figure:
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
+def sweep_figure(records: list[RunRecord], target: float) -> Figure:
+    """Imported models, which were trained on other text, are left out."""
+    figure = Figure(figsize=(7, 4.5))
     axes = figure.subplots()
     needed = (metrics.GEOMEAN_EDGES.name, metrics.VALIDATION_LOSS.name)
-    drawn = [record for record in records if all(name in record.metrics for name in needed)]
-    for kind, colour, marker in (("dense", DARK, "s"), ("sparse", BRIGHT, "o")):
-        points = [
-            [record.metrics[name] for name in needed]
-            for record in drawn
-            if record.config.get("sparsity", {}).get("kind") == kind
-        ]
+    drawn = [r for r in records if r.kind in KINDS and all(name in r.metrics for name in needed)]
+    for kind, (colour, marker) in KINDS.items():
+        points = [[record.metrics[name] for name in needed] for record in drawn if record.kind == kind]
         if points:
             axes.scatter(*zip(*points, strict=True), color=colour, marker=marker, label=kind)
     for record in drawn:
         x, y = (record.metrics[name] for name in needed)
-        axes.annotate(record.name, (x, y), (4, 4), textcoords="offset points", fontsize=7)
+        axes.annotate(plain(record.name), (x, y), (4, 4), textcoords="offset points", fontsize=7)
+    log_axis(axes, "x")
+    axes.set_xlabel(f"edges (geometric mean over each model's own tasks, target {target:g} nats)")
+    axes.set_ylabel("validation loss (nats per token)")
+    axes.set_title(f"{len(records)} runs have ended, {len(drawn)} of them with circuits", loc="left")
     if drawn:
         axes.legend()
-    axes.set(
-        xscale="log",
-        xlabel=f"edges (geometric mean over each model's own tasks, target {target:g} nats)",
-        ylabel="validation loss (nats per token)",
-        title=f"{len(records)} runs have ended, {len(drawn)} of them with circuits",
-    )
     return figure

@@ -21,9 +21,10 @@ from sparsity_lab.core.environment import environment_variables
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
 from sparsity_lab.results.connection import choose_mode
+from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.logger import LoggerConfig
-from sparsity_lab.results.metrics_log import COLUMNS, METRICS_FILE, MetricsLog
-from sparsity_lab.results.record import RECORD, RunRecord, TaskResult, to_frame
+from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog
+from sparsity_lab.results.record import METRICS_FILE, RECORD, RunRecord, TaskResult
 
 log = logging.getLogger(__name__)
 

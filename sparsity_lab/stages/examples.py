@@ -17,12 +17,11 @@ from sparsity_lab.stages.context import model_on_text, task_batch
 from sparsity_lab.stages.parallel import build_all
 from sparsity_lab.tasks.python import TASKS
 from sparsity_lab.viewer.examples import collect_examples
-from sparsity_lab.viewer.examples_record import save_examples
+from sparsity_lab.viewer.examples_record import MAX_NODES, save_examples
 
 log = logging.getLogger(__name__)
 
 EXAMPLES_VERSION = 2  # raise when the same circuits would give other examples
-MAX_NODES = 256  # a larger circuit is not for looking at
 TEXT_TOKENS = 8192  # of pretraining text, about
 
 

@@ -7,13 +7,11 @@ import logging
 import os
 import time
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import yaml
 
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core import metrics
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import locked, read_json, write_json, write_text
@@ -23,17 +21,20 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.kernels.machine import prepare_processor
-from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.model.checkpoints import load_model, read_card
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.results.metrics_log import METRICS_FILE, MetricsLog
+from sparsity_lab.results.metrics_log import MetricsLog
+from sparsity_lab.results.provenance import environment
 from sparsity_lab.results.record import (
+    METRICS_FILE,
+    ModelSummary,
+    PruningSummary,
     RunRecord,
     TaskResult,
-    environment,
-    geometric_mean,
     write_record,
 )
 from sparsity_lab.results.run_picture import draw_run
+from sparsity_lab.results.summary import summarise
 from sparsity_lab.results.sweep_picture import draw_sweep
 from sparsity_lab.results.tracking import track
 from sparsity_lab.stages.circuits import RESULT, task_circuits
@@ -176,21 +177,7 @@ def make_record(
         else task
         for task in tasks
     )
-    solved = [
-        point for task in tasks if task.status == "circuit" and (point := task.at(config.pruning.target))
-    ]
-    measured: dict[str, float] = {
-        **read_json(model_folder / VALIDATION),
-        metrics.TASKS_ASKED.name: sum(task.status != "not_askable" for task in tasks),
-        metrics.TASKS_LEARNED.name: sum(
-            task.status in ("circuit", "no_circuit", "empty_solves") for task in tasks
-        ),
-        metrics.TASKS_SOLVED.name: len(solved),
-    }
-    if solved:
-        measured[metrics.GEOMEAN_EDGES.name] = geometric_mean([max(1, point.edges) for point in solved])
-        measured[metrics.GEOMEAN_NODES.name] = geometric_mean([max(1, point.nodes) for point in solved])
-        measured[metrics.TEST_LOSS.name] = fmean(point.test.calibrated_loss for point in solved)
+    measured = read_json(model_folder / VALIDATION) | summarise(tasks, config.pruning.target)
     if "agreement" in more_stages:
         measured |= read_json(more_stages["agreement"] / AGREEMENT)
     if config.bridge is not None:
@@ -199,6 +186,14 @@ def make_record(
     return RunRecord(
         name=name,
         sweep=config.sweep,
+        kind=config.kind,
+        model=model_summary(config, model_folder),
+        pruning=PruningSummary(
+            finder=config.pruning.method,
+            selection=config.pruning.selection,
+            polish=config.pruning.polish,
+            target=config.pruning.target,
+        ),
         overrides=tuple(overrides),
         config=plain,
         config_hash=content_hash(plain),
@@ -209,6 +204,18 @@ def make_record(
         metrics=measured,
         tasks=tasks,
         **environment(),
+    )
+
+
+def model_summary(config: RunConfig, model_folder: Path) -> ModelSummary:
+    """What the record says of the model, imported or trained."""
+    shape = read_card(model_folder).config
+    imported = isinstance(config.model, ExistingConfig)
+    return ModelSummary(
+        d_model=shape.d_model,
+        n_layer=shape.n_layer,
+        d_head=shape.d_head,
+        tokens=None if imported else config.trainer.tokens,
     )
 
 

@@ -10,6 +10,7 @@ from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.files import read_json, write_json
 
 EXAMPLES = "examples.json"
+MAX_NODES = 256  # circuits with more nodes are neither drawn nor given examples
 
 
 def digits(value: float) -> float:

@@ -4,16 +4,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from sparsity_lab.circuits.circuit import Scores
-from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult
+from sparsity_lab.results.record import CurvePoint, ModelSummary, PruningSummary, RunRecord, TaskResult
 
 SCORES = Scores(loss=0.1, calibrated_loss=0.05, accuracy=1.0)
 POOR = Scores(loss=3.0, calibrated_loss=0.69, accuracy=0.5)
+
+
+def shape(d_model: int | None, tokens: int | None = 1000) -> ModelSummary:
+    """A model of two layers."""
+    return ModelSummary(d_model=d_model, n_layer=2, d_head=16, tokens=tokens)
 
 
 def empty_record(name: str, **changes: Any) -> RunRecord:
     """A run of which nothing is known but what `changes` say."""
     nothing: dict[str, Any] = {
         "sweep": None,
+        "kind": "sparse",
+        "model": shape(8),
+        "pruning": PruningSummary(finder="masks", selection="raw", polish=True, target=0.15),
         "overrides": (),
         "config": {},
         "config_hash": name,
@@ -60,7 +68,8 @@ def record(
     return empty_record(
         name,
         sweep=sweep,
-        config={"model": {"d_model": d_model, "n_layer": 2}, "sparsity": {"kind": kind}},
+        kind=kind,
+        model=shape(d_model),
         metrics={"validation/loss": loss, "model/weights": 4 * nonzeros, "model/nonzeros": nonzeros},
         tasks=tasks + others,
     )

@@ -71,8 +71,6 @@ def write_run(folder: Path, examples: bool = True, evidence: bool = True) -> Run
             folder / "evidence" / TASK,
         )
     made = record("sparse", 16, 100, 1.9, {TASK: 2, PLAIN_TASK: 2}, targets={0.05: 3.0})
-    made = made.model_copy(
-        update={"name": f"run{EVIL}", "config": made.config | {"pruning": {"target": 0.15}}}
-    )
+    made = made.model_copy(update={"name": f"run{EVIL}"})
     write_record(made, folder)
     return made

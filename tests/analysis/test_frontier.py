@@ -92,7 +92,7 @@ def test_tasks_without_a_circuit_stay_out() -> None:
         )
     )
     (model,) = models([record("sparse", 64, 100, 1.8, {"a": 10}, others=others)], 0.15)
-    assert model.learned == {"a", "m"}
+    assert model.learned == {"a", "e", "m"}
     assert model.solved_by_nothing == {"e"}
     assert model.edges == {"a": 10}
 
@@ -150,7 +150,23 @@ def test_the_target_curve_keeps_to_shared_tasks() -> None:
     assert [row.sparse_edges for row in rows] == pytest.approx([12, 4])
 
 
-def test_models_from_elsewhere_are_left_out() -> None:
+def test_bridged_and_sparsified_models_are_kinds_of_their_own() -> None:
+    ways = [record(kind, 64, 100, 1.8, {"a": 10, "b": 4}) for kind in ("bridged", "sparsified")]
+    found = models([*ALL, *ways], 0.15)
+    assert [model.kind for model in found] == ["bridged", "dense", "dense", "sparse", "sparsified"]
+    dense = [model for model in found if model.kind == "dense"]
+    assert [ratio(model, dense).kind for model in found[:1]] == ["bridged"]
+    pair = matched_pair(models([DENSE_LOW, ways[0]], 0.15))
+    assert pair is not None
+    assert [model.kind for model in pair] == ["dense", "bridged"]
+
+
+def test_a_target_is_found_though_the_last_digit_differs() -> None:
+    (model,) = models([SPARSE], 0.1 + 0.05)  # 0.15000000000000002
+    assert model.edges == {"a": 10, "b": 4}
+
+
+def test_imported_models_are_left_out() -> None:
     ours = record("dense", 64, 1000, 2.0, {"a": 10})
-    theirs = ours.model_copy(update={"config": {"model": {"kind": "gpt2"}}, "config_hash": "other"})
+    theirs = ours.model_copy(update={"kind": "imported", "config_hash": "other"})
     assert models([ours, theirs], 0.15) == models([ours], 0.15)

@@ -24,8 +24,7 @@ def run(name: str = "one") -> RunRecord:
         Snapshot(at=0.5, step=50, nonzeros=100, tasks=half.tasks, shared={"a": 1, "b": 3}),
     )
     final = record("sparse", 128, 100, 1.9, {"a": 4, "b": 9})
-    config = final.config | {"pruning": {"target": 0.15}}
-    return final.model_copy(update={"formation": formation, "config": config, "name": name})
+    return final.model_copy(update={"formation": formation, "name": name})
 
 
 def write_run(folder: Path, made: RunRecord) -> None:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from analysis import pictures
 from analysis.plot_frontier import main
 from sparsity_lab.results.record import RunRecord, write_record
+from sparsity_lab.results.style import short
 
 ROOT = Path(__file__).parents[2]
 EVIL = "a$\\frac{x}$<script>&\x1b[31m"  # a task name that would break mathtext, SVG and the terminal
@@ -63,6 +64,22 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pictures, "save", save)
 
 
+SCRIPTS = sorted(path.stem for path in (ROOT / "analysis").glob("*.py") if "__main__" in path.read_text())
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_starts_by_its_path_from_any_directory(tmp_path: Path, name: str) -> None:
+    command = [sys.executable, str(ROOT / "analysis" / f"{name}.py"), "--help"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_script_starts_as_a_module() -> None:
+    command = [sys.executable, "-m", "analysis.view_circuit", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_a_clone_draws_everything_from_any_directory(tmp_path: Path) -> None:
     runs = _write(tmp_path / "runs", *_records())
     script = [sys.executable, str(ROOT / "analysis" / "plot_frontier.py")]
@@ -104,14 +121,32 @@ def test_s12_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert "<script>" not in svg
 
 
-@pytest.mark.parametrize(("kind", "lacking"), [("dense", "no sparse model"), ("sparse", "no dense model")])
+@pytest.mark.parametrize(
+    ("kind", "lacking"), [("dense", "no weight-sparse model"), ("sparse", "no dense model")]
+)
 def test_one_kind_alone_still_gives_the_frontier(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, lacking: str
 ) -> None:
     _write(tmp_path, *(found for found in _records() if found.name.startswith(kind)))
     assert main([str(tmp_path)]) == 0
     assert _names(tmp_path / "frontier") == TABLES | FRONTIER
-    assert f"no matched pair of a dense and a sparse model: {lacking}" in capsys.readouterr().out
+    assert f"no matched pair of a dense and a weight-sparse model: {lacking}" in capsys.readouterr().out
+
+
+def test_every_kind_of_model_has_its_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    others = [record(kind, 64, 3000, 1.9, {EVIL: 9, "b": 9, "c": 9}) for kind in ("bridged", "sparsified")]
+    others.append(record("imported", 64, 3000, 1.9, {"b": 9}))
+    _write(tmp_path, *_records(), *others)
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "8 models" in out
+    assert out.count("\nbridged ") == out.count("\nsparsified ") == 2  # a model, and a ratio
+    svg = (tmp_path / "frontier" / "frontier.svg").read_text()
+    assert "bridged, same width" in svg
+    assert "sparsified, same width" in svg
+    assert "imported" not in out + svg
+    points = pd.read_csv(tmp_path / "frontier" / "points.csv")
+    assert set(points.kind) == {"dense", "sparse", "bridged", "sparsified"}
 
 
 @pytest.mark.usefixtures("unrendered")
@@ -214,4 +249,4 @@ def test_a_wandb_project_is_a_source(
     ],
 )
 def test_short_counts(count: float, text: str) -> None:
-    assert pictures.short(count) == text
+    assert short(count) == text

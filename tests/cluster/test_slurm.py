@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from one_node import process_of, slurm, wait_for, why_not
 
-from sparsity_lab.results.record import RunRecord, read_all
+from sparsity_lab.results.record import RunRecord
+from sparsity_lab.results.runs import read_all
 
 ROOT = Path(__file__).parents[2]
 POINT = [

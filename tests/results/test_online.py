@@ -21,6 +21,7 @@ from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, write_record
 from sparsity_lab.results.remote import read_wandb
 from sparsity_lab.results.tracking import track
+from tests.analysis.made_up import empty_record, shape
 
 CONFIG = LoggerConfig(kind="wandb", project="p", entity=ENTITY)
 SCORES = Scores(loss=0.3, calibrated_loss=0.1, accuracy=0.9)
@@ -52,12 +53,8 @@ def made_up(kind: str, d_model: int, loss: float, edges: int) -> RunRecord:
     )
     task = TaskResult(task="t", status="circuit", reason="", unpruned=SCORES, curve=curve, circuit="c.json")
     name = f"{kind}-{d_model}"
-    return RunRecord(
-        name=name, sweep="s", overrides=(),
-        config={"model": {"d_model": d_model}, "sparsity": {"kind": kind}}, config_hash=name,
-        git_commit=None, git_dirty=None, packages={}, python="3.11", seeds={}, stages={},
-        metrics={"validation/loss": loss, "model/weights": 9000, "model/nonzeros": 900}, tasks=(task,),
-    )  # fmt: skip
+    measured = {"validation/loss": loss, "model/weights": 9000, "model/nonzeros": 900}
+    return empty_record(name, sweep="s", kind=kind, model=shape(d_model), metrics=measured, tasks=(task,))
 
 
 def mirror(folder: Path, record: RunRecord, config: LoggerConfig = CONFIG) -> None:

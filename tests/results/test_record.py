@@ -13,17 +13,19 @@ from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.evidence.record import Check, Measured
 from sparsity_lab.results import record as module
+from sparsity_lab.results.frames import to_frame
+from sparsity_lab.results.provenance import environment
 from sparsity_lab.results.record import (
     CurvePoint,
+    ModelSummary,
+    PruningSummary,
     RunRecord,
     TaskResult,
-    environment,
-    geometric_mean,
-    read_all,
     read_record,
-    to_frame,
     write_record,
 )
+from sparsity_lab.results.runs import read_all
+from sparsity_lab.results.summary import geometric_mean, learned, summarise
 
 GOOD = Scores(loss=0.5, calibrated_loss=0.1, accuracy=0.875)
 POOR = Scores(loss=2.5, calibrated_loss=0.69, accuracy=0.5)
@@ -37,11 +39,21 @@ def make(name: str = "sparse-64", **changes: Any) -> RunRecord:
     values: dict[str, Any] = {
         "name": name,
         "sweep": "width_l0",
+        "kind": "sparse",
+        "model": ModelSummary(d_model=64, n_layer=2, d_head=16, tokens=9000),
+        "pruning": PruningSummary(finder="gradient", selection="raw", polish=True, target=0.15),
         "overrides": ("model.d_model=64",),
         "config": {
-            "model": {"d_model": 64, "n_layer": 2},
+            "model": {"kind": "transformer", "d_model": 64, "n_layer": 2, "d_head": 16},
             "sparsity": {"kind": "sparse"},
-            "pruning": {"targets": (0.05, 0.15)},
+            "trainer": {"tokens": 9000, "start": "scratch"},
+            "pruning": {
+                "method": "gradient",
+                "selection": "raw",
+                "polish": True,
+                "target": 0.15,
+                "targets": (0.05, 0.15),
+            },
         },
         "config_hash": "0123456789ab",
         "git_commit": None,
@@ -124,10 +136,44 @@ def test_s10_a_newer_schema_reads_an_older_record(tmp_path: Path, monkeypatch: p
 
 
 def test_s10_a_record_of_schema_1_has_neither_evidence_nor_formation(tmp_path: Path) -> None:
-    plain = _without(make().model_dump(mode="json"), "formation") | {"schema_version": 1}
+    plain = _of_schema_3(make()) | {"schema_version": 1}
+    del plain["formation"]
     plain["tasks"] = [_without(task, "evidence") for task in plain["tasks"]]
     (tmp_path / "record.json").write_text(json.dumps(plain))
     assert read_record(tmp_path) == make()
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({}, "sparse"),
+        ({"sparsity": {"kind": "dense"}}, "dense"),
+        ({"bridge": {"learning_rate": 0.01}}, "bridged"),
+        ({"trainer": {"tokens": 9000, "start": "dense"}}, "sparsified"),
+        ({"model": {"kind": "gpt2", "path": "there", "n_ctx": 128}}, "imported"),
+    ],
+)
+def test_s10_kind_model_and_pruning_of_schema_3_are_read_from_its_config(
+    tmp_path: Path, changes: dict[str, Any], kind: str
+) -> None:
+    record = make(config=make().config | changes)
+    (tmp_path / "record.json").write_text(json.dumps(_of_schema_3(record)))
+    shape = record.model
+    if kind == "imported":
+        shape = ModelSummary(d_model=None, n_layer=None, d_head=None, tokens=None)
+    assert read_record(tmp_path) == record.model_copy(update={"kind": kind, "model": shape})
+
+
+def test_s10_a_record_from_before_methods_could_be_chosen_used_masks(tmp_path: Path) -> None:
+    record = make(config=make().config | {"pruning": {"target": 0.2}})
+    (tmp_path / "record.json").write_text(json.dumps(_of_schema_3(record)))
+    expected = PruningSummary(finder="masks", selection="calibrated", polish=False, target=0.2)
+    assert read_record(tmp_path).pruning == expected
+
+
+def _of_schema_3(record: RunRecord) -> dict[str, Any]:
+    plain = record.model_dump(mode="json") | {"schema_version": 3}
+    return {key: value for key, value in plain.items() if key not in ("kind", "model", "pruning")}
 
 
 def test_every_older_schema_has_an_upgrade() -> None:
@@ -226,6 +272,33 @@ def test_the_frame_has_a_row_for_each_task_and_target() -> None:
 
 def test_an_empty_frame_has_the_same_columns() -> None:
     assert list(to_frame([]).columns) == list(to_frame([make()]).columns)
+
+
+def test_a_curves_point_is_found_though_the_last_digit_of_the_target_differs() -> None:
+    point = make().tasks[0].at(0.1 + 0.05)  # 0.15000000000000002
+    assert point is not None
+    assert point.nodes == 8
+    assert make().tasks[0].at(0.1501) is None
+
+
+def test_the_summary_counts_tasks_by_what_became_of_them() -> None:
+    """Learned is what meets the target unpruned, also where no node is needed or no circuit was found."""
+    found, not_learned, not_askable = make().tasks
+    others = [
+        not_learned.model_copy(update={"task": status, "status": status, "unpruned": GOOD})
+        for status in ("no_circuit", "empty_solves")
+    ]
+    tasks = (found, not_learned, not_askable, *others)
+    assert [task.task for task in learned(tasks)] == ["with_open", "no_circuit", "empty_solves"]
+    assert summarise(tasks, 0.15) == {
+        "circuits/tasks_asked": 4,
+        "circuits/tasks_learned": 3,
+        "circuits/tasks_with_circuit": 1,
+        "circuits/geomean_edges": pytest.approx(12),
+        "circuits/geomean_nodes": pytest.approx(8),
+        "circuits/test_loss": 0.69,
+    }
+    assert "circuits/geomean_edges" not in summarise(others, 0.15)
 
 
 def test_geometric_mean() -> None:

@@ -29,7 +29,15 @@ from sparsity_lab.data.tokenizer import load_tokenizer, train_bpe
 from sparsity_lab.data.tokenizer_folder import gpt2_bytes
 from sparsity_lab.data.tokenizers import FilesConfig, make_tokenizer
 from sparsity_lab.model.checkpoints import load_model, save_model
-from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, read_record, write_record
+from sparsity_lab.results.record import (
+    CurvePoint,
+    ModelSummary,
+    PruningSummary,
+    RunRecord,
+    TaskResult,
+    read_record,
+    write_record,
+)
 from sparsity_lab.sweep.job_status import Plan, Point, read_plan, read_point
 from sparsity_lab.training.checkpoint import damage_of
 
@@ -70,6 +78,9 @@ def readers(folder: Path) -> dict[str, Reader]:
     record = RunRecord(
         name="run",
         sweep=None,
+        kind="sparse",
+        model=ModelSummary(d_model=8, n_layer=2, d_head=16, tokens=1000),
+        pruning=PruningSummary(finder="masks", selection="raw", polish=True, target=0.15),
         overrides=("seed=1",),
         config={"model": {"d_model": 8}},
         config_hash="0" * 12,

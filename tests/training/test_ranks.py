@@ -20,7 +20,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
-from sparsity_lab.results.record import read_all
+from sparsity_lab.results.runs import read_all
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.fit import fit
 from sparsity_lab.training.module import SparseModule

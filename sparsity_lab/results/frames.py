@@ -1,0 +1,81 @@
+"""Records as a pandas data frame."""
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sparsity_lab.core import metrics
+from sparsity_lab.results.record import CurvePoint, RunRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
+    """One row per run × task × target; a task without any circuit has one row without target and sizes.
+
+    Losses are in nats per token; `select_loss` and `test_loss` are calibrated, `test_raw_loss` and
+    `unpruned_loss` are not.
+    """
+    import pandas as pd  # here: it takes a second, and tracking without W&B needs no frame
+
+    return pd.DataFrame([row for record in records for row in _rows(record)], columns=list(_COLUMNS)).astype(
+        _COLUMNS
+    )
+
+
+_COLUMNS: dict[str, Any] = {
+    "name": "str",
+    "sweep": "str",
+    "config_hash": "str",
+    "kind": "str",
+    "d_model": "Int64",
+    "n_layer": "Int64",
+    "weights": "Int64",
+    "nonzeros": "Int64",
+    "validation_loss": "float64",
+    "task": "str",
+    "status": "str",
+    "unpruned_loss": "float64",
+    "target": "float64",
+    "nodes": "Int64",
+    "edges": "Int64",
+    "select_loss": "float64",
+    "select_accuracy": "float64",
+    "test_loss": "float64",
+    "test_raw_loss": "float64",
+    "test_accuracy": "float64",
+}
+
+
+def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
+    model, sparsity = record.config.get("model", {}), record.config.get("sparsity", {})
+    run = {
+        "name": record.name,
+        "sweep": record.sweep,
+        "config_hash": record.config_hash,
+        "kind": sparsity.get("kind"),
+        "d_model": model.get("d_model"),
+        "n_layer": model.get("n_layer"),
+        "weights": record.metrics.get(metrics.WEIGHTS.name),
+        "nonzeros": record.metrics.get(metrics.MODEL_NONZEROS.name),
+        "validation_loss": record.metrics.get(metrics.VALIDATION_LOSS.name),
+    }
+    for result in record.tasks:
+        task = run | {"task": result.task, "status": result.status}
+        task["unpruned_loss"] = result.unpruned.loss if result.unpruned else None
+        yield from (task | _sizes(point) for point in result.curve)
+        if not result.curve:
+            yield task
+
+
+def _sizes(point: CurvePoint) -> dict[str, Any]:
+    return {
+        "target": point.target,
+        "nodes": point.nodes,
+        "edges": point.edges,
+        "select_loss": point.select.calibrated_loss,
+        "select_accuracy": point.select.accuracy,
+        "test_loss": point.test.calibrated_loss,
+        "test_raw_loss": point.test.loss,
+        "test_accuracy": point.test.accuracy,
+    }
