@@ -49,9 +49,7 @@ def _tasks_of(file: Path) -> list[Task]:
     if hasattr(module, "TASK"):
         tasks.append(module.TASK)
     if not tasks:
-        raise UserError(
-            f"{KEY}: {file}: holds no task; allowed: TASK = Task(...), or TASKS = [Task(...), ...]"
-        )
+        raise UserError(f"{KEY}: {file}: no task here; allowed: TASK = Task(...), TASKS = [Task(...), ...]")
     for task in tasks:
         if not isinstance(task, Task):
             raise UserError(f"{KEY}: {file}: {task!r} is not a sparsity_lab.tasks.task.Task")

@@ -66,9 +66,7 @@ def _draw(task: Task, rng: random.Random, attempts: int) -> Iterator[Pair]:
         except Exception as error:
             raise UserError(f"task {task.name}: make: {type(error).__name__}: {error}") from error
         if not isinstance(pair, Pair):
-            raise UserError(
-                f"task {task.name}: make returns {pair!r}; allowed: a sparsity_lab.tasks.task.Pair"
-            )
+            raise UserError(f"task {task.name}: make returns {pair!r}; allowed: a Pair")
         yield pair
 
 
