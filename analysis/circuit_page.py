@@ -15,6 +15,7 @@ from typing import Any
 
 from sparsity_lab.circuits.circuit import Circuit, Node, load_circuit
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.evidence.record import EVIDENCE, Evidence, load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
 from sparsity_lab.results.style import plain
@@ -41,17 +42,15 @@ def load_view(run: Path, task: str) -> View:
     if task not in results:
         raise UserError(f"--task {task}: not asked in {record.name}; there: {', '.join(results) or 'none'}")
     result = results[task]
-    circuits = sorted(
-        (load_circuit(path) for path in (run / "circuits" / task).glob("circuit-*.json")),
-        key=lambda circuit: circuit.target,
-    )
+    folder = RunFolder(run)
+    circuits = [load_circuit(path) for path in folder.circuits(task)]
     if not circuits:
         some = ", ".join(name for name, other in results.items() if other.curve)
         raise UserError(
             f"--task {task}: no circuit in {record.name} ({result.status}: {result.reason}); with one: {some}"
         )
-    evidence = _evidence(run, task)
-    examples = run / "examples" / task
+    evidence = _evidence(folder, task)
+    examples = folder.examples(task)
     shown = load_examples(examples).model_dump(mode="json") if (examples / EXAMPLES).exists() else None
     return {
         "task": task,
@@ -66,8 +65,8 @@ def load_view(run: Path, task: str) -> View:
     }
 
 
-def _evidence(run: Path, task: str) -> Evidence | None:
-    path = run / "evidence" / task / EVIDENCE
+def _evidence(run: RunFolder, task: str) -> Evidence | None:
+    path = run.evidence(task) / EVIDENCE
     return load_evidence(path) if path.exists() else None
 
 

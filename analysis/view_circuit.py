@@ -14,6 +14,7 @@ from analysis import program
 from analysis.circuit_page import figure, load_view, page
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
+from sparsity_lab.core.run_folder import RunFolder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -27,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         view = load_view(options.run, options.task)
-        path = options.svg or options.out or options.run / "pages" / f"{options.task}.html"
+        path = options.svg or options.out or RunFolder(options.run).page(options.task)
         write_text(path, figure(view, options.target) if options.svg else page(view))
     except UserError as error:
         return program.refuse(error)

@@ -33,11 +33,12 @@ from benchmarks.plain_pytorch import PlainSparseModule, PlainTransformer
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.record import read_record
 from sparsity_lab.stages.circuits import explain_task
-from sparsity_lab.stages.context import model_on_text
+from sparsity_lab.stages.context import ModelContext
 from sparsity_lab.training.config import SparsityConfig, TrainerConfig
 from sparsity_lab.training.module import DenseModule, SparseModule
 
@@ -142,13 +143,17 @@ def measure_circuits(run: Path) -> list[dict[str, Any]]:
     """
     record = read_record(run)
     config = validate(RunConfig, record.config, str(run))
-    model, tokenizer, _, means_n = model_on_text(config, run / "tokens", run / "model")
+    folder = RunFolder(run)
+    context = ModelContext.of(config, folder.tokens, folder.model, run)
+    context.load()
     names = [task.task for task in record.tasks]
     rows: list[dict[str, Any]] = []
     compiled = [task.task for task in record.tasks if task.curve] or names
     for name in [compiled[0], *names]:
         began = time.perf_counter()
-        result, _ = explain_task(config, name, tokenizer, model, means_n, record.stages["model"])
+        result, _ = explain_task(
+            config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
+        )
         seconds = time.perf_counter() - began
         main_point = result.at(config.pruning.target)
         nodes, edges = (main_point.nodes, main_point.edges) if main_point else ("", "")

@@ -90,6 +90,10 @@ class RunConfig(Config):
             raise ValueError("bridge needs sparsity=sparse")
         if self.steering is not None and self.bridge is None:
             raise ValueError("steering needs a bridge: bridge=default")
+        available = self.tasks.available()
+        steered = () if self.steering is None else self.steering.tasks
+        if unknown := [name for name in steered if name not in available]:
+            raise ValueError(f"steering.tasks: unknown task {unknown}; allowed: {', '.join(available)}")
         return self
 
     @property

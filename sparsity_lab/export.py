@@ -13,6 +13,7 @@ from typing import Literal
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
+from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.data.tokenizer_folder import JSON, write_pair
 from sparsity_lab.importers.released import write_released
@@ -39,10 +40,11 @@ def export(run: Path, out: Path, layout: Layout = "plain") -> None:
     """
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty")
-    for part in ("model", "tokens"):
-        if not (run / part).is_dir():
-            raise UserError(f"{run}: not a run's folder, it has no {part}/")
-    model, tokenizer = load_model(run / "model"), load_tokenizer(run / "tokens" / JSON)
+    folder = RunFolder(run)
+    for part in (folder.model, folder.tokens):
+        if not part.is_dir():
+            raise UserError(f"{run}: not a run's folder, it has no {part.name}/")
+    model, tokenizer = load_model(folder.model), load_tokenizer(folder.tokens / JSON)
     if layout == "released":
         write_released(model, out)
         write_pair(tokenizer, out)

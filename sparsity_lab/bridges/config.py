@@ -5,7 +5,6 @@ import re
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from sparsity_lab.core.config import Config
-from sparsity_lab.tasks.python import TASKS
 
 
 class SteeringConfig(Config):
@@ -20,13 +19,6 @@ class SteeringConfig(Config):
     random_directions: PositiveInt = 20
     pairs: PositiveInt = 64
     seed: NonNegativeInt = 0
-
-    @field_validator("tasks")
-    @classmethod
-    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if unknown := [name for name in names if name not in TASKS]:
-            raise ValueError(f"unknown task {unknown}; allowed: {', '.join(TASKS)}")
-        return names
 
     @field_validator("node")
     @classmethod

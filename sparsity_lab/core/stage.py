@@ -1,57 +1,108 @@
-"""Folders that appear whole: built under a temporary name, checked, and renamed into place."""
+"""The rule for work that costs time: a stage is a function of its config and inputs, and its output a folder.
+
+1. A stage's folder is named by the hash of its room, version and inputs, below the root of all runs.
+2. A finished folder is checked and used again, never computed again.
+3. A new one is filled under a temporary name, checksummed in `about.json`, and renamed into place. Two
+   processes that want the same folder make it once (file lock).
+"""
 
 import os
 import shutil
 import zlib
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import _sync, locked, read_json, write_json
+from sparsity_lab.core.files import locked, read_json, sync, write_json
+from sparsity_lab.core.hashing import content_hash
 
 ABOUT = "about.json"
 REMEDY = "delete the folder, and it is made again"
 
 
-def build(folder: Path, about: Mapping[str, Any], make: Callable[[Path], None], resume: bool = False) -> Path:
-    """Return the finished `folder`; when it isn't there, `make` it first.
+@dataclass(frozen=True)
+class Stage:
+    """Work whose output is a folder.
 
-    `make` fills a sibling folder, which is renamed into place when it returns; two processes that want the
-    same folder make it once (file lock). With `resume`, what an interrupted `make` left behind is kept for
-    the next attempt; otherwise each attempt starts empty. `about` says what made the folder, in `about.json`,
-    with the size and checksum of each file, which a finished folder is held to when it is used again.
+    `room`: the folder below the root that holds all outputs of this kind, such as "circuits". `label`: for
+    people, at the start of the folder's name. `version`: raised when the same inputs would give another
+    output. `inputs`: plain JSON, everything that the output depends on; what is read from disk stands here
+    by its content. `make` fills an empty folder. With `resume`, the next attempt gets what an interrupted
+    one left behind.
+    """
+
+    room: str
+    label: str
+    version: int
+    inputs: Mapping[str, Any]
+    make: Callable[[Path], None]
+    resume: bool = False
+
+    def folder(self, root: Path) -> Path:
+        """Where the output is kept below `root`."""
+        digest = content_hash(self.room, self.version, dict(self.inputs))
+        return root / self.room / f"{self.label}-{digest}"
+
+
+class Built(NamedTuple):
+    """A finished folder, and whether this call made it."""
+
+    path: Path
+    is_new: bool
+
+
+def run_stage(stage: Stage, root: Path) -> Built:
+    """Return the stage's finished folder; make it first if it isn't there.
+
+    A process that waited for another to make the folder gets `is_new` false.
 
     Raises:
         UserError: the finished folder has lost a file, or one has changed.
     """
+    folder = stage.folder(root)
     if (folder / ABOUT).exists():
-        return _intact(folder)
+        return Built(_intact(folder), False)
     with locked(folder):
         if (folder / ABOUT).exists():
-            return _intact(folder)
+            return Built(_intact(folder), False)
         if folder.exists():
             raise UserError(f"{folder}: has no {ABOUT}, so it is not what this program made; {REMEDY}")
-        partial = partial_of(folder)
-        if partial.exists() and not resume:
-            shutil.rmtree(partial)
-        partial.mkdir(exist_ok=True)
-        try:
-            make(partial)
-            files = {name: _fingerprint(partial / name, sync=True) for name in _files(partial)}
-            write_json(partial / ABOUT, {**about, "files": files})
-        except BaseException:
-            if not resume:
-                shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
-            raise
-        partial.rename(folder)
-        _sync(folder.parent)
-    return folder
+        _make(stage, folder)
+    return Built(folder, True)
 
 
 def partial_of(folder: Path) -> Path:
-    """Where `build` makes a folder, until it is whole."""
+    """Where a folder is made, until it is finished."""
     return folder.with_name(f".{folder.name}.partial")
+
+
+def content_hash_of(folder: Path) -> str:
+    """Hash of a finished folder's content: the name, size and checksum of each file.
+
+    Raises:
+        UserError: the folder is not a stage's output.
+    """
+    return content_hash(_listed(folder))
+
+
+def _make(stage: Stage, folder: Path) -> None:
+    partial = partial_of(folder)
+    if partial.exists() and not stage.resume:
+        shutil.rmtree(partial)
+    partial.mkdir(exist_ok=True)
+    try:
+        stage.make(partial)
+        files = {name: _checksum(partial / name, on_disk=True) for name in _files(partial)}
+        about = {"stage": stage.room, "version": stage.version, "inputs": dict(stage.inputs)}
+        write_json(partial / ABOUT, {**about, "files": files})
+    except BaseException:
+        if not stage.resume:
+            shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
+        raise
+    partial.rename(folder)
+    sync(folder.parent)
 
 
 def _files(folder: Path) -> list[str]:
@@ -59,26 +110,30 @@ def _files(folder: Path) -> list[str]:
     return sorted(name for name in found if name != ABOUT)
 
 
-def _fingerprint(path: Path, sync: bool = False) -> list[int]:
-    """Size and CRC-32."""
+def _checksum(path: Path, on_disk: bool = False) -> list[int]:
+    """Size and CRC-32. With `on_disk`, return only when the content has reached the disk."""
     crc = 0
     with path.open("rb") as file:
         while data := file.read(1 << 22):
             crc = zlib.crc32(data, crc)
-        if sync:
+        if on_disk:
             os.fsync(file.fileno())
         return [file.tell(), crc]
 
 
-def _intact(folder: Path) -> Path:
-    """`folder`, if each file that `about.json` lists is as it was; folders of old versions list none."""
+def _listed(folder: Path) -> dict[str, Any]:
     about = read_json(folder / ABOUT)
     files = about.get("files", {}) if isinstance(about, dict) else None
     if not isinstance(files, dict):
         raise UserError(f"{folder / ABOUT}: not a list of this folder's files; {REMEDY}")
-    for name, expected in files.items():
+    return files
+
+
+def _intact(folder: Path) -> Path:
+    """`folder`, if each file that `about.json` lists is as it was; folders of old versions list none."""
+    for name, expected in _listed(folder).items():
         try:
-            found = _fingerprint(folder / name)
+            found = _checksum(folder / name)
         except OSError as error:
             raise UserError(f"{folder / name}: {error.strerror}; {REMEDY}") from None
         if found != expected:

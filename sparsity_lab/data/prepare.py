@@ -15,8 +15,7 @@ from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
-from sparsity_lab.core.hashing import content_hash
-from sparsity_lab.core.stage import build
+from sparsity_lab.core.stage import Stage, content_hash_of, run_stage
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.documents import MEGABYTE, Document, digest
 from sparsity_lab.data.packed import META, TOKENIZER, Split, SplitMeta, TokensMeta, token_dtype, write_tokens
@@ -39,21 +38,30 @@ def prepare(corpus: CorpusConfig, tokenizer: TokenizerConfig, root: Path) -> Pat
 
 def corpus_folder(corpus: CorpusConfig, root: Path) -> Path:
     """`root/corpora/KIND-HASH`, where the hash covers all that the documents depend on."""
-    about = {"stage": "corpus", "version": CORPUS_VERSION, "identity": corpus.identity()}
-    folder = root / "corpora" / f"{corpus.kind}-{content_hash(about)}"
-    return build(folder, about, partial(_write_corpus, corpus))
+    return run_stage(
+        Stage(
+            room="corpora",
+            label=corpus.kind,
+            version=CORPUS_VERSION,
+            inputs=corpus.identity(),
+            make=partial(_write_corpus, corpus),
+        ),
+        root,
+    ).path
 
 
 def tokens_folder(corpus: Path, tokenizer: TokenizerConfig, root: Path) -> Path:
     """`root/tokens/KIND-HASH` of a finished corpus folder."""
-    about = {
-        "stage": "tokens",
-        "version": TOKENS_VERSION,
-        "corpus": corpus.name,
-        "tokenizer": identity(tokenizer),
-    }
-    folder = root / "tokens" / f"{tokenizer.kind}-{content_hash(about)}"
-    return build(folder, about, partial(_write_tokens, corpus, tokenizer))
+    return run_stage(
+        Stage(
+            room="tokens",
+            label=tokenizer.kind,
+            version=TOKENS_VERSION,
+            inputs={"corpus": content_hash_of(corpus), "tokenizer": identity(tokenizer)},
+            make=partial(_write_tokens, corpus, tokenizer),
+        ),
+        root,
+    ).path
 
 
 def read_documents(corpus: Path, split: Split) -> Iterator[Document]:

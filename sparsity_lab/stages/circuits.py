@@ -1,8 +1,7 @@
-"""Stage `circuits`: what a model's tasks need, a folder a task: its result, and the circuits found."""
+"""Stage `circuits`: a folder for each task of a model: its result, and the circuits found."""
 
 import logging
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,59 +14,48 @@ from sparsity_lab.circuits.evaluator import TaskData, make_pruner
 from sparsity_lab.circuits.finders.search import search
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.files import write_json
-from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.run_folder import RESULT, circuit_file
+from sparsity_lab.core.stage import Stage
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import CurvePoint, TaskResult
-from sparsity_lab.stages.context import model_on_text, task_batch
-from sparsity_lab.stages.parallel import build_all
+from sparsity_lab.stages.context import ModelContext, task_batch
+from sparsity_lab.stages.parallel import build_many
+from sparsity_lab.tasks.asked import task_hash
 from sparsity_lab.tasks.batch import NotAskable
-from sparsity_lab.tasks.python import TASKS
 
 log = logging.getLogger(__name__)
 
-CIRCUITS_VERSION = 3  # raise when the same model and config would give other circuits
-RESULT = "result.json"
+CIRCUITS_VERSION = 4  # raise when the same inputs would give other circuits
 
 
-def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Path) -> dict[str, Path]:
-    """The circuits' folder of each task. `model_folder` may be a snapshot's, which is a model as well."""
-    model_name = "/".join(model_folder.relative_to(root).parts[1:])
-    names = tuple(TASKS) if config.tasks.names == "all" else config.tasks.names
-    abouts = {
-        name: {
-            "stage": "circuits",
-            "version": CIRCUITS_VERSION,
-            "model": model_name,
-            "task": name,
-            "tasks": config.tasks.model_dump(mode="json", exclude={"names"}),
-            "pruning": config.pruning.model_dump(mode="json"),
-        }
-        for name in names
+def task_circuits(config: RunConfig, context: ModelContext) -> dict[str, Path]:
+    """The circuits' folder of each task; the context's model may be a snapshot, which is a model as well."""
+    stages = {
+        task: Stage(
+            room="circuits",
+            label=task,
+            version=CIRCUITS_VERSION,
+            inputs={**context.inputs, **search_inputs(config), "task": task_hash(config.tasks, task)},
+            make=partial(_write_circuits, config, context, task),
+        )
+        for task in config.tasks.asked()
     }
-    folders = {name: root / "circuits" / f"{name}-{content_hash(abouts[name])}" for name in names}
-
-    def prepare() -> Callable[[str, Path], None]:
-        model, tokenizer, _, means_n = model_on_text(config, tokens, model_folder)
-        return partial(_write_circuits, config, tokenizer, model, means_n, model_name)
-
-    build_all(folders, abouts, prepare)
-    return folders
+    return {task: built.path for task, built in build_many(stages, context.root, context.load).items()}
 
 
-def _write_circuits(
-    config: RunConfig,
-    tokenizer: Tokenizer,
-    model: Transformer,
-    means_n: Tensor,
-    model_name: str,
-    name: str,
-    folder: Path,
-) -> None:
+def search_inputs(config: RunConfig) -> dict[str, Any]:
+    """The parts of the config that decide which circuits are found in a model."""
+    return {"pruning": config.pruning.model_dump(mode="json")}
+
+
+def _write_circuits(config: RunConfig, context: ModelContext, task: str, folder: Path) -> None:
     started = time.monotonic()
-    result, circuits = explain_task(config, name, tokenizer, model, means_n, model_name)
+    result, circuits = explain_task(
+        config, task, context.tokenizer, context.model, context.means_n, context.name
+    )
     for circuit in circuits:
-        save_circuit(circuit, folder / f"circuit-{circuit.target:g}.json")
+        save_circuit(circuit, folder / circuit_file(circuit.target))
     write_json(folder / RESULT, result)
     main = result.at(config.pruning.target)
     told = (
@@ -75,7 +63,7 @@ def _write_circuits(
         if main
         else result.reason
     )
-    log.info("%s: %s: %s (%.0f s)", config.name, name, told, time.monotonic() - started)
+    log.info("%s: %s: %s (%.0f s)", config.name, task, told, time.monotonic() - started)
 
 
 def explain_task(

@@ -1,7 +1,6 @@
-"""Stage `model`: a trained model's folder: tensors, measurements, snapshots on the way.
+"""Stage `models` (or `bridges`): a trained model's folder: tensors, measurements, snapshots.
 
-A stage is a function of its config and inputs; its output is a folder that is made once, named by the hash
-of both, and shared by all runs below the same root.
+The folder is shared by all runs below the same root that train the same model.
 """
 
 import shutil
@@ -16,21 +15,21 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
-from sparsity_lab.core.hashing import content_hash, derive_seed
-from sparsity_lab.core.stage import build, partial_of
+from sparsity_lab.core.hashing import derive_seed
+from sparsity_lab.core.stage import Built, Stage, content_hash_of, partial_of, run_stage
 from sparsity_lab.data.datamodule import TokenDataModule
-from sparsity_lab.data.packed import bigram_counts
+from sparsity_lab.data.packed import TOKENIZER, bigram_counts
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import count_weights, save_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
-from sparsity_lab.stages.context import TOKENIZER
-from sparsity_lab.stages.reference import about_dense, bridge_module, finish_bridge, start_from
+from sparsity_lab.stages.reference import bridge_module, finish_bridge, reference_inputs, start_from
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
 from sparsity_lab.training.module import DenseModule, SparseModule
 
 MODEL_VERSION = 3  # raise when the same config would give another model
-ONLY_HOW = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}  # not of the model
+# the model does not depend on them; the weights that `start` names are an input of their own
+EXECUTION_ONLY_FIELDS = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}
 VALIDATION = "validation.json"
 
 
@@ -39,19 +38,18 @@ def trained_model(
     tokens: Path,
     root: Path,
     loggers: Callable[[Path], list[Any]],
-    dense: Path | None = None,
-) -> tuple[Path, bool]:
-    """Stage `model`: the trained model's folder, and whether it was trained just now.
+    reference: Path | None = None,
+) -> Built:
+    """The trained model's folder, and whether it was trained just now.
 
-    An interrupted training goes on from its last checkpoint. `loggers` makes those of a folder. `dense` is
-    the existing dense model's folder, where the training starts from it or bridges to it (stage `bridge`).
+    An interrupted training is resumed from its last checkpoint. `loggers` makes those of a folder.
+    `reference` is the reference model's folder, where the training starts from it or bridges to it.
     """
-    about = _about_model(config, tokens, dense)
 
     def make(folder: Path) -> None:
         if (folder / VALIDATION).exists():
             return  # interrupted when all was done but its checkpoints' removal
-        module, data, final = _train(config, tokens, dense, folder, loggers(folder))
+        module, data, final = _train(config, tokens, reference, folder, loggers(folder))
         save_model(module.model, folder)
         if isinstance(module, BridgeModule):
             finish_bridge(module, data.val_dataloader(), config.seed, folder)
@@ -62,43 +60,35 @@ def trained_model(
         make(folder)
         shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
 
-    folder = _model_folder(config, about, root)
-    is_new = not folder.exists()
-    return build(folder, about, make_and_clear, resume=True), is_new
+    return run_stage(_stage(config, tokens, reference, make_and_clear), root)
 
 
 def help_train(config: RunConfig, tokens: Path, root: Path) -> None:
     """Train the model of `trained_model` as one of the other ranks that srun or torchrun has started.
 
     Raises:
-        UserError: the model needs a dense one, which the first rank alone knows.
+        UserError: the model needs a reference model, which the first rank alone knows.
     """
     if config.bridge is not None or config.trainer.start == "dense":
         raise UserError("trainer: with a dense model, srun and torchrun start one process alone")
-    folder = _model_folder(config, _about_model(config, tokens, None), root)
+    folder = _stage(config, tokens, None, lambda folder: None).folder(root)
     if not folder.exists():
         _train(config, tokens, None, partial_of(folder), [])
 
 
-def _model_folder(config: RunConfig, about: dict[str, Any], root: Path) -> Path:
-    kind = "models" if config.bridge is None else "bridges"
-    return root / kind / f"{config.name}-{content_hash(about)}"
-
-
-def _about_model(config: RunConfig, tokens: Path, dense: Path | None) -> dict[str, Any]:
-    about: dict[str, Any] = {
-        "stage": "model",
-        "version": MODEL_VERSION,
-        "tokens": tokens.name,
+def _stage(config: RunConfig, tokens: Path, reference: Path | None, make: Callable[[Path], None]) -> Stage:
+    inputs: dict[str, Any] = {
+        "tokens": content_hash_of(tokens),
         "model": config.model.model_dump(mode="json"),
         "sparsity": config.sparsity.model_dump(mode="json"),
-        "trainer": config.trainer.model_dump(mode="json", exclude=ONLY_HOW),
+        "trainer": config.trainer.model_dump(mode="json", exclude=EXECUTION_ONLY_FIELDS),
         "precision": precision(config.trainer.precision),
         "seed": config.seed,
+        "snapshots": config.circuits.on_the_way,  # the folder holds the snapshots too
     }
-    if config.circuits.on_the_way:  # the folder holds the snapshots too
-        about["snapshots"] = config.circuits.on_the_way
-    return about | about_dense(config, dense)
+    room = "models" if config.bridge is None else "bridges"
+    inputs |= reference_inputs(config, reference)
+    return Stage(room, config.name, MODEL_VERSION, inputs, make, resume=True)
 
 
 def _train(

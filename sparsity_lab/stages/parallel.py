@@ -6,11 +6,11 @@ own, so that its bits do not depend on the number of cores or on what was there 
 
 import logging
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from functools import partial
 from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from typing import Any
@@ -19,43 +19,46 @@ import torch
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import serve
-from sparsity_lab.core.stage import build
+from sparsity_lab.core.stage import Built, Stage, run_stage
 from sparsity_lab.kernels.machine import prepare_processor
 
-PRELOADED = ["sparsity_lab.stages.evidence"]  # it imports most of what tasks are worked on with
+METHOD = "forkserver"  # OpenMP's threads do not survive a fork of this process; the server has none
 
 
-def build_all(
-    folders: Mapping[str, Path],
-    abouts: Mapping[str, Mapping[str, Any]],
-    prepare: Callable[[], Callable[[str, Path], None]],
-) -> None:
-    """`base.build` for folders by name, on as many cores as torch may use.
+def preload(modules: Iterable[str]) -> None:
+    """Have workers start with `modules` imported. Only a call before the first worker has an effect."""
+    multiprocessing.get_context(METHOD).set_forkserver_preload(list(modules))
 
-    `prepare` is called if a folder is missing; what it returns fills the folder of a name, and must be
-    picklable. The first failure ends all that is under way.
+
+def build_many(
+    stages: Mapping[str, Stage], root: Path, prepare: Callable[[], object] = lambda: None
+) -> dict[str, Built]:
+    """`run_stage` for stages by name, on as many cores as torch may use.
+
+    `prepare` is called once if a folder is missing; it loads what the stages share, before they are sent to
+    the workers. Each `make` must be picklable. The first failure ends all that is under way.
 
     Raises:
         UserError: a finished folder is damaged, or the system ended a process.
     """
-    for name, folder in folders.items():
-        if folder.exists():
-            build(folder, abouts[name], lambda partial_folder: None)  # looks whether it is as it was
-    missing = [name for name, folder in folders.items() if not folder.exists()]
-    if not missing:
-        return
-    make = prepare()
-    jobs = [partial(build, folders[name], abouts[name], partial(make, name)) for name in missing]
-    workers = min(torch.get_num_threads(), len(jobs))
+    there = {name: stage for name, stage in stages.items() if stage.folder(root).exists()}
+    built = {name: run_stage(stage, root) for name, stage in there.items()}
+    missing = [name for name in stages if name not in there]
+    if missing:
+        prepare()
+        built |= _build({name: stages[name] for name in missing}, root)
+    return {name: built[name] for name in stages}
+
+
+def _build(stages: Mapping[str, Stage], root: Path) -> dict[str, Built]:
+    workers = min(torch.get_num_threads(), len(stages))
     if workers == 1:
         with _one_thread():
-            for job in jobs:
-                job()
-        return
+            return {name: run_stage(stage, root) for name, stage in stages.items()}
     with _pool(workers) as pool:
+        futures = {pool.submit(run_stage, stage, root): name for name, stage in stages.items()}
         try:
-            for done in as_completed([pool.submit(job) for job in jobs]):
-                done.result()
+            return {futures[done]: done.result() for done in as_completed(futures)}
         except BrokenProcessPool:
             raise UserError(
                 f"threads: {workers}: the system ended a process, for want of memory most likely; "
@@ -65,14 +68,12 @@ def build_all(
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
-    # OpenMP's threads do not survive a fork of this process, so another one, which has none, is forked
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(PRELOADED)
+    context = multiprocessing.get_context(METHOD)
     lines = context.Queue()
     listener = QueueListener(lines, _Here())
     listener.start()
     level = logging.getLogger().getEffectiveLevel()
-    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level))
+    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level, os.getcwd()))
     try:
         yield pool
     except BaseException:
@@ -84,8 +85,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         listener.stop()
 
 
-def _begin(lines: Any, level: int) -> None:
+def _begin(lines: Any, level: int, folder: str) -> None:
     serve()
+    os.chdir(folder)  # the config's paths are relative to it
     prepare_processor(threads=1)
     logging.getLogger().addHandler(QueueHandler(lines))
     logging.getLogger().setLevel(level)

@@ -1,10 +1,9 @@
-"""A run, stage by stage: tokens → model → circuits → examples → record.
+"""A run, stage by stage: tokens → model → circuits → examples → evidence → record.
 
-The run's own folder holds the record, the config, a picture, and links to the stages' folders.
+The run's own folder holds the record, the config, pictures, and links to the stages' folders.
 """
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -12,57 +11,55 @@ from typing import Any
 import yaml
 
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import locked, read_json, write_json, write_text
+from sparsity_lab.core.files import locked, write_json, write_text
 from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.run_folder import RunFolder
+from sparsity_lab.core.stage import Built
+from sparsity_lab.data.packed import TOKENIZER
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tokenizer import load_tokenizer
-from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.kernels.machine import prepare_processor
-from sparsity_lab.model.checkpoints import load_model, read_card
-from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.results.metrics_log import MetricsLog
-from sparsity_lab.results.provenance import environment
-from sparsity_lab.results.record import (
-    METRICS_FILE,
-    ModelSummary,
-    PruningSummary,
-    RunRecord,
-    TaskResult,
-    write_record,
-)
+from sparsity_lab.results.record import METRICS_FILE, RunRecord, write_record
 from sparsity_lab.results.run_picture import draw_run
-from sparsity_lab.results.summary import summarise
 from sparsity_lab.results.sweep_picture import draw_sweep
-from sparsity_lab.results.tracking import track
-from sparsity_lab.stages.circuits import RESULT, task_circuits
-from sparsity_lab.stages.context import TOKENIZER
+from sparsity_lab.results.tracking import Tracker, track
+from sparsity_lab.stages.agreement import agreement
+from sparsity_lab.stages.circuits import task_circuits
+from sparsity_lab.stages.context import ModelContext
 from sparsity_lab.stages.evidence import circuit_evidence
 from sparsity_lab.stages.examples import task_examples
-from sparsity_lab.stages.imported import existing_model
-from sparsity_lab.stages.model import VALIDATION, help_train, trained_model
-from sparsity_lab.stages.reference import AGREEMENT, agreement, dense_config, measured_bridge, steered_tasks
-from sparsity_lab.stages.snapshots import formation, snapshot_circuits, stage_names
+from sparsity_lab.stages.finished import Finished, make_record
+from sparsity_lab.stages.imported import imported_model
+from sparsity_lab.stages.model import help_train, trained_model
+from sparsity_lab.stages.parallel import preload
+from sparsity_lab.stages.reference import FOLDER, reference_config
+from sparsity_lab.stages.snapshots import snapshot_circuits
+from sparsity_lab.stages.steering import steered_tasks
 
 log = logging.getLogger(__name__)
 
-TIMINGS = "timings.json"
-
 
 def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
-    """Do all that `config` asks for, reusing finished stages.
+    """Do everything that `config` asks for, reusing finished stages.
 
     Returns the record, which is written too, and whether this run was not there yet. A process that wants a
-    run which another is at work on waits for it.
+    run which another is working on waits for it.
     """
     prepare_processor(config.threads)
+    preload({stage.__module__ for stage in (task_circuits, task_examples, circuit_evidence)})
     root = Path(config.root).absolute()
-    folder = root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}"
-    with locked(folder):
-        is_new = not (folder / TIMINGS).exists()  # written last
-        return _run(config, overrides, root, folder), is_new
+    folder = RunFolder(root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}")
+    with locked(folder.path):
+        is_new = not folder.timings.exists()  # written last
+        record, seconds = _run(config, overrides, root, folder)
+        if is_new:
+            write_json(folder.timings, seconds)
+    log.info("%s: done in %.0f s, record in %s", record.name, sum(seconds.values()), folder.path)
+    return record, is_new
 
 
 def help_run(config: RunConfig) -> None:
@@ -72,81 +69,76 @@ def help_run(config: RunConfig) -> None:
     help_train(config, prepare(config.corpus, config.tokenizer, root), root)
 
 
-def _run(config: RunConfig, overrides: list[str], root: Path, folder: Path) -> RunRecord:
-    started, known = time.monotonic(), (folder / TIMINGS).exists()
+def _run(
+    config: RunConfig, overrides: list[str], root: Path, folder: RunFolder
+) -> tuple[RunRecord, dict[str, float]]:
+    """The record, and the seconds that each part has taken."""
+    clock, plain = _Clock(), config.model_dump(mode="json")
+    other = reference_config(config)  # before any work, since it may be refused
     tokens = prepare(config.corpus, config.tokenizer, root)
-    prepared = time.monotonic()
+    clock.lap("prepare")
     with track(
-        config.logger, folder, name=folder.name, group=config.sweep, settings=config.model_dump(mode="json")
+        config.logger, folder.path, name=folder.path.name, group=config.sweep, settings=plain
     ) as tracker:
-        write_text(folder / "config.yaml", yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
-        dense = existing_dense(config, tokens, root)
-        if isinstance(config.model, ExistingConfig):
-            model_folder, is_new = existing_model(config, tokens, root, tracker.loggers)
-        else:
-            model_folder, is_new = trained_model(config, tokens, root, tracker.loggers, dense)
-        trained = time.monotonic()
-        link(folder / "tokens", tokens)
-        link(folder / "model", model_folder)
-        write_text(folder / METRICS_FILE, (model_folder / METRICS_FILE).read_text())
-        if not is_new:
-            tracker.replay(folder / METRICS_FILE)
-        circuit_folders = task_circuits(config, tokens, model_folder, root)
-        for task, circuit_folder in circuit_folders.items():
-            link(folder / "circuits" / task, circuit_folder)
-        examples = task_examples(config, tokens, model_folder, circuit_folders, root)
-        more_stages = {f"examples/{task}": path for task, path in examples.items()}
-        on_the_way = snapshot_circuits(config, tokens, model_folder, root)
-        more_stages |= stage_names(on_the_way)
-        if dense is not None:
-            more_stages["dense"] = dense
-            more_stages["agreement"] = agreement(config, tokens, dense, model_folder, root)
-        if dense is not None and config.steering is not None:
-            steered = steered_tasks(config, tokens, dense, model_folder, circuit_folders, root)
-            more_stages |= {f"steering/{task}": path for task, path in steered.items()}
-        explained = time.monotonic()
+        write_text(folder.config, yaml.safe_dump(plain, sort_keys=False))
+        reference = _reference_model(config, other, tokens, root)
+        model = _model(config, tokens, root, tracker, reference)
+        finished = Finished(tokens, model.path, reference)
+        folder.link_all(finished.links())
+        _mirror_metrics(folder, tracker, model)
+        clock.lap("train")
+        context = ModelContext.of(config, tokens, model.path, root)
+        _explain(config, context, finished, folder)
+        clock.lap("circuits")
         if config.validation.enabled:
-            evidence = circuit_evidence(config, tokens, model_folder, circuit_folders, root)
-            more_stages |= {f"evidence/{task}": path for task, path in evidence.items()}
-        for name, path in more_stages.items():
-            link(folder / name, path)
-        record = make_record(
-            config, overrides, folder.name, tokens, model_folder, circuit_folders, more_stages
-        ).model_copy(update={"formation": formation(config, model_folder, on_the_way, circuit_folders)})
-        write_record(record, folder)
-        finished = time.monotonic()
-        pictures = [draw_run(record, folder / METRICS_FILE, folder / "run.png")]
+            finished.evidence = circuit_evidence(config, context, finished.circuits)
+        folder.link_all(finished.links())
+        folder.remove_other_links(finished.links())
+        record = make_record(config, overrides, folder.path.name, finished)
+        write_record(record, folder.path)
+        clock.lap("evidence")
+        plots = [draw_run(record, folder.metrics, folder.run_picture)]
         if config.sweep:
-            pictures.append(draw_sweep(folder.parent, config.pruning.target, folder / "sweep.png"))
-        circuits = [path for f in circuit_folders.values() for path in f.glob("circuit-*.json")]
-        tracker.log_record(record, corpus=tokens, model=model_folder, circuits=circuits, plots=pictures)
-    if not known:
-        seconds = {
-            "prepare": prepared - started,
-            "train": trained - prepared,
-            "circuits": explained - trained,
-            "evidence": finished - explained,
-        }
-        write_json(folder / TIMINGS, seconds)
-    log.info("%s: done in %.0f s, record in %s", folder.name, finished - started, folder)
-    return record
+            plots.append(draw_sweep(folder.path.parent, config.pruning.target, folder.sweep_picture))
+        tracker.log_record(
+            record, corpus=tokens, model=model.path, circuits=finished.circuit_files(), plots=plots
+        )
+    return record, clock.seconds
 
 
-def existing_dense(config: RunConfig, tokens: Path, root: Path) -> Path | None:
-    """The folder of the existing dense model, if the run has one; trained first if it is to be trained here.
+def _explain(config: RunConfig, context: ModelContext, finished: Finished, folder: RunFolder) -> None:
+    """The stages between the model and the evidence, in order."""
+    finished.circuits = task_circuits(config, context)
+    folder.link_all(finished.links())
+    finished.examples = task_examples(config, context, finished.circuits)
+    finished.snapshots = snapshot_circuits(config, context.tokens, context.folder, context.root)
+    if finished.reference is not None:
+        finished.agreement = agreement(context, finished.reference)
+        if config.steering is not None:
+            finished.steering = steered_tasks(config, context, finished.reference, finished.circuits)
+
+
+def _model(config: RunConfig, tokens: Path, root: Path, tracker: Tracker, reference: Path | None) -> Built:
+    if isinstance(config.model, ExistingConfig):
+        return imported_model(config, tokens, root, tracker.loggers)
+    return trained_model(config, tokens, root, tracker.loggers, reference)
+
+
+def _reference_model(config: RunConfig, reference: RunConfig | None, tokens: Path, root: Path) -> Path | None:
+    """The folder of the reference model, if the run has one; trained or read first by the run `reference`.
 
     Raises:
         UserError: the given model can't be read, or has another vocabulary.
     """
     if config.dense is None:
         return None
-    if isinstance(config.dense.model, ModelConfig):
-        return trained_model(dense_config(config), tokens, root, _own_log)[0]
-    if isinstance(config.dense.model, ExistingConfig):
-        key, folder = "dense.model.path", existing_model(dense_config(config), tokens, root, _own_log)[0]
-    else:
+    if reference is None:
         assert config.dense.folder is not None
-        key, folder = "dense.folder", Path(config.dense.folder).absolute()
+        key, folder = FOLDER, Path(config.dense.folder).absolute()
+    elif isinstance(reference.model, ExistingConfig):
+        key, folder = "dense.model.path", imported_model(reference, tokens, root, _own_log).path
+    else:
+        return trained_model(reference, tokens, root, _own_log).path
     theirs, ours = load_model(folder).vocab_size, load_tokenizer(tokens / TOKENIZER).vocab_size
     if theirs != ours:
         raise UserError(f"{key}: {folder}: a vocabulary of {theirs}; the tokenizer has {ours}")
@@ -157,70 +149,21 @@ def _own_log(folder: Path) -> list[Any]:
     return [MetricsLog(folder)]
 
 
-def make_record(
-    config: RunConfig,
-    overrides: list[str],
-    name: str,
-    tokens: Path,
-    model_folder: Path,
-    circuit_folders: dict[str, Path],
-    more_stages: dict[str, Path],
-) -> RunRecord:
-    """Everything that was measured, from the stages' folders."""
-    tasks = tuple(
-        validate(TaskResult, read_json(folder / RESULT), str(folder / RESULT))
-        for folder in circuit_folders.values()
-    )
-    tasks = tuple(
-        task.model_copy(update={"evidence": load_evidence(more_stages[stage]).checks})
-        if (stage := f"evidence/{task.task}") in more_stages
-        else task
-        for task in tasks
-    )
-    measured = read_json(model_folder / VALIDATION) | summarise(tasks, config.pruning.target)
-    if "agreement" in more_stages:
-        measured |= read_json(more_stages["agreement"] / AGREEMENT)
-    if config.bridge is not None:
-        measured |= measured_bridge(model_folder)
-    plain = config.model_dump(mode="json")
-    return RunRecord(
-        name=name,
-        sweep=config.sweep,
-        kind=config.kind,
-        model=model_summary(config, model_folder),
-        pruning=PruningSummary(
-            finder=config.pruning.method,
-            selection=config.pruning.selection,
-            polish=config.pruning.polish,
-            target=config.pruning.target,
-        ),
-        overrides=tuple(overrides),
-        config=plain,
-        config_hash=content_hash(plain),
-        seeds={"seed": config.seed, "tasks": config.tasks.seed, "pruning": config.pruning.seed},
-        stages={"tokens": tokens.name, "model": model_folder.name}
-        | {f"circuits/{task}": folder.name for task, folder in circuit_folders.items()}
-        | {name: folder.name for name, folder in more_stages.items()},
-        metrics=measured,
-        tasks=tasks,
-        **environment(),
-    )
+def _mirror_metrics(folder: RunFolder, tracker: Tracker, model: Built) -> None:
+    """Copy the training curves into the run's folder; a model that was there already has them replayed."""
+    write_text(folder.metrics, (model.path / METRICS_FILE).read_text())
+    if not model.is_new:
+        tracker.replay(folder.metrics)
 
 
-def model_summary(config: RunConfig, model_folder: Path) -> ModelSummary:
-    """What the record says of the model, imported or trained."""
-    shape = read_card(model_folder).config
-    imported = isinstance(config.model, ExistingConfig)
-    return ModelSummary(
-        d_model=shape.d_model,
-        n_layer=shape.n_layer,
-        d_head=shape.d_head,
-        tokens=None if imported else config.trainer.tokens,
-    )
+class _Clock:
+    """Seconds between laps."""
 
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.monotonic()
 
-def link(path: Path, target: Path) -> None:
-    """A relative symbolic link to a stage's folder; replaces an older one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    path.symlink_to(os.path.relpath(target, path.parent))
+    def lap(self, name: str) -> None:
+        now = time.monotonic()
+        self.seconds[name] = now - self._last
+        self._last = now

@@ -1,4 +1,4 @@
-"""Circuits of a model on its way: each snapshot's, found and kept as the final ones are."""
+"""Circuits of a model during its training: each snapshot's, found and kept as the final ones are."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,45 +8,36 @@ from sparsity_lab.circuits.snapshots import shared_nodes
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import read_json
+from sparsity_lab.core.run_folder import RESULT, SNAPSHOTS, circuit_file
 from sparsity_lab.model.checkpoints import count_weights, load_model
 from sparsity_lab.results.record import Snapshot, TaskResult
-from sparsity_lab.stages.circuits import RESULT, task_circuits
-from sparsity_lab.training.snapshots import SNAPSHOTS, snapshot_folder, step_at
+from sparsity_lab.stages.circuits import task_circuits
+from sparsity_lab.stages.context import ModelContext
+from sparsity_lab.training.snapshots import snapshot_folder, step_at
 
 Folders = Mapping[str, Path]  # of the circuits of each task
 
 
-def snapshot_circuits(
-    config: RunConfig, tokens: Path, model_folder: Path, root: Path
-) -> dict[float, dict[str, Path]]:
+def snapshot_circuits(config: RunConfig, tokens: Path, model: Path, root: Path) -> dict[float, Folders]:
     """The folders of circuits at each fraction of training before the end."""
     return {
-        at: task_circuits(config, tokens, snapshot_folder(model_folder, at), root)
+        at: task_circuits(config, ModelContext.of(config, tokens, snapshot_folder(model, at), root))
         for at in config.circuits.on_the_way
     }
 
 
-def stage_names(circuits: Mapping[float, Folders]) -> dict[str, Path]:
-    """The same, by their place in a run's folder."""
-    return {
-        f"{SNAPSHOTS}/{at}/circuits/{task}": folder
-        for at, folders in circuits.items()
-        for task, folder in folders.items()
-    }
-
-
 def formation(
-    config: RunConfig, model_folder: Path, circuits: Mapping[float, Folders], final: Folders
+    config: RunConfig, model: Path, circuits: Mapping[float, Folders], final: Folders
 ) -> tuple[Snapshot, ...]:
-    """What the record tells of each snapshot."""
+    """The record's part about each snapshot."""
     n_steps = config.trainer.steps(config.model.n_ctx)
     return tuple(
         Snapshot(
             at=at,
             step=step_at(at, n_steps),
-            nonzeros=count_weights(load_model(snapshot_folder(model_folder, at)))[1],
+            nonzeros=count_weights(load_model(snapshot_folder(model, at)))[1],
             tasks=tuple(_result(at, folder) for folder in folders.values()),
-            shared=_shared(f"circuit-{config.pruning.target:g}.json", folders, final),
+            shared=_shared(circuit_file(config.pruning.target), folders, final),
         )
         for at, folders in circuits.items()
     )

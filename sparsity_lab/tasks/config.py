@@ -1,26 +1,66 @@
 """Which tasks are asked, and with how many pairs."""
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from sparsity_lab.core.config import Config
+from sparsity_lab.tasks.outside import load_tasks
 from sparsity_lab.tasks.python import TASKS
+from sparsity_lab.tasks.task import Split, Task
 
 
 class TasksConfig(Config):
-    """Which tasks are asked, and how many pairs train the masks, select the circuit's size and test it."""
+    """Which tasks are asked, and how many pairs train the masks, select the circuit's size and test it.
 
+    `names`: all, or some by name. `path`: a Python file with tasks of your own, or a folder of such files;
+    `all` then means these alone, and `names` may mix them with the package's.
+    """
+
+    path: str | None = None
     names: Literal["all"] | tuple[str, ...] = "all"
-    n_train_pairs: int = Field(default=2048, ge=1)
-    n_select_pairs: int = Field(default=256, ge=1)
+    n_train_pairs: int = Field(default=1024, ge=1)
+    n_select_pairs: int = Field(default=128, ge=1)
     n_test_pairs: int = Field(default=256, ge=1)
     seed: int = Field(default=0, ge=0)
 
+    @field_validator("path")
+    @classmethod
+    def _readable(cls, path: str | None) -> str | None:
+        _own(path)
+        return path
+
+    @field_validator("names", mode="before")
+    @classmethod
+    def _one_name(cls, names: Any) -> Any:
+        if isinstance(names, str):
+            return names if names == "all" else (names,)
+        return tuple(names) if isinstance(names, list) else names
+
     @field_validator("names")
     @classmethod
-    def _known(cls, names: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        unknown = [name for name in names if name not in TASKS] if isinstance(names, tuple) else []
+    def _known(cls, names: str | tuple[str, ...], info: ValidationInfo) -> str | tuple[str, ...]:
+        available = [*TASKS, *_own(info.data.get("path"))]
+        unknown = [name for name in names if name not in available] if isinstance(names, tuple) else []
         if unknown or not names:
-            raise ValueError(f"unknown or no task {unknown}; allowed: all, or some of {', '.join(TASKS)}")
+            raise ValueError(f"unknown or no task {unknown}; allowed: all, or some of {', '.join(available)}")
         return names
+
+    def available(self) -> dict[str, Task]:
+        """The tasks that can be asked: the package's, and those at `path`."""
+        return {**TASKS, **_own(self.path)}
+
+    def asked(self) -> tuple[str, ...]:
+        """The names of the tasks that are asked."""
+        if self.names != "all":
+            return tuple(self.names)
+        return tuple(TASKS if self.path is None else _own(self.path))
+
+    def n_pairs(self, split: Split) -> int:
+        """How many pairs of a split are asked."""
+        return {"train": self.n_train_pairs, "select": self.n_select_pairs, "test": self.n_test_pairs}[split]
+
+
+def _own(path: str | None) -> dict[str, Task]:
+    return {} if path is None else load_tasks(Path(path), TASKS)

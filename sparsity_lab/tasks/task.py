@@ -40,7 +40,7 @@ def make_pairs(task: Task, split: Split, n: int, seed: int) -> list[Pair]:
     """The first n pairs of the split that the seed draws, no prompt twice.
 
     Raises:
-        UserError: unknown split, or the generator does not have that many.
+        UserError: unknown split, or the generator fails or does not have that many.
     """
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}: allowed: {', '.join(get_args(Split))}")
@@ -61,7 +61,13 @@ def make_pairs(task: Task, split: Split, n: int, seed: int) -> list[Pair]:
 
 def _draw(task: Task, rng: random.Random, attempts: int) -> Iterator[Pair]:
     for _ in range(attempts + 1):
-        yield task.make(rng)
+        try:
+            pair = task.make(rng)
+        except Exception as error:
+            raise UserError(f"task {task.name}: make: {type(error).__name__}: {error}") from error
+        if not isinstance(pair, Pair):
+            raise UserError(f"task {task.name}: make returns {pair!r}; allowed: a Pair")
+        yield pair
 
 
 def _split_of(prompt: str) -> Split:

@@ -1,6 +1,5 @@
-"""The base: errors that say what is allowed, hashes and seeds that stay, folders that are whole or absent."""
+"""The base: errors that say what is allowed, hashes and seeds that stay, files that are whole or absent."""
 
-import multiprocessing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +10,6 @@ from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json, write_text
 from sparsity_lab.core.hashing import content_hash, derive_seed
-from sparsity_lab.core.stage import ABOUT, build
 
 
 class Inner(Config):
@@ -131,82 +129,3 @@ def test_what_a_killed_write_left_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / ".a[1].txt.0a1b2c3d.tmp").write_text("half")
     write_text(tmp_path / "a[1].txt", "whole")
     assert [path.name for path in tmp_path.iterdir()] == ["a[1].txt"]
-
-
-def test_a_file_that_changed_or_went_in_a_finished_folder_is_named(tmp_path: Path) -> None:
-    def make(folder: Path) -> None:
-        (folder / "inner").mkdir()
-        (folder / "inner" / "x").write_text("whole")
-
-    folder = build(tmp_path / "stage", {}, make)
-    for change, expected in (
-        (lambda path: path.write_text("whale"), r"inner/x: damaged, .*; delete the folder, and it is made"),
-        (lambda path: path.write_text("whol"), r"inner/x: damaged"),
-        (lambda path: path.unlink(), r"inner/x: No such file or directory; delete the folder"),
-        (lambda path: (folder / ABOUT).write_text("{"), r"about\.json: not readable as JSON"),
-        (lambda path: (folder / ABOUT).write_text("[]"), r"about\.json: not a list of this folder's files"),
-        (lambda path: (folder / ABOUT).unlink(), r"stage: has no about\.json"),
-    ):
-        change(folder / "inner" / "x")
-        with pytest.raises(UserError, match=expected):
-            build(folder, {}, make)
-
-
-def test_a_finished_folder_is_not_made_again(tmp_path: Path) -> None:
-    made = []
-
-    def make(folder: Path) -> None:
-        made.append(folder)
-        (folder / "x").write_text("x")
-
-    folder = tmp_path / "a" / "b"
-    assert build(folder, {"stage": "test"}, make) == folder
-    assert build(folder, {"stage": "test"}, make) == folder
-    assert len(made) == 1
-    assert made[0] != folder
-    assert sorted(p.name for p in folder.iterdir()) == [ABOUT, "x"]
-    assert read_json(folder / ABOUT) == {"stage": "test", "files": {"x": [1, 0x8CDC1683]}}
-
-
-@pytest.mark.parametrize("resume", [False, True])
-def test_a_failing_make_leaves_no_folder_and_only_resume_keeps_the_rest(tmp_path: Path, resume: bool) -> None:
-    def interrupted(folder: Path) -> None:
-        (folder / "half").write_text("half")
-        raise KeyboardInterrupt
-
-    seen: list[str] = []
-
-    def finish(folder: Path) -> None:
-        seen.extend(path.name for path in folder.iterdir())
-
-    folder = tmp_path / "stage"
-    with pytest.raises(KeyboardInterrupt):
-        build(folder, {}, interrupted, resume)
-    assert not folder.exists()
-    build(folder, {}, finish, resume)
-    assert folder.exists()
-    assert seen == (["half"] if resume else [])
-
-
-def _build_slowly(folder: Path, barrier: Any) -> None:
-    def make(partial: Path) -> None:
-        with (folder.parent / "made").open("a") as file:
-            file.write("x")
-        for index in range(200):
-            (partial / str(index)).write_text("x")
-
-    barrier.wait()
-    build(folder, {}, make)
-    assert len(list(folder.iterdir())) == 201
-
-
-def test_two_processes_make_a_folder_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(2)
-    both = [context.Process(target=_build_slowly, args=(tmp_path / "stage", barrier)) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    assert [process.exitcode for process in both] == [0, 0]
-    assert (tmp_path / "made").read_text() == "x"

@@ -340,7 +340,7 @@ def test_the_inventory_stays_with_the_corpus(tmp_path: Path) -> None:
     config = PythonSourceConfig(packages=("pydantic",), max_megabytes=0.05)
     folder = corpus_folder(config, tmp_path)
     assert folder.parent == tmp_path / "corpora"
-    (kept,) = read_json(folder / "about.json")["identity"]["inventory"]
+    (kept,) = read_json(folder / "about.json")["inputs"]["inventory"]
     assert kept["name"] == "pydantic"
     assert kept["version"] == metadata.version("pydantic")
 

@@ -28,8 +28,9 @@ from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.record import read_record
-from sparsity_lab.stages.imported import existing_model, validate_model
+from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper
+from sparsity_lab.training.validation import validate_model
 
 ROOT = Path(__file__).parents[2]
 SMALL = [
@@ -110,13 +111,13 @@ def test_mistakes_are_told(released: Path, tmp_path: Path) -> None:
     small = Transformer(ModelConfig(n_layer=1, d_model=16, n_ctx=16, bigram="none"), 300)
     write_released(small, released)
     with pytest.raises(UserError, match=r"model\.n_ctx: 32: the model's context is 16"):
-        existing_model(config, tokens, tmp_path, lambda folder: [])
+        imported_model(config, tokens, tmp_path, lambda folder: [])
     write_released(Transformer(small.config.model_copy(update={"n_ctx": 32}), 300), released)
     with pytest.raises(UserError, match=r"tokenizer: 400 tokens, but .*csp knows 300"):
-        existing_model(config, tokens, tmp_path, lambda folder: [])
+        imported_model(config, tokens, tmp_path, lambda folder: [])
     away = config_of("experiment=released", "model.path=nowhere", f"root={tmp_path}")
     with pytest.raises(UserError, match=r"model\.path: nowhere: no such folder"):
-        existing_model(away, tokens, tmp_path, lambda folder: [])
+        imported_model(away, tokens, tmp_path, lambda folder: [])
 
 
 def save_gpt2(folder: Path, vocab_size: int, n_ctx: int) -> Any:
@@ -134,9 +135,9 @@ def test_a_gpt2_folder_is_a_model_stage(tmp_path: Path) -> None:
     write_pair(train_bpe(documents(0, 0, 60), 400), tmp_path / "tiny")
     config = config_of("experiment=gpt2", f"model.path={tmp_path / 'tiny'}", f"root={tmp_path}")
     tokens = prepare(config.corpus, config.tokenizer, tmp_path)
-    folder, is_new = existing_model(config, tokens, tmp_path, lambda folder: [MetricsLog(folder)])
+    folder, is_new = imported_model(config, tokens, tmp_path, lambda folder: [MetricsLog(folder)])
     assert is_new
-    assert existing_model(config, tokens, tmp_path, lambda folder: []) == (folder, False)
+    assert imported_model(config, tokens, tmp_path, lambda folder: []) == (folder, False)
     ids = torch.randint(400, (2, 20), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         torch.testing.assert_close(load_model(folder)(ids), library(ids).logits, rtol=0, atol=1e-4)

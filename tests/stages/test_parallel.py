@@ -17,7 +17,8 @@ import torch
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import Interrupted
-from sparsity_lab.stages.parallel import build_all
+from sparsity_lab.core.stage import ABOUT, Stage
+from sparsity_lab.stages.parallel import build_many
 
 NAMES = ("a", "b", "c", "d")
 Make = Callable[[str, Path], None]
@@ -32,10 +33,12 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
+def stages(make: Make) -> dict[str, Stage]:
+    return {name: Stage("tests", name, 1, {}, partial(make, name)) for name in NAMES}
+
+
 def built(root: Path, make: Make) -> dict[str, Path]:
-    folders = {name: root / name for name in NAMES}
-    build_all(folders, {name: {"stage": name} for name in NAMES}, lambda: make)
-    return folders
+    return {name: found.path for name, found in build_many(stages(make), root).items()}
 
 
 def fill(name: str, folder: Path) -> None:
@@ -78,21 +81,22 @@ def test_each_folder_is_made_by_one_thread_and_what_it_says_is_heard(
 
 
 def test_nothing_is_prepared_when_all_is_there_and_damage_is_told(threads: int, tmp_path: Path) -> None:
-    folders = built(tmp_path, fill)
-
-    def unwanted() -> Make:
-        raise AssertionError
-
-    abouts: dict[str, dict[str, str]] = {name: {} for name in NAMES}
-    build_all(folders, abouts, unwanted)
-    (folders["b"] / "name").write_text("x")
+    prepared: list[str] = []
+    first = build_many(stages(fill), tmp_path, lambda: prepared.append("once"))
+    assert [found.is_new for found in first.values()] == [True] * len(NAMES)
+    again = build_many(stages(fill), tmp_path, lambda: prepared.append("twice"))
+    assert again == {name: (found.path, False) for name, found in first.items()}
+    assert list(again) == list(NAMES)
+    (again["b"].path / "name").write_text("x")
     with pytest.raises(UserError, match="name: damaged"):
-        build_all(folders, abouts, unwanted)
+        build_many(stages(fill), tmp_path, lambda: prepared.append("thrice"))
+    assert prepared == ["once"]
 
 
 def test_a_failure_ends_the_others_and_keeps_what_is_finished(threads: int, tmp_path: Path) -> None:
-    (tmp_path / "d").mkdir()
-    (tmp_path / "d" / "about.json").write_text("{}")
+    finished = stages(fill)["d"].folder(tmp_path)
+    finished.mkdir(parents=True)
+    (finished / ABOUT).write_text("{}")
     started = tmp_path / "started"
     started.mkdir()
     with pytest.raises(UserError, match="a: no"):

@@ -6,7 +6,6 @@ To add a task, add a file: a `make(rng)` that writes a pair, and `TASK = Task(na
 from importlib import import_module
 from pkgutil import iter_modules
 
-from sparsity_lab.core.errors import UserError
 from sparsity_lab.tasks.task import Task
 
 
@@ -17,10 +16,3 @@ def _discover() -> dict[str, Task]:
 
 
 TASKS: dict[str, Task] = _discover()
-
-
-def get_task(name: str) -> Task:
-    """The task of that name; raises UserError, with the names there are, when there is none."""
-    if name not in TASKS:
-        raise UserError(f"task: {name!r}: allowed: {', '.join(TASKS)}")
-    return TASKS[name]

@@ -1,0 +1,127 @@
+"""The folders that the stages of one run have left: their places in the run's folder, and their record."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sparsity_lab.config import RunConfig
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.files import read_json
+from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.run_folder import (
+    AGREEMENT,
+    CIRCUITS,
+    EVIDENCE,
+    EXAMPLES,
+    MODEL,
+    REFERENCE,
+    RESULT,
+    SNAPSHOTS,
+    STEERING,
+    TOKENS,
+    circuit_files,
+)
+from sparsity_lab.evidence.record import load_evidence
+from sparsity_lab.importers.imported import ExistingConfig
+from sparsity_lab.model.checkpoints import read_card
+from sparsity_lab.results.provenance import environment
+from sparsity_lab.results.record import ModelSummary, PruningSummary, RunRecord, TaskResult
+from sparsity_lab.results.summary import summarise
+from sparsity_lab.stages import agreement
+from sparsity_lab.stages.model import VALIDATION
+from sparsity_lab.stages.reference import measured_bridge
+from sparsity_lab.stages.snapshots import formation
+
+Folders = Mapping[str, Path]  # a folder a task
+
+
+@dataclass
+class Finished:
+    """Each stage's folder, or its folders by task, as far as the run asks for the stage and has come."""
+
+    tokens: Path
+    model: Path
+    reference: Path | None = None
+    circuits: Folders = field(default_factory=dict)
+    examples: Folders = field(default_factory=dict)
+    snapshots: Mapping[float, Folders] = field(default_factory=dict)
+    agreement: Path | None = None
+    steering: Folders = field(default_factory=dict)
+    evidence: Folders = field(default_factory=dict)
+
+    def links(self) -> dict[str, Path]:
+        """Every folder by its place in the run's folder."""
+        links = {TOKENS: self.tokens, MODEL: self.model}
+        links |= _below(CIRCUITS, self.circuits) | _below(EXAMPLES, self.examples)
+        for at, folders in self.snapshots.items():
+            links |= _below(f"{SNAPSHOTS}/{at}/{CIRCUITS}", folders)
+        if self.reference is not None:
+            links[REFERENCE] = self.reference
+        if self.agreement is not None:
+            links[AGREEMENT] = self.agreement
+        return links | _below(STEERING, self.steering) | _below(EVIDENCE, self.evidence)
+
+    def circuit_files(self) -> list[Path]:
+        """The file of every circuit of the trained model."""
+        return [path for folder in self.circuits.values() for path in circuit_files(folder)]
+
+
+def _below(name: str, folders: Folders) -> dict[str, Path]:
+    return {f"{name}/{task}": folder for task, folder in folders.items()}
+
+
+def make_record(config: RunConfig, overrides: list[str], name: str, finished: Finished) -> RunRecord:
+    """Everything that was measured, from the stages' folders."""
+    tasks = tuple(_result(task, finished) for task in finished.circuits)
+    plain = config.model_dump(mode="json")
+    return RunRecord(
+        name=name,
+        sweep=config.sweep,
+        kind=config.kind,
+        model=_model(config, finished.model),
+        pruning=PruningSummary(
+            finder=config.pruning.method,
+            selection=config.pruning.selection,
+            polish=config.pruning.polish,
+            target=config.pruning.target,
+        ),
+        overrides=tuple(overrides),
+        config=plain,
+        config_hash=content_hash(plain),
+        seeds={"seed": config.seed, "tasks": config.tasks.seed, "pruning": config.pruning.seed},
+        stages={name: folder.name for name, folder in finished.links().items()},
+        metrics=_measured(config, tasks, finished),
+        tasks=tasks,
+        formation=formation(config, finished.model, finished.snapshots, finished.circuits),
+        **environment(),
+    )
+
+
+def _result(task: str, finished: Finished) -> TaskResult:
+    path = finished.circuits[task] / RESULT
+    result = validate(TaskResult, read_json(path), str(path))
+    if task not in finished.evidence:
+        return result
+    return result.model_copy(update={"evidence": load_evidence(finished.evidence[task]).checks})
+
+
+def _measured(config: RunConfig, tasks: tuple[TaskResult, ...], finished: Finished) -> dict[str, float]:
+    measured: dict[str, float] = read_json(finished.model / VALIDATION) | summarise(
+        tasks, config.pruning.target
+    )
+    if finished.agreement is not None:
+        measured |= read_json(finished.agreement / agreement.AGREEMENT)
+    if config.bridge is not None:
+        measured |= measured_bridge(finished.model)
+    return measured
+
+
+def _model(config: RunConfig, folder: Path) -> ModelSummary:
+    shape = read_card(folder).config
+    imported = isinstance(config.model, ExistingConfig)
+    return ModelSummary(
+        d_model=shape.d_model,
+        n_layer=shape.n_layer,
+        d_head=shape.d_head,
+        tokens=None if imported else config.trainer.tokens,
+    )
