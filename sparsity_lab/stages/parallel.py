@@ -20,7 +20,9 @@ import torch
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import serve
 from sparsity_lab.core.stage import build
+from sparsity_lab.kernels.install import Switch
 from sparsity_lab.kernels.machine import prepare_processor
+from sparsity_lab.model.dispatch import kernels_are_on
 
 PRELOADED = ["sparsity_lab.stages.evidence"]  # it imports most of what tasks are worked on with
 
@@ -72,7 +74,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     listener = QueueListener(lines, _Here())
     listener.start()
     level = logging.getLogger().getEffectiveLevel()
-    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level))
+    switch: Switch = "on" if kernels_are_on() else "off"
+    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level, switch))
     try:
         yield pool
     except BaseException:
@@ -84,9 +87,9 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         listener.stop()
 
 
-def _begin(lines: Any, level: int) -> None:
+def _begin(lines: Any, level: int, kernels: Switch) -> None:
     serve()
-    prepare_processor(threads=1)
+    prepare_processor(threads=1, kernels=kernels)
     logging.getLogger().addHandler(QueueHandler(lines))
     logging.getLogger().setLevel(level)
 
