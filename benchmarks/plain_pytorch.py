@@ -5,14 +5,11 @@ projection by `torch.topk` and `torch.kthvalue`, dense products, cross-entropy
 of gathered and added bigram rows.
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsity_lab.kernels.cpu.sparse_linear import Linear
-from sparsity_lab.model.attention import attention_pattern
+from sparsity_lab.model.dispatch import plain_operations
 from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.training.module import SparseModule
@@ -20,17 +17,11 @@ from sparsity_lab.training.sparsity.magnitude import kept_count
 
 
 class PlainTransformer(Transformer):
-    """The same model with AbsTopK by `torch.topk` and attention by the plain formula."""
+    """The same model with AbsTopK by `torch.topk`, and all other operations without kernels."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, bigram_vv: Tensor | None = None) -> None:
         super().__init__(config.model_copy(update={"activation_fraction": 1.0}), vocab_size, bigram_vv)
         self.fraction = config.activation_fraction
-        for block in self.blocks:
-            attention: Any = block.attention
-            attention.mix = plain_attention
-        for module in self.modules():
-            if isinstance(module, Linear):
-                module.always_dense = True
 
     def forward(
         self,
@@ -44,7 +35,8 @@ class PlainTransformer(Transformer):
                 x = plain_abs_top_k(x, int(self.fraction * x.shape[-1]))
             return x if tap is None else tap(site, layer, x)
 
-        return super().forward(tokens_bt, thinned, position_b, start)
+        with plain_operations():
+            return super().forward(tokens_bt, thinned, position_b, start)
 
 
 class PlainSparseModule(SparseModule):
@@ -64,13 +56,6 @@ def plain_abs_top_k(x: Tensor, k: int) -> Tensor:
     """AbsTopK; of equal magnitudes any may be kept."""
     index = x.abs().topk(k, dim=-1, sorted=False).indices
     return torch.zeros_like(x).scatter(-1, index, x.gather(-1, index))
-
-
-def plain_attention(
-    q_bhqk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
-) -> Tensor:
-    """Attention through the whole pattern, with the sink as one more key."""
-    return attention_pattern(q_bhqk, k_bhtk, sink_h, position_b) @ v_bhtk
 
 
 @torch.no_grad()

@@ -1,12 +1,12 @@
 """A run's whole config: each room's own part, composed by Hydra and validated once, at the door."""
 
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from sparsity_lab.bridges.config import BridgeConfig, SteeringConfig
 from sparsity_lab.circuits.evaluator import PruningConfig
@@ -18,7 +18,6 @@ from sparsity_lab.data.tokenizers import TokenizerConfig
 from sparsity_lab.evidence.config import ValidationConfig
 from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.record import Kind
 from sparsity_lab.tasks.config import TasksConfig
@@ -41,17 +40,24 @@ class DenseConfig(Config):
         return self
 
 
+def _on_or_off(value: Any) -> Any:
+    """The word that was written: YAML reads a bare on or off as true or false."""
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
 class RunConfig(Config):
     """One point of a sweep, or a run by itself.
 
     `root` is the folder that everything is written below, `sweep` the sweep's name, if any, `threads` how
-    many cores the run may use (null: all), `seed` what every random choice is derived from.
+    many cores the run may use (null: all), `seed` what every random choice is derived from. `kernels` off
+    computes with plain PyTorch alone: the same within floating-point error, and slower.
     """
 
     seed: Annotated[int, Field(ge=0)]
     root: str
     sweep: str | None
     threads: PositiveInt | None
+    kernels: Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)] = "on"
     corpus: Annotated[CorpusConfig, Field(discriminator="kind")]
     tokenizer: Annotated[TokenizerConfig, Field(discriminator="kind")]
     model: Annotated[ModelConfig | ExistingConfig, Field(discriminator="kind")]
@@ -116,22 +122,15 @@ class RunConfig(Config):
 
 
 def number_of_weights(config: ModelConfig, vocab_size: int) -> int:
-    """How many weights sparsity applies to, without their memory; every layer has as many.
+    """How many weights sparsity applies to.
 
     Raises:
         ValueError: tensors cannot be that large.
     """
-
-    def total(n_layer: int) -> int:
-        with torch.device("meta"):
-            model = Transformer(config.model_copy(update={"n_layer": n_layer}), vocab_size)
-        return sum(weight.numel() for weight, _ in model.sparse_weights().values())
-
-    try:
-        one, two = total(1), total(2)
-    except (RuntimeError, TypeError, OverflowError):
-        raise ValueError("model: too large for any machine") from None
-    return one + (config.n_layer - 1) * (two - one)
+    count = config.weight_count(vocab_size)
+    if count > sys.maxsize:
+        raise ValueError("model: too large for any machine")
+    return count
 
 
 def from_hydra(config: DictConfig) -> RunConfig:

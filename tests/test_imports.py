@@ -12,13 +12,13 @@ PACKAGE = "sparsity_lab"
 MAX_LINES = 300
 
 # room → what it may import from the project, besides itself; the longest matching name decides
-TASKS = ("core", "data", "model", "kernels")
+TASKS = ("core", "data", "model")
 CIRCUITS = (*TASKS, "tasks")
 ROOMS = {
     "core": (),
     "data": ("core",),
-    "model": ("core", "kernels"),
-    "kernels": ("core",),
+    "model": ("core",),
+    "kernels": ("core", "model"),
     "training": ("core", "data", "model", "kernels"),
     "tasks": TASKS,
     "circuits": CIRCUITS,

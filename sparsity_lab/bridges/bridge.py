@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
-from sparsity_lab.kernels.cpu.top_k import abs_top_k
+from sparsity_lab.model.ops import abs_top_k
 
 TENSORS, CARD = "bridge.safetensors", "bridge_card.json"
 

@@ -26,19 +26,15 @@ from torch import Tensor
 from sparsity_lab.bridges.bridge import Bridge
 from sparsity_lab.bridges.config import SteeringConfig
 from sparsity_lab.bridges.steering_record import Candidate, Steering, SteeringResult
-from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.model.sites import Site, Tap
-from sparsity_lab.model.taps import with_residuals
+from sparsity_lab.model.sites import NODES, STREAM_SITES, Site, Tap
+from sparsity_lab.model.taps import Record, ablate, at_site, chain, with_residuals
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, rows_of
-
-# where the stream is that a site reads, or that it has written to: boundaries after its layer's first
-_ON_STREAM = {Site.ATTN_IN: 0, Site.ATTN_OUT: 1, Site.MLP_IN: 1, Site.MLP_OUT: 2}
 
 
 class NotSteerable(UserError):
@@ -51,8 +47,15 @@ def name_of(node: Node) -> str:
 
 
 def boundary_of(node: Node) -> int:
-    """Where the residual stream is that a node reads, or that it has just written to."""
-    return 2 * node.layer + _ON_STREAM[Site(node.site)]
+    """Where the residual stream is that a node reads, or that it has just written to.
+
+    Raises:
+        ValueError: the node is not on the residual stream.
+    """
+    stream = NODES[Site(node.site)].stream
+    if stream is None:
+        raise ValueError(f"{name_of(node)} is not on the residual stream")
+    return 2 * node.layer + stream
 
 
 def comparable(batch: TaskBatch, limit: int) -> TaskBatch:
@@ -74,31 +77,29 @@ def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskB
     """The circuit's candidates, the largest effect first; `batch` as `comparable` leaves it."""
     layout = NodeLayout(sparse.config)
     frozen = ablate(layout, layout.mask(circuit.nodes), means_n)
-    values: dict[tuple[Site, int], Tensor] = {}
-
-    def record(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-        values[site, layer] = frozen(site, layer, x_btc)
-        return values[site, layer]
+    record = Record(STREAM_SITES)
 
     def loss(tap: Tap) -> float:
         logits_b2 = sparse(batch.tokens_bt, tap, position_b=batch.last_b).gather(1, batch.answers_b2)
         return two_way_loss(logits_b2[:, 0] - logits_b2[:, 1], batch.label_b).item()
 
-    whole = loss(record)
-    other = {place: swapped(x_btc) for place, x_btc in values.items() if place[0] in _ON_STREAM}
+    whole = loss(chain(frozen, record))
+    other = {place: swapped(x_btc) for place, x_btc in record.values.items()}
     found = []
     for node in circuit.nodes:
-        if Site(node.site) not in _ON_STREAM or node.channel >= sparse.config.d_model:
+        site = Site(node.site)
+        if site not in STREAM_SITES or node.channel >= sparse.config.d_model:
             continue  # a concatenated position is not of the residual stream
 
-        def exchange(site: Site, layer: int, x_btc: Tensor, node: Node = node) -> Tensor:
-            x_btc = frozen(site, layer, x_btc)
-            if (site, layer) == (node.site, node.layer):
-                x_btc = x_btc.clone()
-                x_btc[..., node.channel] = other[site, layer][..., node.channel]
+        value_bt = other[site, node.layer][..., node.channel]
+
+        def exchange(x_btc: Tensor, value_bt: Tensor = value_bt, channel: int = node.channel) -> Tensor:
+            x_btc = x_btc.clone()
+            x_btc[..., channel] = value_bt
             return x_btc
 
-        found.append(Candidate(node=node, effect=loss(exchange) - whole))
+        exchanged = chain(frozen, at_site(site, node.layer, exchange))
+        found.append(Candidate(node=node, effect=loss(exchanged) - whole))
     return sorted(found, key=lambda one: (-one.effect, name_of(one.node)))
 
 

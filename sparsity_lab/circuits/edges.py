@@ -11,24 +11,16 @@ from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.model.sites import Site
+from sparsity_lab.model.sites import MATRICES, Site
 from sparsity_lab.model.transformer import Transformer
-
-MATRICES = (
-    ("attention.q", Site.ATTN_IN, Site.ATTN_Q),
-    ("attention.k", Site.ATTN_IN, Site.ATTN_K),
-    ("attention.v", Site.ATTN_IN, Site.ATTN_V),
-    ("attention.out", Site.ATTN_V, Site.ATTN_OUT),
-    ("mlp.up", Site.MLP_IN, Site.MLP_NEURON),
-    ("mlp.down", Site.MLP_NEURON, Site.MLP_OUT),
-)
 
 
 def edge_matrices(model: Transformer) -> Iterator[tuple[int, Site, Site, Tensor]]:
     """Each matrix that carries edges: layer, the site it reads, the site it writes, its weight (out, in)."""
     for layer, block in enumerate(model.blocks):
-        for name, source, target in MATRICES:
-            yield layer, source, target, block.get_parameter(f"{name}.weight").detach()
+        for matrix in MATRICES:
+            weight_oi = block.get_parameter(f"{matrix.name}.weight").detach()
+            yield layer, matrix.source, matrix.target, weight_oi
 
 
 def count_edges(model: Transformer, kept_n: Tensor) -> int:

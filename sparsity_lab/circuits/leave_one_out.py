@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.model.taps import with_residuals
+from sparsity_lab.model.sites import sublayer_boundary
+from sparsity_lab.model.taps import ablate, with_residuals
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, by_length, logit_difference_at_end
 
@@ -21,7 +21,7 @@ def differences_without_each(
     """
     layout = NodeLayout(model.config)
     boundaries = {
-        index: 2 * group.layer + group.site.value.startswith("mlp")
+        index: sublayer_boundary(group.site, group.layer)
         for group in layout.groups
         for index in (kept_n[group.start : group.stop].nonzero().flatten() + group.start).tolist()
     }

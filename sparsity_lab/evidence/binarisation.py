@@ -7,12 +7,12 @@ Each node's value x becomes low + (high - low) · sigmoid((x - threshold) / T), 
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, activations, nats
 from sparsity_lab.evidence.record import Check, Verdict
-from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.sites import Tap
+from sparsity_lab.model.taps import ablate, chain, on_nodes
 from sparsity_lab.tasks.batch import PairSampler, logit_difference
 
 PAIRS = 16
@@ -33,11 +33,7 @@ def binarisation(subject: Subject, steps: int, seed: int) -> Check:
     def tap(temperature: float) -> Tap:
         low, middle, high = torch.stack([low_n, middle_n, high_n]) + shift_3n * spread_n
 
-        def binary(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-            x_btc = frozen(site, layer, x_btc)
-            if site is Site.RESID:
-                return x_btc
-            place = subject.layout.slices[site, layer]
+        def binary(x_btc: Tensor, place: slice) -> Tensor:
             if not subject.kept_n[place].any():
                 return x_btc
             away_btc = (x_btc - middle[place]) / spread_n[place]
@@ -45,7 +41,7 @@ def binarisation(subject: Subject, steps: int, seed: int) -> Check:
             levels_btc = low[place] + (high[place] - low[place]) * up_btc
             return torch.where(subject.kept_n[place], levels_btc, x_btc)
 
-        return binary
+        return chain(frozen, on_nodes(subject.layout, binary))
 
     frozen = ablate(subject.layout, subject.kept_n, subject.means_n)
     for step in range(steps):

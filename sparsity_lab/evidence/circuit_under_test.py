@@ -6,13 +6,13 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import IDENTITY, calibrate, score
 from sparsity_lab.circuits.circuit import Circuit, Scores
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.evidence.record import Measured
-from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.sites import Tap
+from sparsity_lab.model.taps import ablate, chain, on_nodes
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
@@ -94,15 +94,13 @@ def activations(model: Transformer, tokens_bt: Tensor, tap: Tap | None = None, r
     layout = NodeLayout(model.config)
     found_btn = torch.empty(*tokens_bt.shape, layout.size)
 
-    def record(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-        x_btc = x_btc if tap is None else tap(site, layer, x_btc)
-        if site is not Site.RESID:
-            part_btn[..., layout.slices[site, layer]] = x_btc
+    def keep(x_btc: Tensor, place: slice) -> Tensor:
+        part_btn[..., place] = x_btc
         return x_btc
 
     for first in range(0, len(tokens_bt), rows):
         part_btn = found_btn[first : first + rows]
-        model(tokens_bt[first : first + rows], record)
+        model(tokens_bt[first : first + rows], chain(tap, on_nodes(layout, keep)))
     return found_btn
 
 

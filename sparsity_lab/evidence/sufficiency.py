@@ -1,14 +1,16 @@
 """Does the circuit suffice? The circuit alone, on held-out pairs (Gao et al. 2025, §2.2)."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, logsigmoid
 
-from sparsity_lab.circuits.ablation import ablate
-from sparsity_lab.evidence.circuit_under_test import Subject, activations, fraction, nats
+from sparsity_lab.evidence.circuit_under_test import Subject, fraction, nats
 from sparsity_lab.evidence.record import Check, Verdict
-from sparsity_lab.model.attention import attention_pattern
-from sparsity_lab.model.sites import Site
+from sparsity_lab.model.sites import HEAD_SITES, Site, Tap
+from sparsity_lab.model.taps import Record, ablate, chain
+from sparsity_lab.model.transformer import Transformer
 
 ACCURATE = 0.9  # raw accuracy from which a circuit is said to rank the answers
 
@@ -62,32 +64,35 @@ def pattern_similarity(subject: Subject) -> float | None:
     tokens_bt = subject.test.tokens_bt[:: max(1, len(subject.test.tokens_bt) // 32)]
     last_b = subject.test.last_b[:: max(1, len(subject.test.tokens_bt) // 32)]
     real_bt = torch.arange(tokens_bt.shape[1]) <= last_b[:, None]
-    both = [
-        activations(subject.model, tokens_bt),
-        activations(subject.model, tokens_bt, ablate(layout, subject.kept_n, subject.means_n)),
-    ]
-    alike = []
-    for layer, block in enumerate(subject.model.blocks):
-        kept_hk = torch.stack(
+    heads = {}
+    for layer in range(config.n_layer):
+        kept_shk = torch.stack(
             [
                 subject.kept_n[layout.slices[site, layer]].unflatten(0, (config.heads, config.d_head))
-                for site in (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)
+                for site in HEAD_SITES
             ]
-        ).any(0)
-        heads = kept_hk.any(-1).nonzero().flatten()
-        if not len(heads):
-            continue
-        patterns = []
-        for values_btn in both:
-            q_bhtk, k_bhtk = (
-                values_btn[..., layout.slices[site, layer]]
-                .unflatten(-1, (config.heads, config.d_head))
-                .transpose(1, 2)[:, heads]
-                for site in (Site.ATTN_Q, Site.ATTN_K)
-            )
-            sink_h = block.get_parameter("attention.sink")[heads] if config.attention_sink else None
-            patterns.append(attention_pattern(q_bhtk, k_bhtk, sink_h))
-        apart_bht = (patterns[0] - patterns[1]).abs().sum(-1)
-        apart_bht += (patterns[0].sum(-1) - patterns[1].sum(-1)).abs()  # the sink's share
+        )
+        if kept_shk.any():
+            heads[layer] = kept_shk.any(-1).any(0).nonzero().flatten()
+    whole = head_patterns(subject.model, tokens_bt, heads)
+    alone = head_patterns(subject.model, tokens_bt, heads, ablate(layout, subject.kept_n, subject.means_n))
+    alike = []
+    for layer in heads:
+        apart_bht = (whole[layer] - alone[layer]).abs().sum(-1)
+        apart_bht += (whole[layer].sum(-1) - alone[layer].sum(-1)).abs()  # the sink's share
         alike += (1 - apart_bht.transpose(0, 1)[:, real_bt].mean(-1) / 2).tolist()
     return sum(alike) / len(alike) if alike else None
+
+
+@torch.no_grad()
+def head_patterns(
+    model: Transformer, tokens_bt: Tensor, heads: Mapping[int, Tensor], tap: Tap | None = None, rows: int = 32
+) -> dict[int, Tensor]:
+    """Attention probabilities (b, h, query, key) of some heads by layer, after `tap` if there is one."""
+    parts: dict[int, list[Tensor]] = {layer: [] for layer in heads}
+    for part_bt in tokens_bt.split(rows):
+        record = Record({Site.ATTN_PATTERN})
+        model(part_bt, chain(tap, record))
+        for layer, head_h in heads.items():
+            parts[layer].append(record.values[Site.ATTN_PATTERN, layer][:, head_h])
+    return {layer: torch.cat(patterns) for layer, patterns in parts.items()}

@@ -2,15 +2,15 @@
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveInt
 
 from sparsity_lab.core.config import Config
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.importers.gpt2 import read_gpt2
-from sparsity_lab.importers.released import read_released
-from sparsity_lab.model.transformer import Transformer
+
+if TYPE_CHECKING:
+    from sparsity_lab.model.transformer import Transformer
 
 SUFFIXES = (".json", ".pt", ".safetensors", ".bin")
 
@@ -41,12 +41,15 @@ class ExistingConfig(Config):
                 digests[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
         return digests
 
-    def read(self) -> Transformer:
+    def read(self) -> "Transformer":
         """The model, in evaluation mode.
 
         Raises:
             UserError: it can't be read, or its context is shorter than `n_ctx`.
         """
+        from sparsity_lab.importers.gpt2 import read_gpt2  # not for the config alone: they import torch
+        from sparsity_lab.importers.released import read_released
+
         model = (read_released if self.kind == "released" else read_gpt2)(Path(self.path))
         if model.config.n_ctx < self.n_ctx:
             raise UserError(f"model.n_ctx: {self.n_ctx}: the model's context is {model.config.n_ctx}")

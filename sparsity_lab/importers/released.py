@@ -19,21 +19,10 @@ from torch import Tensor
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
-from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.sites import NODE_SITES, NODES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 CONFIG, TENSORS = "beeg_config.json", "final_model.pt"
-
-HOOKS = {
-    Site.ATTN_IN: "attn.act_in",
-    Site.ATTN_Q: "attn.q",
-    Site.ATTN_K: "attn.k",
-    Site.ATTN_V: "attn.v",
-    Site.ATTN_OUT: "attn.resid_delta",
-    Site.MLP_IN: "mlp.act_in",
-    Site.MLP_NEURON: "mlp.post_act",
-    Site.MLP_OUT: "mlp.resid_delta",
-}
 
 INERT = frozenset(
     # training, initialisation, how (not what) is computed, and names that the released code drops unread
@@ -71,9 +60,12 @@ class ReleasedConfig(Config):
 
 
 def hook_name(site: Site, layer: int, n_layer: int) -> str:
-    """The released code's name of what a tap sees: `0.attn.act_in`, `2.resid_mid`, `final_resid`."""
+    """The released code's name of a node site or of the residual stream at a boundary.
+
+    `0.attn.act_in`, `2.resid_mid`, `final_resid`.
+    """
     if site is not Site.RESID:
-        return f"{layer}.{HOOKS[site]}"
+        return f"{layer}.{NODES[site].released}"
     return "final_resid" if layer == 2 * n_layer else f"{layer // 2}.resid_{('in', 'mid')[layer % 2]}"
 
 

@@ -16,11 +16,11 @@ from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
 from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.importers.released import HOOKS
+from sparsity_lab.model.sites import NODES
 from sparsity_lab.model.transformer import Transformer
 
 FINAL = "final_resid"
-SITES = {name: site for site, name in HOOKS.items()}
+SITES = {row.released: site for site, row in NODES.items()}
 
 
 class ReleasedCircuit(NamedTuple):

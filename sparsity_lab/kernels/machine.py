@@ -5,6 +5,8 @@ import sys
 
 import torch
 
+from sparsity_lab.kernels.install import Switch, use_kernels
+
 
 def native_bf16() -> bool:
     """Whether the device computes bfloat16 products itself, several times faster than in float32."""
@@ -14,13 +16,17 @@ def native_bf16() -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
-def prepare_processor(threads: int | None = None) -> None:
+def prepare_processor(threads: int | None = None, kernels: Switch = "on") -> None:
     """Settle what every later computation in this process relies on; call it before the first tensor is made.
 
-    `threads`: how many cores torch may use; None leaves one thread a core. Denormal numbers count as zero:
-    gradients of unused weights and their squared moments decay into them, and a processor handles them a
-    hundred times slower.
+    `threads`: how many cores torch may use; None leaves one thread a core. `kernels`: see `use_kernels`.
+    Denormal numbers count as zero: gradients of unused weights and their squared moments decay into them, and
+    a processor handles them a hundred times slower.
+
+    Raises:
+        UserError: SPARSITY_LAB_KERNELS has a value that is not allowed.
     """
+    use_kernels(kernels)
     torch.set_flush_denormal(True)
     if threads is not None:
         torch.set_num_threads(threads)

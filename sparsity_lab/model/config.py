@@ -1,12 +1,11 @@
-"""The shape and switches of a transformer, validated once."""
+"""The shape and switches of a transformer, validated once; importable without torch."""
 
 from typing import Literal
 
 from pydantic import PositiveFloat, PositiveInt, model_validator
-from torch import nn
 
 from sparsity_lab.core.config import Config
-from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.sites import MATRICES, NODE_SITES, Site
 
 
 class ModelConfig(Config):
@@ -48,8 +47,8 @@ class ModelConfig(Config):
             )
         if not 0 < self.activation_fraction <= 1:
             raise ValueError(f"activation_fraction {self.activation_fraction} must be above 0 and at most 1")
-        if Site.RESID in self.activation_sites:
-            raise ValueError("activation_sites may not hold resid")
+        for site in set(self.activation_sites) - set(NODE_SITES):
+            raise ValueError(f"activation_sites may not hold {site.value}")
         if (self.positions == "concatenated") != (self.d_pos is not None):
             raise ValueError("d_pos belongs to positions=concatenated, and is needed there")
         widths = {site.value: self.width(site) for site in self.activation_sites}
@@ -82,8 +81,11 @@ class ModelConfig(Config):
         """How many of `width` activations AbsTopK keeps."""
         return int(self.activation_fraction * width)
 
-    def make_norm(self, width: int) -> nn.RMSNorm | nn.LayerNorm:
-        """A normalisation of `width` channels, its weight 1 and its bias, if any, 0."""
-        if self.norm == "rms":
-            return nn.RMSNorm(width, self.norm_eps)
-        return nn.LayerNorm(width, self.norm_eps or 1e-5, bias=self.norm_bias)
+    def weight_count(self, vocab_size: int) -> int:
+        """Number of weights that sparsity applies to (`Transformer.sparse_weights`), without making any."""
+        layer = sum(
+            self.width(matrix.target) * (self.width(matrix.source) + self.bias) for matrix in MATRICES
+        )
+        embeddings = (1 if self.tied_embeddings else 2) * vocab_size * self.d_model
+        positions = 0 if self.positions == "none" else self.n_ctx * (self.d_pos or self.d_model)
+        return self.n_layer * layer + embeddings + vocab_size + positions

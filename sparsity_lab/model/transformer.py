@@ -5,104 +5,23 @@
     logits ← unembedding(norm(x)) + bigram[tokens]
 
 At each site the value is thinned to its k largest magnitudes and handed to the tap, which may look at it and
-return another. Nothing else in the project walks the layers. The defaults of `ModelConfig` are the paper's
-model; its other switches are those of the released models (`released.py`) and of GPT-2 (`gpt2.py`).
+return another. Nothing else in the project walks the layers. Attention and MLP are in `layers.py`, operations
+in `ops.py`. The defaults of `ModelConfig` are the paper's model; its other switches are those of the released
+models (`released.py`) and of GPT-2 (`gpt2.py`).
 
-Shape suffixes: b batch, t time, d d_model, r read width (d_model plus d_pos), c channels of a site, h heads,
-k d_head, v vocabulary.
+Shape suffixes: b batch, t time, d d_model, p d_pos, c channels of a site, v vocabulary.
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from sparsity_lab.kernels.cpu.cross_entropy import overwriting_cross_entropy
-from sparsity_lab.kernels.cpu.sparse_linear import Linear
-from sparsity_lab.kernels.cpu.top_k import abs_top_k
-from sparsity_lab.model.attention import causal_attention
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.sites import Site, Start, Tap
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": F.gelu,
-    "gelu_tanh": partial(F.gelu, approximate="tanh"),
-    "relu": F.relu,
-}
-
-
-class Read(nn.Module):
-    """What a sublayer sees of the residual stream: normalised, and beside it normalised positions, if any."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.norm = config.make_norm(config.d_model)
-        self.position_norm = config.make_norm(config.d_pos) if config.d_pos else None
-
-    def forward(self, x_btd: Tensor, embedded_btp: Tensor | None) -> Tensor:
-        x_btd = self.norm(x_btd)
-        if self.position_norm is None or embedded_btp is None:
-            return x_btd
-        return torch.cat([x_btd, self.position_norm(embedded_btp)], -1)
-
-
-class Attention(nn.Module):
-    """Multi-head causal attention with an optional sink logit per head."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.d_head, channels = config.d_head, config.heads * config.d_head
-        self.mix = causal_attention
-        self.read = Read(config)
-        self.q = Linear(config.d_read, channels, config.bias)
-        self.k = Linear(config.d_read, channels, config.bias)
-        self.v = Linear(config.d_read, channels, config.bias)
-        self.out = Linear(channels, config.d_model, config.bias)
-        self.sink = nn.Parameter(torch.zeros(config.heads)) if config.attention_sink else None
-
-    def forward(
-        self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, at: Tap, position_b: Tensor | None
-    ) -> Tensor:
-        """What attention writes at every position, (b, t, d), or at one in each row, (b, 1, d)."""
-        read_btr = at(Site.ATTN_IN, layer, self.read(x_btd, embedded_btp))
-        q_bhqk = self._heads(at(Site.ATTN_Q, layer, self.q(rows_at(read_btr, position_b))))
-        k_bhtk = self._heads(at(Site.ATTN_K, layer, self.k(read_btr)))
-        v_bhtk = self._heads(at(Site.ATTN_V, layer, self.v(read_btr)))
-        mixed_bhqk = self.mix(q_bhqk, k_bhtk, v_bhtk, self.sink, position_b)
-        return at(Site.ATTN_OUT, layer, self.out(mixed_bhqk.transpose(1, 2).flatten(2)))
-
-    def _heads(self, x_btc: Tensor) -> Tensor:
-        return x_btc.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
-
-
-class MLP(nn.Module):
-    """Two linear layers with a nonlinearity between."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        neurons = config.width(Site.MLP_NEURON)
-        self.read = Read(config)
-        self.up = Linear(config.d_read, neurons, config.bias)
-        self.activation = ACTIVATIONS[config.activation]
-        self.down = Linear(neurons, config.d_model, config.bias)
-
-    def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, at: Tap) -> Tensor:
-        read_btr = at(Site.MLP_IN, layer, self.read(x_btd, embedded_btp))
-        neurons_btc = at(Site.MLP_NEURON, layer, self.activation(self.up(read_btr)))
-        return at(Site.MLP_OUT, layer, self.down(neurons_btc))
-
-
-class Block(nn.Module):
-    """One layer's two sublayers."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.attention = Attention(config)
-        self.mlp = MLP(config)
+from sparsity_lab.model.layers import Block, Visit, make_norm, rows_at
+from sparsity_lab.model.ops import Linear, abs_top_k, unembed, unembed_and_compare
+from sparsity_lab.model.sites import MATRICES, WRITES, Site, Start, Tap
 
 
 class Transformer(nn.Module):
@@ -117,7 +36,7 @@ class Transformer(nn.Module):
         self.config, self.vocab_size = config, vocab_size
         self.embedding = nn.Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = config.make_norm(config.d_model)
+        self.norm = make_norm(config, config.d_model)
         self.unembedding = Linear(config.d_model, vocab_size)
         self.tie()
         width = config.d_pos or config.d_model
@@ -146,18 +65,19 @@ class Transformer(nn.Module):
         Raises:
             ValueError: a row is longer than n_ctx where positions are embedded, or there is no such boundary.
         """
-        x_btd = self._stream(tokens_bt, tap, position_b, start)
-        logits_btv = self.unembedding(self.norm(x_btd))
-        if self.bigram is not None:
-            logits_btv = logits_btv + F.embedding(rows_at(tokens_bt, position_b), self.bigram)
+        x_btd = self.norm(self._stream(tokens_bt, tap, position_b, start))
+        logits_btv = unembed(x_btd, self.unembedding, self.bigram, rows_at(tokens_bt, position_b))
         return logits_btv if position_b is None else logits_btv.squeeze(1)
 
     def loss(self, tokens_bt: Tensor, targets_bt: Tensor, tap: Tap | None = None) -> Tensor:
-        """Mean cross-entropy of the logits at `targets_bt`, in nats per token."""
-        x_nd = self.norm(self._stream(tokens_bt, tap, None, None)).flatten(0, 1)
-        logits_nv, bias_v = self.unembedding.product(x_nd, None), self.unembedding.bias
-        tokens_n, targets_n = tokens_bt.flatten(), targets_bt.flatten()
-        return overwriting_cross_entropy(logits_nv, bias_v, self.bigram, tokens_n, targets_n)
+        """Mean cross-entropy of the logits at `targets_bt`, in nats per token; a target of -100 is left out.
+
+        Raises:
+            ValueError: there are not as many targets as tokens.
+            IndexError: a target is outside the vocabulary.
+        """
+        x_btd = self.norm(self._stream(tokens_bt, tap, None, None))
+        return unembed_and_compare(x_btd, self.unembedding, self.bigram, tokens_bt, targets_bt)
 
     def tie(self) -> None:
         """Make tied embeddings one parameter; a move to another device's empty memory parts them."""
@@ -171,13 +91,16 @@ class Transformer(nn.Module):
         or attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that
         write. Tied embeddings are one tensor, the embedding's.
         """
-        axes = {"q": 0, "k": 0, "v": 0, "up": 0, "out": 1, "down": 1}
+        axes = {
+            f"blocks.{layer}.{matrix.name}.weight": matrix.channel_axis
+            for layer in range(self.config.n_layer)
+            for matrix in MATRICES
+        }
         found: dict[str, tuple[nn.Parameter, int | None]] = {}
         for name, parameter in self.named_parameters():
-            module, _, kind = name.rpartition(".")
-            if isinstance(self.get_submodule(module), nn.Linear | nn.Embedding):
-                axis = axes.get(module.rpartition(".")[2]) if kind == "weight" else None
-                found[name] = parameter, axis
+            module = self.get_submodule(name.rpartition(".")[0])
+            if isinstance(module, nn.Linear | nn.Embedding):
+                found[name] = parameter, axes.get(name)
         return found
 
     def _stream(
@@ -193,27 +116,23 @@ class Transformer(nn.Module):
         if positions_tp is not None and self.config.d_pos:
             read_btp = positions_tp.expand(len(tokens_bt), -1, -1)
 
-        def at(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-            if site in self.config.activation_sites:
-                x_btc = abs_top_k(x_btc, self.config.k(x_btc.shape[-1]))
-            return x_btc if tap is None else tap(site, layer, x_btc)
-
+        visit = Visit(self.config, tap)
         if first > last - 2:
             x_btd = rows_at(x_btd, position_b)
             read_btp = None if read_btp is None else rows_at(read_btp, position_b)
         for boundary in range(first, last):
             layer, is_mlp = divmod(boundary, 2)
             block: Any = self.blocks[layer]
-            x_btd = at(Site.RESID, boundary, x_btd)
+            x_btd = visit(Site.RESID, boundary, x_btd)
             if is_mlp:
-                written_btd = block.mlp(x_btd, read_btp, layer, at)
+                written_btd = block.mlp(x_btd, read_btp, layer, visit)
                 x_btd = self._add(x_btd, written_btd, "resid_post_mlp")
             else:
                 only_b = position_b if boundary == last - 2 else None
-                written_btd = block.attention(x_btd, read_btp, layer, at, only_b)
+                written_btd = block.attention(x_btd, read_btp, layer, visit, only_b)
                 x_btd = self._add(rows_at(x_btd, only_b), written_btd, "resid_post_attn")
                 read_btp = None if read_btp is None else rows_at(read_btp, only_b)
-        return at(Site.RESID, last, x_btd)
+        return visit(Site.RESID, last, x_btd)
 
     def _add(self, x_btd: Tensor, written_btd: Tensor, place: str) -> Tensor:
         """The residual stream after a sublayer has written to it."""
@@ -237,21 +156,15 @@ class Transformer(nn.Module):
 
     def _initialise(self) -> None:
         """As GPT-2: 0.02, less by sqrt(2 · n_layer) for what writes to the residual stream; zero biases."""
+        writers = tuple(f".{matrix.name}" for matrix in MATRICES if matrix.target in WRITES.values())
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                writes = name.endswith((".out", ".down"))
+                writes = name.endswith(writers)
                 nn.init.normal_(
                     module.weight, std=0.02 / (math.sqrt(2 * self.config.n_layer) if writes else 1)
                 )
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
-
-
-def rows_at(x: Tensor, position_b: Tensor | None) -> Tensor:
-    """Of each row of a (b, t, ...) tensor one position, (b, 1, ...); all of them where none is given."""
-    if position_b is None:
-        return x
-    return x[torch.arange(len(position_b), device=x.device), position_b].unsqueeze(1)
 
 
 def bigram_log_probabilities(counts_vv: Tensor, smoothing: float = 0.1) -> Tensor:

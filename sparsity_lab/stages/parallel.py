@@ -20,7 +20,9 @@ import torch
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import serve
 from sparsity_lab.core.stage import Built, Stage, run_stage
+from sparsity_lab.kernels.install import Switch
 from sparsity_lab.kernels.machine import prepare_processor
+from sparsity_lab.model.dispatch import kernels_are_on
 
 METHOD = "forkserver"  # OpenMP's threads do not survive a fork of this process; the server has none
 
@@ -73,7 +75,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     listener = QueueListener(lines, _Here())
     listener.start()
     level = logging.getLogger().getEffectiveLevel()
-    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level, os.getcwd()))
+    switch: Switch = "on" if kernels_are_on() else "off"
+    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level, os.getcwd(), switch))
     try:
         yield pool
     except BaseException:
@@ -85,10 +88,10 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         listener.stop()
 
 
-def _begin(lines: Any, level: int, folder: str) -> None:
+def _begin(lines: Any, level: int, folder: str, kernels: Switch) -> None:
     serve()
     os.chdir(folder)  # the config's paths are relative to it
-    prepare_processor(threads=1)
+    prepare_processor(threads=1, kernels=kernels)
     logging.getLogger().addHandler(QueueHandler(lines))
     logging.getLogger().setLevel(level)
 

@@ -49,7 +49,7 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
     Returns the record, which is written too, and whether this run was not there yet. A process that wants a
     run which another is working on waits for it.
     """
-    prepare_processor(config.threads)
+    prepare_processor(config.threads, config.kernels)
     preload({stage.__module__ for stage in (task_circuits, task_examples, circuit_evidence)})
     root = Path(config.root).absolute()
     folder = RunFolder(root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}")
@@ -64,7 +64,7 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
 
 def help_run(config: RunConfig) -> None:
     """Train as one of the processes, but the first, that srun or torchrun started for a run."""
-    prepare_processor(config.threads)
+    prepare_processor(config.threads, config.kernels)
     root = Path(config.root).absolute()
     help_train(config, prepare(config.corpus, config.tokenizer, root), root)
 

@@ -31,7 +31,9 @@ from lightning.fabric.plugins.environments import (
 from sparsity_lab.core.environment import environment_variables
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import Interrupted
+from sparsity_lab.kernels.install import Switch
 from sparsity_lab.kernels.machine import prepare_processor
+from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.training.config import TrainerConfig
 
 JOIN_SECONDS = 60.0  # rank 0 is done: the others have nothing left but to leave
@@ -76,10 +78,9 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
         return
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
     spawn, payload = multiprocessing.get_context("spawn"), pickle.dumps(work)  # by value: nothing is shared
+    threads, kernels = torch.get_num_threads(), "on" if kernels_are_on() else "off"
     others = [
-        spawn.Process(
-            target=_work_as, args=(payload, place | {"LOCAL_RANK": str(local)}, torch.get_num_threads())
-        )
+        spawn.Process(target=_work_as, args=(payload, place | {"LOCAL_RANK": str(local)}, threads, kernels))
         for local in range(1, config.devices)
     ]
     try:
@@ -112,11 +113,11 @@ def _tell_failed(others: Sequence[BaseProcess], error: Exception | None = None) 
             raise RuntimeError(f"rank {local} failed with exit status {process.exitcode}") from error
 
 
-def _work_as(payload: bytes, place: dict[str, str], threads: int) -> None:
+def _work_as(payload: bytes, place: dict[str, str], threads: int, kernels: Switch) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # rank 0 hears it too, and ends all
         signal.signal(number, signal.SIG_IGN)
     os.environ.update(place)
-    prepare_processor(threads)
+    prepare_processor(threads, kernels)
     try:
         pickle.loads(payload)()
     except (UserError, Interrupted):

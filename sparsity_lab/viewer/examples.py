@@ -14,15 +14,14 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import score
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.leave_one_out import differences_without_each
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.data.tokenizer import Tokenizer
-from sparsity_lab.model.attention import attention_pattern
-from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.sites import HEAD_SITES, Site, Tap
+from sparsity_lab.model.taps import Record, ablate, chain, on_nodes
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, first_pairs, logit_difference, rows_of
 from sparsity_lab.tasks.task import Task
@@ -51,7 +50,6 @@ BEFORE, AFTER = 16, 7  # tokens of an excerpt around its extreme
 EXCERPTS = 3
 TOKENS = 6
 MAX_DROPPED = 64  # a circuit of more nodes is not run without each of them
-QKV = (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)
 
 
 @torch.no_grad()
@@ -69,7 +67,8 @@ def collect_examples(
     batch = first_pairs(test, PAIRS)
     shown = rows_of(batch, _shortest_pairs(batch, SHOWN_PAIRS))
     kept_n = layout.mask({node for circuit in circuits for node in circuit.nodes})
-    on_task, on_text, on_shown = (_Recording(layout, kept_n) for _ in range(3))
+    on_task, on_text = _Recording(layout, kept_n), _Recording(layout, kept_n)
+    on_shown = _Recording(layout, kept_n, patterns=True)
     model(batch.tokens_bt, on_task.tap)
     model(windows_bt, on_text.tap)
     shown_b2 = _answer_logits(model, shown, on_shown.tap)
@@ -131,7 +130,8 @@ def _in_circuit(
     kept_n = layout.mask(circuit.nodes)
     narrow = compact(model, kept_n, means_n)
     frozen = ablate(layout, kept_n, means_n)
-    on_batch, on_shown = _Recording(layout, kept_n, frozen), _Recording(layout, kept_n, frozen)
+    on_batch = _Recording(layout, kept_n, frozen)
+    on_shown = _Recording(layout, kept_n, frozen, patterns=True)
     model(batch.tokens_bt, on_batch.tap)
     logits_b2 = _answer_logits(model, shown, on_shown.tap)
     ends_bn = on_batch.values_btn[torch.arange(len(batch.last_b)), batch.last_b]
@@ -164,29 +164,25 @@ def _in_circuit(
     )
 
 
-@dataclass
 class _Recording:
-    """A tap that keeps the values of some nodes, and whole queries and keys, after an `inner` tap."""
+    """What one run of the model shows, after the tap `inner`: some nodes' values, and attention patterns."""
 
-    layout: NodeLayout
-    kept_n: Tensor
-    inner: Tap | None = None
-    parts: dict[tuple[Site, int], Tensor] = field(default_factory=dict)
-    queries_keys: dict[tuple[Site, int], Tensor] = field(default_factory=dict)
+    def __init__(
+        self, layout: NodeLayout, kept_n: Tensor, inner: Tap | None = None, patterns: bool = False
+    ) -> None:
+        self.kept_n = kept_n
+        self.parts: dict[int, Tensor] = {}  # by where they begin in the layout's order
+        self.patterns = Record({Site.ATTN_PATTERN})
+        self.tap = chain(inner, on_nodes(layout, self._keep), self.patterns if patterns else None)
 
-    def tap(self, site: Site, layer: int, x_btc: Tensor) -> Tensor:
-        if site is Site.RESID:
-            return x_btc
-        x_btc = x_btc if self.inner is None else self.inner(site, layer, x_btc)
-        self.parts[site, layer] = x_btc[..., self.kept_n[self.layout.slices[site, layer]]].float()
-        if site in (Site.ATTN_Q, Site.ATTN_K):
-            self.queries_keys[site, layer] = x_btc
+    def _keep(self, x_btc: Tensor, place: slice) -> Tensor:
+        self.parts[place.start] = x_btc[..., self.kept_n[place]].float()
         return x_btc
 
     @property
     def values_btn(self) -> Tensor:
         """The kept nodes' values, in the layout's order."""
-        return torch.cat([self.parts[group.site, group.layer] for group in self.layout.groups], -1)
+        return torch.cat([self.parts[start] for start in sorted(self.parts)], -1)
 
 
 @dataclass
@@ -234,19 +230,14 @@ class _Texts:
 
 def _heads(model: Transformer, recording: _Recording, kept_n: Tensor, shown: TaskBatch) -> tuple[Head, ...]:
     """Attention of the heads that have a kept channel, on each prompt."""
-    slices, d_head, heads = recording.layout.slices, model.config.d_head, []
+    slices, d_head, heads = NodeLayout(model.config).slices, model.config.d_head, []
     for layer in range(model.config.n_layer):
-        q_bhtk, k_bhtk = (
-            recording.queries_keys[site, layer].unflatten(-1, (-1, d_head)).transpose(1, 2)
-            for site in (Site.ATTN_Q, Site.ATTN_K)
-        )
-        sink_h = model.blocks[layer].attention.sink  # type: ignore[union-attr]
-        pattern_bhqk = attention_pattern(q_bhtk, k_bhtk, sink_h)  # type: ignore[arg-type]
-        kept_h = torch.stack([kept_n[slices[site, layer]].unflatten(0, (-1, d_head)) for site in QKV])
+        pattern_bhqt = recording.patterns.values[Site.ATTN_PATTERN, layer]
+        kept_h = torch.stack([kept_n[slices[site, layer]].unflatten(0, (-1, d_head)) for site in HEAD_SITES])
         for head in kept_h.any(-1).any(0).nonzero().flatten().tolist():
             patterns = tuple(
                 tuple(
-                    tuple(round(p, 3) for p in pattern_bhqk[b, head, q, : q + 1].tolist())
+                    tuple(round(p, 3) for p in pattern_bhqt[b, head, q, : q + 1].tolist())
                     for q in range(int(last) + 1)
                 )
                 for b, last in enumerate(shown.last_b)

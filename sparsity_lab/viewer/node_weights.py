@@ -9,13 +9,12 @@ from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.edges import edge_matrices
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.data.tokenizer import Tokenizer
-from sparsity_lab.model.sites import Site
+from sparsity_lab.model.sites import STREAM_SITES, Site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch
 from sparsity_lab.viewer.examples_record import ChannelWeights, Connection, Connections, digits
 
 STRONGEST = 5
-RESIDUAL = (Site.ATTN_IN, Site.ATTN_OUT, Site.MLP_IN, Site.MLP_OUT)
 
 
 def connections(model: Transformer, kept_n: Tensor) -> dict[Node, tuple[Connections, Connections]]:
@@ -49,7 +48,7 @@ def _connections(weight_y: Tensor, inside_y: Tensor, layer: int, other: Site) ->
 
 
 def _merged(parts: list[Connections]) -> Connections:
-    """Of the several matrices that read one channel."""
+    """Merge the connections of all matrices that read one channel."""
     outside = sorted((c for part in parts for c in part.outside), key=lambda c: -abs(c.weight))
     return Connections(total=sum(part.total for part in parts), outside=tuple(outside[:STRONGEST]))
 
@@ -66,7 +65,7 @@ def deciding_tokens(batch: TaskBatch, end_of_text: int) -> list[int]:
 def residual_channels(model: Transformer, kept_n: Tensor) -> list[int]:
     """Channels of the residual stream that a kept node reads or writes; not those of positions."""
     nodes = NodeLayout(model.config).nodes(kept_n)
-    channels = {node.channel for node in nodes if Site(node.site) in RESIDUAL}
+    channels = {node.channel for node in nodes if Site(node.site) in STREAM_SITES}
     return sorted(channel for channel in channels if channel < model.config.d_model)
 
 

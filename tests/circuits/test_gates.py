@@ -1,16 +1,19 @@
 """Gates: a step going forward, the sigmoid's slope going back; the CPU kernel equals the plain formula."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
 from micro import question, random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate, mean_activations
+from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.gates import gate_nodes, heaviside_slope
 from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.model.dispatch import plain_operations
 from sparsity_lab.model.sites import Site
+from sparsity_lab.model.taps import ablate
 
 LAYOUT = NodeLayout(small_model().config)
 
@@ -100,3 +103,25 @@ def test_the_residual_stream_is_no_node() -> None:
     tau_n = torch.full((LAYOUT.size,), -1.0)
     assert gate_nodes(LAYOUT, tau_n, tau_n, 1.0)(Site.RESID, 0, x) is x
     assert question(1).tokens_bt.shape == (2, 4)
+
+
+def test_without_kernels_the_gradients_are_the_same() -> None:
+    found = []
+    for _ in range(2):
+        x, grad, tau, value = values(3)
+        x.requires_grad_()
+        tau.requires_grad_()
+        with plain_operations() if found else nullcontext():
+            gated(x, tau, value, 1.0).backward(grad)
+        found.append((x.grad, tau.grad))
+    (x_by_kernel, tau_by_kernel), (x_plain, tau_plain) = found
+    assert x_by_kernel is not None
+    assert torch.equal(x_by_kernel, x_plain)
+    torch.testing.assert_close(tau_by_kernel, tau_plain, rtol=1e-4, atol=1e-4)
+
+
+def test_the_kernel_refuses_a_second_derivative() -> None:
+    x, grad, tau, value = values(4)
+    y = gated(x, tau.requires_grad_(), value, 1.0)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad((y * grad).sum(), tau, create_graph=True)

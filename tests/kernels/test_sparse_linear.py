@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsity_lab.kernels.cpu import sparse_linear
-from sparsity_lab.kernels.cpu.sparse_linear import Linear, linear_by_nonzeros
+from sparsity_lab.kernels.cpu.sparse_linear import FrozenProduct, linear_by_nonzeros
+from sparsity_lab.model.ops import Linear
 
 FIELDS = {
     "tokens": st.integers(1, 150),
@@ -128,3 +129,23 @@ def test_a_model_trained_by_nonzeros_has_the_same_loss_and_gradients(
         gradients.append([loss.detach(), *(p.grad for p in model.parameters())])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_shapes_that_do_not_fit_are_told() -> None:
+    weight_oi, bias_o = torch.randn(5, 4), torch.randn(5)
+    with pytest.raises(ValueError, match="3 inputs, but the weight has 4"):
+        linear_by_nonzeros(torch.randn(2, 3), weight_oi, bias_o)
+    with pytest.raises(ValueError, match="4 biases, but 5 outputs"):
+        linear_by_nonzeros(torch.randn(2, 4), weight_oi, bias_o[:4])
+    with pytest.raises(ValueError, match="4 biases, but 5 outputs"):
+        FrozenProduct(weight_oi, bias_o[:4])
+    with pytest.raises(ValueError, match="5 inputs, but the weight has 4"):
+        FrozenProduct(weight_oi, bias_o)(torch.randn(2, 5))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_a_second_derivative_is_refused(frozen: bool) -> None:
+    x_ti, weight_oi, bias_o = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4), torch.randn(5)
+    y_to = FrozenProduct(weight_oi, bias_o)(x_ti) if frozen else linear_by_nonzeros(x_ti, weight_oi, bias_o)
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(y_to.sum(), x_ti, create_graph=True)

@@ -10,20 +10,32 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu import top_k
-from sparsity_lab.kernels.cpu.top_k import (
-    abs_top_k,
-    implementation_for,
-    largest_reference,
-    magnitude_bits,
-    thresholds,
-)
+from sparsity_lab.kernels.cpu import top_k as by_numba
+from sparsity_lab.kernels.cpu.top_k import thresholds
+from sparsity_lab.model import ops
+from sparsity_lab.model.dispatch import kernel_for, plain_operations
+from sparsity_lab.model.ops import largest, magnitude_bits
 
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when the kernel is first imported
 HAS_TRITON = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 OURS = ["numba", pytest.param("triton", marks=HAS_TRITON)]  # against the reference
 DTYPES = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
 AWKWARD = [0.0, -0.0, 1.0, -1.0, 1.0, 2.0, float("inf"), float("-inf"), float("nan"), 1e-40, -3e-3, 65000.0]
+
+
+def abs_top_k(x: Tensor, k: int, implementation: str) -> Tensor:
+    """`ops.abs_top_k` by one implementation, whatever the device."""
+    if implementation == "reference":
+        with plain_operations():
+            return ops.abs_top_k(x, k)
+    if k >= x.shape[-1]:
+        return x
+    x_nc = x.reshape(-1, x.shape[-1])
+    if implementation == "triton":
+        from sparsity_lab.kernels.gpu import top_k as by_triton
+
+        return by_triton.abs_top_k(x_nc, k).view(x.shape)
+    return by_numba.abs_top_k(x_nc, k).view(x.shape)
 
 
 def bits(x: Tensor) -> list[bytes]:
@@ -35,7 +47,7 @@ def bits(x: Tensor) -> list[bytes]:
 
 def check_against_the_reference(implementation: str, x_nc: Tensor, k: int) -> None:
     """The implementation's output and gradient are, to the bit, those of the reference's choice."""
-    kept_nc = largest_reference(x_nc, k)
+    kept_nc = largest(x_nc, k)
     x_nc = x_nc.clone().requires_grad_()
     y_nc = abs_top_k(x_nc, k, implementation)
     assert kept_nc.sum(-1).eq(min(k, x_nc.shape[1])).all()
@@ -103,7 +115,7 @@ def test_s4_by_hand(implementation: str) -> None:
         [1, 0, 1, 0],
         [1, 1, 0, 0],
     ]  # ties: the lower index; NaN before infinity
-    assert torch.equal(largest_reference(x, 2), torch.tensor(kept, dtype=torch.bool))
+    assert torch.equal(largest(x, 2), torch.tensor(kept, dtype=torch.bool))
     expected = [[0.0, -3.0, 3.0, 0.0], [0.0] * 4, [inf, 0.0, nan, 0.0], [2.0, 2.0, 0.0, 0.0]]
     y = abs_top_k(x, 2, implementation)
     torch.testing.assert_close(y, torch.tensor(expected), equal_nan=True, rtol=0, atol=0)
@@ -111,23 +123,40 @@ def test_s4_by_hand(implementation: str) -> None:
 
 def test_s4_k_at_or_above_the_width_changes_nothing() -> None:
     x = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    assert abs_top_k(x, 4) is x
-    assert abs_top_k(x, 9) is x
+    assert ops.abs_top_k(x, 4) is x
+    assert ops.abs_top_k(x, 9) is x
 
 
-def test_one_place_chooses_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert implementation_for(torch.device("cpu")) == "numba"
-    for installed, expected in ((object(), "triton"), (None, "reference")):
-        monkeypatch.setattr(top_k, "find_spec", lambda name, found=installed: found)
-        assert implementation_for(torch.device("cuda")) == expected
-        assert implementation_for(torch.device("mps")) == "reference"
+def test_the_kernel_is_chosen_by_device() -> None:
+    assert kernel_for("abs_top_k", torch.zeros(2, 3), 1) is by_numba.abs_top_k
+    assert kernel_for("abs_top_k", torch.zeros(2, 3, device="meta"), 1) is None
+    with plain_operations():
+        assert kernel_for("abs_top_k", torch.zeros(2, 3), 1) is None
+
+
+@pytest.mark.parametrize("k", [-1, 5])
+def test_a_number_that_a_row_does_not_have_is_told(k: int) -> None:
+    with pytest.raises(ValueError, match=f"k {k} of 4 channels"):
+        by_numba.abs_top_k(torch.zeros(3, 4), k)
+
+
+def test_a_second_derivative_is_refused_by_the_kernel_and_right_in_the_reference() -> None:
+    def slope_of_cube(implementation: str) -> tuple[Tensor, Tensor]:
+        x = torch.tensor([[1.0, -3.0, 2.0]], requires_grad=True)
+        value = abs_top_k(x, 2, implementation).pow(3).sum()
+        return x, torch.autograd.grad(value, x, create_graph=True)[0].sum()
+
+    x, slope = slope_of_cube("reference")
+    assert torch.autograd.grad(slope, x)[0].tolist() == [[0.0, -18.0, 12.0]]
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        slope_of_cube("numba")
 
 
 @pytest.mark.parametrize("implementation", ["reference", *OURS])
 def test_s4_any_leading_shape_and_stride(implementation: str) -> None:
     x = torch.randn(7, 3, 5, 2, generator=torch.Generator().manual_seed(0)).transpose(0, 3).requires_grad_()
     y = abs_top_k(x, 3, implementation)
-    kept = largest_reference(x.detach().reshape(-1, 7), 3).view(x.shape)
+    kept = largest(x.detach().reshape(-1, 7), 3).view(x.shape)
     assert torch.equal(y, torch.where(kept, x, 0))
     grad = torch.randn(5, 3, 2, 7, generator=torch.Generator().manual_seed(1)).transpose(0, 2)
     y.backward(grad)
@@ -140,9 +169,9 @@ def test_s4_the_number_of_threads_changes_nothing() -> None:
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
-        alone = abs_top_k(x, 8)
+        alone = abs_top_k(x, 8, "numba")
         torch.set_num_threads(2)
-        assert torch.equal(abs_top_k(x, 8), alone)
+        assert torch.equal(abs_top_k(x, 8, "numba"), alone)
     finally:
         torch.set_num_threads(threads)
 

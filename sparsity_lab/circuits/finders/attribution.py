@@ -16,24 +16,12 @@ from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.evaluator import Provenance, Pruner, PruningConfig, make_circuit
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.taps import scale_nodes
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
 Method = Literal["gradient", "integrated"]
 PAIRS = 64  # training pairs that attribution is taken over
-
-
-def scale_nodes(layout: NodeLayout, gate_n: Tensor, values_n: Tensor) -> Tap:
-    """A tap that moves every node to values + gate · (x - values)."""
-
-    def tap(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-        if site is Site.RESID:
-            return x_btc
-        place = layout.slices[site, layer]
-        return values_n[place] + gate_n[place] * (x_btc - values_n[place])
-
-    return tap
 
 
 def attribution(

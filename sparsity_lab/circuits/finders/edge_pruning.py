@@ -17,10 +17,9 @@ from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Edge
 from sparsity_lab.circuits.compaction import compact
-from sparsity_lab.circuits.edges import MATRICES
 from sparsity_lab.circuits.evaluator import Pruner, bisect
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.model.sites import Site
+from sparsity_lab.model.sites import MATRICES, Site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import logit_difference
 

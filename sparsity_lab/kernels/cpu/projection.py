@@ -2,11 +2,36 @@
 
 import numba
 import numpy as np
+import torch
+from torch import Tensor
 
 from sparsity_lab.kernels.cpu.parallel_for import in_parts
 from sparsity_lab.kernels.cpu.top_k import Integer, next_guess, threshold
+from sparsity_lab.model.dispatch import register
+from sparsity_lab.model.ops import float_bits
 
 SAMPLE = 2048
+
+
+def serves(weight: Tensor, keep: int, at_least: int, axis: int | None) -> bool:
+    """On a CPU, in every precision of floats."""
+    return weight.device.type == "cpu"
+
+
+def project(weight: Tensor, keep: int, at_least: int, axis: int | None) -> None:
+    """Zero all of `weight` but `keep` entries, `at_least` in each channel of `axis`, in place.
+
+    Raises:
+        ValueError: more are to be kept than there are, or fewer than the channels need.
+    """
+    channels = 1 if axis is None else weight.shape[axis]
+    if not channels * at_least <= keep <= weight.numel():
+        raise ValueError(f"keep {keep} of {weight.numel()} weights, {at_least} in each channel")
+    contiguous = weight.contiguous()
+    rows = float_bits(contiguous).view(1 if weight.dim() < 2 else len(weight), -1).numpy()
+    project_bits(torch.get_num_threads(), rows, np.iinfo(rows.dtype).max, keep, at_least, axis or 0)
+    if contiguous is not weight:
+        weight.copy_(contiguous)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -139,3 +164,6 @@ def _first_equal(bits_rc: np.ndarray, mask: int, limit: Integer, ties: Integer, 
                 if count == ties:
                     return found
     return found
+
+
+register("projection", serves, project)

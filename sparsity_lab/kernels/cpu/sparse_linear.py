@@ -16,13 +16,16 @@ from typing import Any, NamedTuple
 import numba
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
 from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, add_columns, room, transpose
+from sparsity_lab.kernels.derivative import differentiable_once
+from sparsity_lab.model.dispatch import register
 
 MOST, MOST_BF16 = 0.25, 0.07  # nonzero share up to which this beats a dense product (docs/speed_log.md)
+# The limit for a weight that is listed once, not in each step as in training. Not measured apart.
+FROZEN = 0.2
 GROUP = 64  # outputs that are transposed together
 
 
@@ -34,47 +37,52 @@ class Nonzeros(NamedTuple):
     values_n: np.ndarray
 
 
-class Linear(nn.Linear):
-    """`nn.Linear`, which while it is trained multiplies by its nonzero weights alone if these are few.
+def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
+    """In float32 on a CPU, or under autocast to bfloat16, if few of the weights are nonzero."""
+    bf16 = torch.is_autocast_enabled("cpu")
+    fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32)
+    return fits and _mostly_zero(weight_oi.detach().numpy(), MOST_BF16 if bf16 else MOST)
 
-    A frozen weight takes the ordinary product: listing its nonzeros for each short batch would not pay.
-    """
 
-    always_dense = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.product(x, self.bias)
-
-    def product(self, x: Tensor, bias_o: Tensor | None) -> Tensor:
-        """The same with this bias, or without one."""
-        trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
-        bf16 = torch.is_autocast_enabled("cpu")
-        fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32) and not self.always_dense
-        if trained and fits and _mostly_zero(self.weight.detach().numpy(), MOST_BF16 if bf16 else MOST):
-            return linear_by_nonzeros(x.float(), self.weight, bias_o, bf16)
-        return F.linear(x, self.weight, bias_o)
+def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
+    """`F.linear`, as under autocast where that is enabled, but with a result in float32."""
+    return linear_by_nonzeros(x.float(), weight_oi, bias_o, torch.is_autocast_enabled("cpu"))
 
 
 def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool = False) -> Tensor:
     """`F.linear` of float32 on a CPU by the nonzero weights alone, with the weight's whole gradient.
 
     With `bf16` that gradient, a dense product, is computed in bfloat16, as under autocast.
+
+    Raises:
+        ValueError: input, weight and bias do not fit together.
     """
+    _require_fit(x.shape[-1], weight_oi, bias_o)
     x_ti = x.reshape(-1, x.shape[-1])
     return _SparseLinear.apply(x_ti, weight_oi, bias_o, bf16).view(*x.shape[:-1], -1)
 
 
-class FrozenLinear(nn.Module):
-    """A linear layer whose weight (o, i) and bias take no gradient: its nonzeros are listed once."""
+def serves_frozen(weight_oi: Tensor) -> bool:
+    """In float32 on a CPU, if few of the weights are nonzero."""
+    if weight_oi.device.type != "cpu" or weight_oi.dtype != torch.float32:
+        return False
+    return int(torch.count_nonzero(weight_oi)) < FROZEN * weight_oi.numel()
+
+
+class FrozenProduct:
+    """`F.linear` with a weight (o, i) and bias that take no gradient: the nonzeros are listed once."""
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor) -> None:
-        super().__init__()
-        self.bias_o = bias_o.detach()
-        self.rows = Nonzeros(*_nonzeros(weight_oi.detach().contiguous().numpy()))
+        _require_fit(weight_oi.shape[1], weight_oi, bias_o)
+        self.bias_o = bias_o
+        self.rows = Nonzeros(*_nonzeros(weight_oi.contiguous().numpy()))
         self.columns = Nonzeros(*_transposed(*self.rows, weight_oi.shape[1]))
 
-    def forward(self, x: Tensor) -> Tensor:
-        y_to = _FrozenLinear.apply(x.reshape(-1, x.shape[-1]), self.rows, self.columns, self.bias_o)
+    def __call__(self, x: Tensor) -> Tensor:
+        inputs = len(self.columns.starts) - 1
+        if x.shape[-1] != inputs:
+            raise ValueError(f"{x.shape[-1]} inputs, but the weight has {inputs}")
+        y_to = _FrozenLinear.apply(x.reshape(-1, inputs), self.rows, self.columns, self.bias_o)
         return y_to.view(*x.shape[:-1], -1)
 
 
@@ -85,6 +93,7 @@ class _FrozenLinear(torch.autograd.Function):
         return sparse_product(x_ti.contiguous(), rows, len(bias_o), bias_o)
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         inputs = len(ctx.columns.starts) - 1
         return sparse_product(grads[0].contiguous(), ctx.columns, inputs, None), None, None, None
@@ -99,6 +108,7 @@ class _SparseLinear(torch.autograd.Function):
         return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o)
 
     @staticmethod
+    @differentiable_once
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor, Tensor | None, None]:
         (x_ti,), rows = ctx.saved_tensors, ctx.rows
         grad_to, inputs = grads[0].contiguous(), x_ti.shape[1]
@@ -108,6 +118,13 @@ class _SparseLinear(torch.autograd.Function):
             d_x_ti = sparse_product(grad_to, columns, inputs, None)
         d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
         return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None
+
+
+def _require_fit(inputs: int, weight_oi: Tensor, bias_o: Tensor | None) -> None:
+    if inputs != weight_oi.shape[1]:
+        raise ValueError(f"{inputs} inputs, but the weight has {weight_oi.shape[1]}")
+    if bias_o is not None and bias_o.shape != weight_oi.shape[:1]:
+        raise ValueError(f"{len(bias_o)} biases, but {len(weight_oi)} outputs")
 
 
 def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None) -> Tensor:
@@ -202,3 +219,7 @@ def _multiply_part(
 @numba.njit(cache=True, nogil=True)
 def _multiply(threads: int, size: int, *arguments: Any) -> None:
     in_parts(_multiply_part, threads, size, arguments)
+
+
+register("linear", serves, linear)
+register("frozen_linear", serves_frozen, FrozenProduct)

@@ -1,12 +1,9 @@
-"""Selecting the largest magnitudes: AbsTopK along the channel axis, and the thresholds that projection uses.
+"""Selecting the largest magnitudes on a CPU: AbsTopK, and the thresholds that the projection uses.
 
-Magnitudes are compared by the bit pattern of |x| read as an integer, which orders floats exactly; among
-equals the lower index wins, and NaN counts as larger than infinity, so that it is seen and not hidden. The
-reference is plain PyTorch and runs anywhere; a numba kernel on a CPU and a Triton kernel on a GPU search on
-the bits and select the same entries.
+Magnitudes are compared by the bit pattern of |x| read as an integer, which orders floats exactly. The search
+is on the bits; it selects the entries that the plain operation selects (`ops.largest`).
 """
 
-from importlib.util import find_spec
 from typing import Any
 
 import numba
@@ -15,95 +12,50 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
+from sparsity_lab.kernels.derivative import differentiable_once
+from sparsity_lab.model.dispatch import register
+from sparsity_lab.model.ops import float_bits
 
 Integer = int | np.integer  # numba makes 64-bit numbers of both
 GUESSES = 8  # steps of a search that follow the counts; among many equal numbers these say little
 ROWS = 16  # searched side by side, each from where one of the rows before ended
-_INTEGER = {
-    torch.float64: torch.int64,
-    torch.float32: torch.int32,
-    torch.bfloat16: torch.int16,
-    torch.float16: torch.int16,
-}
 
 
-def float_bits(x: Tensor) -> Tensor:
-    """The bit patterns of floats as signed integers, of the same memory where `x` is contiguous."""
-    return x.detach().contiguous().view(_INTEGER[x.dtype])
+def serves(x_nc: Tensor, k: int) -> bool:
+    """On a CPU, in every precision of floats."""
+    return x_nc.device.type == "cpu"
 
 
-def magnitude_bits(x: Tensor) -> Tensor:
-    """|x| as integers of the same width, in the same order; NaN is above infinity."""
-    bits = float_bits(x)
-    return bits & torch.iinfo(bits.dtype).max
+def abs_top_k(x_nc: Tensor, k: int) -> Tensor:
+    """`ops.abs_top_k` of rows, for k below their width.
 
-
-def largest_reference(x_nc: Tensor, k: int) -> Tensor:
-    """Boolean (n, c) tensor that is true at the k largest magnitudes of each row."""
-    order_nk = magnitude_bits(x_nc).sort(dim=-1, descending=True, stable=True).indices[:, :k]
-    return torch.zeros(x_nc.shape, dtype=torch.bool, device=x_nc.device).scatter_(-1, order_nk, True)
-
-
-def abs_top_k(x: Tensor, k: int, implementation: str | None = None) -> Tensor:
-    """Keep the k entries of largest magnitude along the last axis and zero the rest (§2.1).
-
-    The gradient passes through the kept entries alone. `k` at or above the width returns `x` itself.
-    `implementation`, one of `IMPLEMENTATIONS`, is for tests; all of them keep the same entries.
+    Raises:
+        ValueError: k is not between 0 and the width.
     """
-    if k >= x.shape[-1]:
-        return x
-    rows_nc = x.reshape(-1, x.shape[-1])
-    return _AbsTopK.apply(rows_nc, k, implementation or implementation_for(x.device)).view(x.shape)
-
-
-def implementation_for(device: torch.device) -> str:
-    """The fastest implementation that `device` has here."""
-    if device.type == "cpu":
-        return "numba"
-    return "triton" if device.type == "cuda" and find_spec("triton") is not None else "reference"
-
-
-def _by_reference(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    kept_nc = largest_reference(x_nc, k)
-    return torch.where(kept_nc, x_nc, 0), kept_nc
-
-
-def _by_numba(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    bits_nc = float_bits(x_nc)
-    y_nc, kept_nc = torch.empty_like(bits_nc), torch.empty(x_nc.shape, dtype=torch.bool)
-    mask, blocks = torch.iinfo(bits_nc.dtype).max, (len(x_nc) + ROWS - 1) // ROWS
-    _keep_largest(threads_for(blocks), blocks, bits_nc.numpy(), mask, k, y_nc.numpy(), kept_nc.numpy())
-    return y_nc.view(x_nc.dtype), kept_nc
-
-
-def _by_triton(x_nc: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    from sparsity_lab.kernels.gpu.top_k import keep_largest  # only where it is used: Triton starts slowly
-
-    kept_nc = keep_largest(float_bits(x_nc), k)
-    return torch.where(kept_nc, x_nc, 0), kept_nc
-
-
-IMPLEMENTATIONS = {"reference": _by_reference, "numba": _by_numba, "triton": _by_triton}
+    if not 0 <= k <= x_nc.shape[1]:
+        raise ValueError(f"k {k} of {x_nc.shape[1]} channels")
+    return _AbsTopK.apply(x_nc, k)
 
 
 class _AbsTopK(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_nc: Tensor, k: int, implementation: str) -> Tensor:
-        y_nc, kept_nc = IMPLEMENTATIONS[implementation](x_nc.detach(), k)
+    def forward(ctx: Any, x_nc: Tensor, k: int) -> Tensor:
+        bits_nc = float_bits(x_nc)
+        y_nc, kept_nc = torch.empty_like(bits_nc), torch.empty(x_nc.shape, dtype=torch.bool)
+        mask, blocks = torch.iinfo(bits_nc.dtype).max, (len(x_nc) + ROWS - 1) // ROWS
+        _keep_largest(threads_for(blocks), blocks, bits_nc.numpy(), mask, k, y_nc.numpy(), kept_nc.numpy())
         ctx.save_for_backward(kept_nc)
-        ctx.implementation = implementation
-        return y_nc
+        return y_nc.view(x_nc.dtype)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    @differentiable_once
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (kept_nc,) = ctx.saved_tensors
-        if ctx.implementation != "numba":
-            return torch.where(kept_nc, grads[0], 0), None, None
         grad_nc = float_bits(grads[0])
         out_nc = torch.empty_like(grad_nc)
         rows = len(grad_nc)
         _keep_where(threads_for(rows), rows, grad_nc.numpy(), kept_nc.numpy(), out_nc.numpy())
-        return out_nc.view(grads[0].dtype), None, None
+        return out_nc.view(grads[0].dtype), None
 
 
 @numba.njit(cache=True, inline="always")
@@ -222,3 +174,6 @@ def _keep_where_part(begin: int, end: int, x_nc: np.ndarray, kept_nc: np.ndarray
 @numba.njit(cache=True, nogil=True)
 def _keep_where(threads: int, size: int, *arguments: Any) -> None:
     in_parts(_keep_where_part, threads, size, arguments)
+
+
+register("abs_top_k", serves, abs_top_k)

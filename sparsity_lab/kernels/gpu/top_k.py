@@ -10,6 +10,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sparsity_lab.model.dispatch import register
+from sparsity_lab.model.ops import float_bits
+
+
+def serves(x_nc: Tensor, k: int) -> bool:
+    """On a GPU that CUDA or ROCm knows."""
+    return x_nc.device.type == "cuda"
+
+
+def abs_top_k(x_nc: Tensor, k: int) -> Tensor:
+    """`ops.abs_top_k` of rows, for k below their width."""
+    return torch.where(keep_largest(float_bits(x_nc), k), x_nc, 0)
+
 
 def keep_largest(bits_nc: Tensor, k: int) -> Tensor:
     """Boolean (n, c): the k largest magnitudes of each row of floats, which are given by their bits."""
@@ -40,3 +53,6 @@ def _keep_largest(bits_ptr, kept_ptr, k, width, N_BITS: tl.constexpr, BLOCK: tl.
     ties = k - tl.sum(above.to(tl.int32), axis=0)
     first = (equal == 1) & (tl.cumsum(equal, axis=0) <= ties)
     tl.store(kept_ptr + start + column, (above | first).to(tl.int8), mask=inside)
+
+
+register("abs_top_k", serves, abs_top_k)

@@ -8,12 +8,11 @@ For each tensor of n weights at kept fraction f:
 
 from collections.abc import Iterable
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sparsity_lab.kernels.cpu.projection import project_bits
-from sparsity_lab.kernels.cpu.top_k import float_bits, magnitude_bits
+from sparsity_lab.model.dispatch import kernel_for
+from sparsity_lab.model.ops import magnitude_bits
 
 
 def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
@@ -38,12 +37,8 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
     channels = 1 if axis is None else weight.shape[axis]
     at_least = 0 if axis is None else min(at_least, weight.numel() // channels)
     keep = kept_count(weight.numel(), fraction, channels, at_least)
-    if weight.device.type == "cpu":
-        contiguous = weight.contiguous()
-        rows = float_bits(contiguous).view(1 if weight.dim() < 2 else len(weight), -1).numpy()
-        project_bits(torch.get_num_threads(), rows, np.iinfo(rows.dtype).max, keep, at_least, axis or 0)
-        if contiguous is not weight:
-            weight.copy_(contiguous)
+    if kernel := kernel_for("projection", weight, keep, at_least, axis):
+        kernel(weight, keep, at_least, axis)
         return
     by_channel = weight.view(1, -1) if axis is None else weight.movedim(axis, 0).flatten(1)
     by_channel = by_channel.masked_fill(~kept_reference(by_channel, keep, at_least), 0)

@@ -1,0 +1,134 @@
+"""The parts of a transformer's layer: norm, attention, MLP, and the stop at a site (Gao et al. 2025, §2.1).
+
+Shape suffixes: b batch, t time, d d_model, r read width (d_model plus d_pos), p d_pos, c channels of a site,
+h heads, q queries, k d_head.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.model.ops import Linear, abs_top_k, attention_pattern, causal_attention
+from sparsity_lab.model.sites import Site, Tap, asks_for_pattern
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}
+
+
+@dataclass(frozen=True)
+class Visit:
+    """The stop at a site: AbsTopK where the config has it, then the tap."""
+
+    config: ModelConfig
+    tap: Tap | None
+
+    def __call__(self, site: Site, layer: int, x_btc: Tensor) -> Tensor:
+        if site in self.config.activation_sites:
+            x_btc = abs_top_k(x_btc, self.config.k(x_btc.shape[-1]))
+        return x_btc if self.tap is None else self.tap(site, layer, x_btc)
+
+    def show_pattern(
+        self, layer: int, q_bhqk: Tensor, k_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None
+    ) -> None:
+        """Compute the attention pattern for a tap that asks for it.
+
+        Raises:
+            ValueError: the tap returned something else; the pattern is read-only.
+        """
+        if self.tap is None or not asks_for_pattern(self.tap):
+            return
+        pattern_bhqt = attention_pattern(q_bhqk, k_bhtk, sink_h, position_b)
+        if self.tap(Site.ATTN_PATTERN, layer, pattern_bhqt) is not pattern_bhqt:
+            raise ValueError("attn_pattern is read-only: a tap must return the tensor that it was given")
+
+
+def make_norm(config: ModelConfig, width: int) -> nn.RMSNorm | nn.LayerNorm:
+    """A normalisation of `width` channels, its weight 1 and its bias, if any, 0."""
+    if config.norm == "rms":
+        return nn.RMSNorm(width, config.norm_eps)
+    return nn.LayerNorm(width, config.norm_eps or 1e-5, bias=config.norm_bias)
+
+
+class Read(nn.Module):
+    """What a sublayer sees of the residual stream: normalised, and beside it normalised positions, if any."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = make_norm(config, config.d_model)
+        self.position_norm = make_norm(config, config.d_pos) if config.d_pos else None
+
+    def forward(self, x_btd: Tensor, embedded_btp: Tensor | None) -> Tensor:
+        x_btd = self.norm(x_btd)
+        if self.position_norm is None or embedded_btp is None:
+            return x_btd
+        return torch.cat([x_btd, self.position_norm(embedded_btp)], -1)
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention with an optional sink logit per head."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.d_head, channels = config.d_head, config.heads * config.d_head
+        self.read = Read(config)
+        self.q = Linear(config.d_read, channels, config.bias)
+        self.k = Linear(config.d_read, channels, config.bias)
+        self.v = Linear(config.d_read, channels, config.bias)
+        self.out = Linear(channels, config.d_model, config.bias)
+        self.sink = nn.Parameter(torch.zeros(config.heads)) if config.attention_sink else None
+
+    def forward(
+        self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, visit: Visit, position_b: Tensor | None
+    ) -> Tensor:
+        """What attention writes at every position, (b, t, d), or at one in each row, (b, 1, d)."""
+        read_btr = visit(Site.ATTN_IN, layer, self.read(x_btd, embedded_btp))
+        q_bhqk = self._heads(visit(Site.ATTN_Q, layer, self.q(rows_at(read_btr, position_b))))
+        k_bhtk = self._heads(visit(Site.ATTN_K, layer, self.k(read_btr)))
+        v_bhtk = self._heads(visit(Site.ATTN_V, layer, self.v(read_btr)))
+        visit.show_pattern(layer, q_bhqk, k_bhtk, self.sink, position_b)
+        mixed_bhqk = causal_attention(q_bhqk, k_bhtk, v_bhtk, self.sink, position_b)
+        return visit(Site.ATTN_OUT, layer, self.out(mixed_bhqk.transpose(1, 2).flatten(2)))
+
+    def _heads(self, x_btc: Tensor) -> Tensor:
+        return x_btc.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+
+
+class MLP(nn.Module):
+    """Two linear layers with a nonlinearity between."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        neurons = config.width(Site.MLP_NEURON)
+        self.read = Read(config)
+        self.up = Linear(config.d_read, neurons, config.bias)
+        self.activation = ACTIVATIONS[config.activation]
+        self.down = Linear(neurons, config.d_model, config.bias)
+
+    def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, visit: Visit) -> Tensor:
+        read_btr = visit(Site.MLP_IN, layer, self.read(x_btd, embedded_btp))
+        neurons_btc = visit(Site.MLP_NEURON, layer, self.activation(self.up(read_btr)))
+        return visit(Site.MLP_OUT, layer, self.down(neurons_btc))
+
+
+class Block(nn.Module):
+    """One layer's two sublayers."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attention = Attention(config)
+        self.mlp = MLP(config)
+
+
+def rows_at(x: Tensor, position_b: Tensor | None) -> Tensor:
+    """Of each row of a (b, t, ...) tensor one position, (b, 1, ...); all of them where none is given."""
+    if position_b is None:
+        return x
+    return x[torch.arange(len(position_b), device=x.device), position_b].unsqueeze(1)
