@@ -24,7 +24,8 @@ from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.stages.context import TOKENIZER, validation_windows
 from sparsity_lab.stages.model import VALIDATION, weight_counts
-from sparsity_lab.training.module import cross_entropy, kurtosis
+from sparsity_lab.training.module import kurtosis
+from sparsity_lab.training.objective import cross_entropy
 
 EXISTING_VERSION = 1  # raise when the same files would give another model
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from sparsity_lab.bridges.objective import BridgeModule
+from sparsity_lab.bridges.objective import BridgeObjective
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
@@ -25,9 +25,11 @@ from sparsity_lab.model.checkpoints import count_weights, save_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
 from sparsity_lab.stages.context import TOKENIZER
-from sparsity_lab.stages.reference import about_dense, bridge_module, finish_bridge, start_from
+from sparsity_lab.stages.reference import about_dense, bridge_objective, finish_bridge, start_from
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
-from sparsity_lab.training.module import DenseModule, SparseModule
+from sparsity_lab.training.module import LanguageModule
+from sparsity_lab.training.objective import NextToken, Objective
+from sparsity_lab.training.sparsity import make_sparsifier
 
 MODEL_VERSION = 3  # raise when the same config would give another model
 ONLY_HOW = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}  # not of the model
@@ -53,8 +55,8 @@ def trained_model(
             return  # interrupted when all was done but its checkpoints' removal
         module, data, final = _train(config, tokens, dense, folder, loggers(folder))
         save_model(module.model, folder)
-        if isinstance(module, BridgeModule):
-            finish_bridge(module, data.val_dataloader(), config.seed, folder)
+        if isinstance(module.objective, BridgeObjective):
+            finish_bridge(module.objective, module.model, data.val_dataloader(), config.seed, folder)
         measured = final | weight_counts(module.model)
         write_json(folder / VALIDATION, measured)  # last: says that nothing is left to do
 
@@ -91,7 +93,7 @@ def _about_model(config: RunConfig, tokens: Path, dense: Path | None) -> dict[st
         "version": MODEL_VERSION,
         "tokens": tokens.name,
         "model": config.model.model_dump(mode="json"),
-        "sparsity": config.sparsity.model_dump(mode="json"),
+        "sparsity": config.sparsity.identity(),
         "trainer": config.trainer.model_dump(mode="json", exclude=ONLY_HOW),
         "precision": precision(config.trainer.precision),
         "seed": config.seed,
@@ -103,7 +105,7 @@ def _about_model(config: RunConfig, tokens: Path, dense: Path | None) -> dict[st
 
 def _train(
     config: RunConfig, tokens: Path, dense: Path | None, folder: Path, loggers: list[Any]
-) -> tuple[DenseModule, TokenDataModule, dict[str, float]]:
+) -> tuple[LanguageModule, TokenDataModule, dict[str, float]]:
     """The trained module, its data, and its validation metrics."""
     assert isinstance(config.model, ModelConfig)
     shape = config.model
@@ -125,15 +127,13 @@ def _train(
         counts_vv = bigram_counts(data.train.tokens, vocab_size)
         bigram_vv = bigram_log_probabilities(torch.from_numpy(counts_vv))
     model = Transformer(shape, vocab_size, bigram_vv)
-    module: DenseModule
     if dense is not None and config.trainer.start == "dense":
         start_from(model, dense)
+    objective: Objective = NextToken()
     if dense is not None and config.bridge is not None:
-        module = bridge_module(config, model, dense, n_steps)
-    elif config.sparsity.kind == "sparse":
-        module = SparseModule(model, config.trainer, n_steps, config.sparsity)
-    else:
-        module = DenseModule(model, config.trainer, n_steps)
+        objective = bridge_objective(config, model, dense)
+    sparsifier = make_sparsifier(config.sparsity, model, n_steps, derive_seed(config.seed, "sparsity"))
+    module = LanguageModule(model, objective, sparsifier, config.trainer, n_steps)
     return module, data, fit(module, data, folder, loggers, config.name, config.circuits.on_the_way)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.bridges.bridge import load_bridge, save_bridge
-from sparsity_lab.bridges.objective import BridgeModule, make_bridge
+from sparsity_lab.bridges.objective import BridgeObjective, make_bridge
 from sparsity_lab.bridges.report import BridgeReport, random_patterns, report_agreement, report_bridge
 from sparsity_lab.bridges.steering import NotSteerable, steering
 from sparsity_lab.bridges.steering_record import SteeringResult, save_steering
@@ -28,6 +28,7 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.stages.context import TOKENIZER, task_batch, text_windows, validation_windows
+from sparsity_lab.training.sparsity import none
 
 log = logging.getLogger(__name__)
 
@@ -55,9 +56,7 @@ def dense_config(config: RunConfig) -> RunConfig:
     changes: dict[str, Any] = {
         "model": config.dense.model,
         "trainer": config.dense.trainer or config.trainer.model_copy(update={"start": "scratch"}),
-        "sparsity": config.sparsity.model_copy(
-            update={"kind": "dense", "nonzeros": None, "kept_fraction": None}
-        ),
+        "sparsity": none.Config(),
         "circuits": CircuitsConfig(),
     }
     return config.model_copy(update=changes | {"dense": None, "bridge": None, "steering": None})
@@ -100,20 +99,22 @@ def start_from(model: Transformer, folder: Path) -> None:
     model.load_state_dict(tensors, strict=True)
 
 
-def bridge_module(config: RunConfig, model: Transformer, dense_folder: Path, n_steps: int) -> BridgeModule:
-    """What trains `model` and a new bridge beside the dense model."""
+def bridge_objective(config: RunConfig, model: Transformer, dense_folder: Path) -> BridgeObjective:
+    """The objective that trains `model` and a new bridge to the dense model in `dense_folder`."""
     assert config.bridge is not None
     dense = load_model(dense_folder)
-    torch.manual_seed(derive_seed(config.seed, "bridge"))  # whatever was drawn so far
+    torch.manual_seed(derive_seed(config.seed, "bridge"))  # the bridge depends on no earlier draw
     bridge, seed = make_bridge(dense, model, config.bridge), derive_seed(config.seed, "boundaries")
-    return BridgeModule(model, config.trainer, n_steps, config.sparsity, dense, bridge, config.bridge, seed)
+    return BridgeObjective(dense, bridge, config.bridge, seed)
 
 
-def finish_bridge(module: BridgeModule, windows: Iterable[Tensor], seed: int, folder: Path) -> None:
-    """Write the trained bridge and its report beside the sparse model."""
-    patterns = random_patterns(module.bridge.shape.boundaries, MIXED_PATHS, seed)
-    report = report_bridge(module.dense, module.model, module.bridge, windows, patterns)
-    save_bridge(module.bridge, folder)
+def finish_bridge(
+    trained: BridgeObjective, model: Transformer, windows: Iterable[Tensor], seed: int, folder: Path
+) -> None:
+    """Write the trained bridge and its report beside the sparse `model`."""
+    patterns = random_patterns(trained.bridge.shape.boundaries, MIXED_PATHS, seed)
+    report = report_bridge(trained.dense, model, trained.bridge, windows, patterns)
+    save_bridge(trained.bridge, folder)
     write_json(folder / BRIDGE, report)
     excess = report.hybrid_excess
     log.info(
