@@ -9,11 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from sparsity_lab.core import metrics
 from sparsity_lab.model.dispatch import plain_operations
 from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
 from sparsity_lab.model.transformer import ModelConfig, Transformer
-from sparsity_lab.training.module import SparseModule
-from sparsity_lab.training.sparsity.magnitude import kept_count
+from sparsity_lab.training.objective import NextToken
+from sparsity_lab.training.sparsity.magnitude import Magnitude
+from sparsity_lab.training.sparsity.sparsifier import kept_count
 
 
 class PlainTransformer(Transformer):
@@ -39,17 +41,24 @@ class PlainTransformer(Transformer):
             return super().forward(tokens_bt, thinned, position_b, start)
 
 
-class PlainSparseModule(SparseModule):
-    """Trains as `SparseModule` does, with plain operations."""
+class PlainNextToken(NextToken):
+    """Cross-entropy of logits that are whole in memory."""
 
-    def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
-        logits_btv = self.model(windows[:, :-1], tap)
-        return F.cross_entropy(logits_btv.flatten(0, 1).float(), windows[:, 1:].flatten())
+    def __call__(
+        self, model: Transformer, windows: Tensor, step: int, tap: Tap | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        logits_btv = model(windows[:, :-1], tap)
+        loss = F.cross_entropy(logits_btv.flatten(0, 1).float(), windows[:, 1:].flatten())
+        return loss, {metrics.TRAIN_LOSS.name: loss.detach()}
 
-    def project_weights(self) -> None:
-        kept = self.kept_fraction(self.global_step + 1)
-        for weight, axis in self.model.sparse_weights().values():
-            plain_project(weight, kept, axis, self.sparsity.at_least)
+
+class PlainMagnitude(Magnitude):
+    """Projects as `Magnitude` does, with plain operations."""
+
+    def after_step(self, model: Transformer, step: int) -> None:
+        kept = self.kept_fraction(step)
+        for weight, axis in model.sparse_weights().values():
+            plain_project(weight, kept, axis, self.config.at_least)
 
 
 def plain_abs_top_k(x: Tensor, k: int) -> Tensor:

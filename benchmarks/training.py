@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.plain_pytorch import PlainSparseModule, PlainTransformer
+from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
@@ -39,8 +39,11 @@ from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.record import read_record
 from sparsity_lab.stages.circuits import explain_task
 from sparsity_lab.stages.context import ModelContext
-from sparsity_lab.training.config import SparsityConfig, TrainerConfig
-from sparsity_lab.training.module import DenseModule, SparseModule
+from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.module import LanguageModule
+from sparsity_lab.training.objective import NextToken
+from sparsity_lab.training.sparsity import magnitude, none
+from sparsity_lab.training.sparsity.sparsifier import Sparsifier
 
 log = logging.getLogger(__name__)
 
@@ -172,20 +175,20 @@ def make_step(kind: str, width: int) -> Step:
     make = PlainTransformer if kind == "plain" else Transformer
     model = make(config, VOCABULARY, torch.randn(VOCABULARY, VOCABULARY))
     trainer = TrainerConfig(tokens=TOKENS, batch_size=BATCH, learning_rate=0.01)
-    module: DenseModule
-    if kind == "dense":
-        module = DenseModule(model, trainer, 1)
-    else:
+    sparsifier: Sparsifier = none.AllWeights()
+    if kind != "dense":
         kept = {"kept_fraction": 0.5} if kind == "annealing" else {"nonzeros": NONZEROS}
-        sparsity = SparsityConfig(kind="sparse", anneal_until=0.0, **kept)
-        module = (PlainSparseModule if kind == "plain" else SparseModule)(model, trainer, 1, sparsity)
+        sparsity = magnitude.Config(anneal_until=0.0, **kept)
+        sparsifier = (PlainMagnitude if kind == "plain" else magnitude.Magnitude)(sparsity, model, 1)
+    objective = PlainNextToken() if kind == "plain" else NextToken()
+    module = LanguageModule(model, objective, sparsifier, trainer, 1)
     optimizer = module.configure_optimizers()["optimizer"]
     generator = torch.Generator().manual_seed(0)
 
     def step() -> None:
         windows = torch.randint(VOCABULARY, (BATCH, N_CTX + 1), generator=generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
-            loss = module.loss(windows)
+            loss, _ = module.objective(model, windows, 0, None)
         loss.backward()
         module.scale_gradients()
         optimizer.step()

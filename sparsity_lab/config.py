@@ -13,6 +13,7 @@ from sparsity_lab.circuits.evaluator import PruningConfig
 from sparsity_lab.circuits.snapshots import CircuitsConfig
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizers import TokenizerConfig
 from sparsity_lab.evidence.config import ValidationConfig
@@ -21,7 +22,8 @@ from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.record import Kind
 from sparsity_lab.tasks.config import TasksConfig
-from sparsity_lab.training.config import SparsityConfig, TrainerConfig
+from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.sparsity import METHODS, SparsityConfig
 
 
 class DenseConfig(Config):
@@ -75,25 +77,22 @@ class RunConfig(Config):
     @model_validator(mode="after")
     def _fits(self) -> "RunConfig":
         if isinstance(self.model, ExistingConfig):
-            if self.sparsity.kind != "dense":
-                raise ValueError("sparsity: an existing model is taken as it is; allowed: sparsity=dense")
+            if self.sparsity.is_sparse:
+                raise ValueError("sparsity: an existing model is taken as it is; allowed: sparsity=none")
             if self.dense is not None or self.trainer.start == "dense":
                 raise ValueError(f"model: kind {self.model.kind} is not trained; leave out dense and bridge")
             if self.circuits.on_the_way:
                 raise ValueError(f"circuits.at: kind {self.model.kind} is not trained; allowed: [1.0]")
             return self
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
-        if self.sparsity.nonzeros is not None and vocab_size is not None:
-            total = number_of_weights(self.model, vocab_size)
-            if self.sparsity.nonzeros > total:
-                raise ValueError(
-                    f"sparsity.nonzeros {self.sparsity.nonzeros} is more than the model's {total} weights"
-                )
+        if vocab_size is not None:
+            self.sparsity.check_size(number_of_weights(self.model, vocab_size))
         if self.dense is None and (self.bridge is not None or self.trainer.start == "dense"):
             asked = "trainer.start dense" if self.bridge is None else "bridge"
             raise ValueError(f"{asked} needs an existing dense model: dense=trained or dense=folder")
-        if self.bridge is not None and self.sparsity.kind != "sparse":
-            raise ValueError("bridge needs sparsity=sparse")
+        if self.bridge is not None and not self.sparsity.is_sparse:
+            allowed = ", ".join(f"sparsity={kind}" for kind in METHODS if kind != self.sparsity.kind)
+            raise ValueError(f"bridge needs a sparse model; allowed: {allowed}")
         if self.steering is not None and self.bridge is None:
             raise ValueError("steering needs a bridge: bridge=default")
         available = self.tasks.available()
@@ -109,16 +108,17 @@ class RunConfig(Config):
             return "imported"
         if self.bridge is not None:
             return "bridged"
-        return "sparsified" if self.trainer.start == "dense" else self.sparsity.kind
+        if self.trainer.start == "dense":
+            return "sparsified"
+        return "sparse" if self.sparsity.is_sparse else "dense"
 
     @property
     def name(self) -> str:
         """What tells this run from others of its sweep, for people: kind, width, depth, nonzero weights."""
         if isinstance(self.model, ExistingConfig):
             return f"{self.model.kind}-{Path(self.model.path).name}"
-        size = self.sparsity.nonzeros or self.sparsity.kept_fraction
-        kept = "" if size is None else f"-{size:g}" if isinstance(size, float) else f"-n{size}"
-        return f"{self.kind}-d{self.model.d_model}-l{self.model.n_layer}{kept}"
+        shape = f"{self.kind}-d{self.model.d_model}-l{self.model.n_layer}"
+        return f"{shape}-{self.sparsity.label}" if self.sparsity.label else shape
 
 
 def number_of_weights(config: ModelConfig, vocab_size: int) -> int:
@@ -146,6 +146,8 @@ def from_hydra(config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(key + str(error).splitlines()[0]) from None
+    if renamed := renamed_in_config(plain):  # type: ignore[arg-type]
+        raise UserError("\n".join(renamed))
     if missing:
         raise UserError("\n".join(f"{key}: missing" for key in missing))
     return validate(RunConfig, plain)

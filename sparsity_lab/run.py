@@ -20,6 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.sweep.job_status import Point, at_work, folder_of_points, tell
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
@@ -159,6 +160,10 @@ def program() -> None:
     except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)
     except (HydraException, OmegaConfBaseException, OSError) as error:
+        missing = getattr(error, "missing_cfg_file", None) or ""  # "group/option", in a sweep's file as well
+        if renamed := renamed_in_overrides([*sys.argv[1:], missing.replace("/", "=")]):
+            sys.stderr.write("\n".join(renamed) + "\n")
+            sys.exit(1)
         lines = explain(error)[0] if isinstance(error, OSError) else str(error)
         sys.stderr.write("; ".join(line.strip() for line in lines.splitlines() if line.strip()) + "\n")
         sys.exit(1)

@@ -9,14 +9,17 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
+from twelve_steps import METHOD_FILE
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweep.optuna_study import distribution
 from sparsity_lab.sweep.sweeper import folder_of, grid_points, register_sweeper, register_sweeps
+from sparsity_lab.training.sparsity import METHODS
 
 CONF = folder_of("conf")
+
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 SWEEP_FILES = sorted(folder_of("sweeps").glob("*.yaml"))
 NEEDED = {
@@ -24,11 +27,12 @@ NEEDED = {
     ("corpus", "huggingface"): ["corpus.name=some/dataset"],
     ("tokenizer", "files"): ["tokenizer.vocab_bpe=a.bpe", "tokenizer.encoder_json=a.json"],
     ("tokenizer", "folder"): ["tokenizer.path=somewhere"],
-    ("model", "released"): ["model.path=somewhere", "sparsity=dense"],
-    ("model", "gpt2"): ["model.path=somewhere", "sparsity=dense"],
+    ("model", "released"): ["model.path=somewhere", "sparsity=none"],
+    ("model", "gpt2"): ["model.path=somewhere", "sparsity=none"],
     ("experiment", "released"): ["model.path=somewhere"],
     ("experiment", "gpt2"): ["model.path=somewhere"],
-    ("sparsity", "dense"): ["model=dense"],
+    ("sparsity", "none"): ["model=dense"],
+    ("sparsity", "file"): [f"sparsity.path={METHOD_FILE}", "sparsity.options={share: 0.5}"],
     ("dense", "folder"): ["dense.folder=models/some"],
     ("dense", "gpt2"): ["dense.model.path=somewhere"],
     ("dense", "released"): ["dense.model.path=somewhere"],
@@ -87,7 +91,7 @@ def test_every_option_composes_and_validates(group: str, option: str) -> None:
     ("group", "option"), [pair for pair in sorted(NEEDED) if pair[0] in ("corpus", "tokenizer", "dense")]
 )
 def test_values_that_must_be_given_are_asked_for_by_name(group: str, option: str) -> None:
-    keys = [value.partition("=")[0] for value in NEEDED[group, option] if value != "sparsity=dense"]
+    keys = [value.partition("=")[0] for value in NEEDED[group, option] if value != "sparsity=none"]
     assert told(f"{group}={option}").splitlines() == sorted(f"{key}: missing" for key in keys)
 
 
@@ -136,7 +140,10 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
         (["+model.depth=3"], r"^model.depth: unknown key; allowed: kind, n_layer, d_model"),
         (["+colour=red"], r"^colour: unknown key; allowed: seed, root"),
         (["+corpus.size=3"], r"^corpus.size: unknown key; allowed: .*megabytes"),
-        (["model=released", "model.path=x"], r"^config: sparsity: an existing model is taken as it is"),
+        (
+            ["model=released", "model.path=x"],
+            r"^config: sparsity: an existing model is taken as it is; allowed: sparsity=none",
+        ),
         (["model.kind=gpt3"], r"^model: .*gpt3.*'transformer', 'released', 'gpt2'"),
         (["model.n_layer=two"], r"^model.n_layer: 'two': input should be a valid integer$"),
         (["model.n_layer=2.5"], r"^model.n_layer: 2.5: input should be a valid integer"),
@@ -145,10 +152,26 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
         (["trainer.gradient=scale"], r"^trainer.gradient: 'scale': input should be 'normalise' or 'clip'$"),
         (
             ["sparsity.nonzeros=100000000"],
-            r"sparsity.nonzeros 100000000 is more than the model's \d+ weights",
+            r"^sparsity.nonzeros: 100000000: this model has \d+ weights$",
         ),
-        (["sparsity.kept_fraction=0.1"], r"^sparsity: kind sparse takes either kept_fraction or nonzeros"),
-        (["sparsity=dense", "+sparsity.nonzeros=5"], r"^sparsity: kind dense takes neither"),
+        (["sparsity.kept_fraction=0.1"], r"^sparsity: magnitude: give either kept_fraction or nonzeros; the"),
+        (
+            ["sparsity=none", "+sparsity.nonzeros=5"],
+            r"^sparsity.nonzeros: unknown key; allowed: kind$",
+        ),
+        (["sparsity=random_mask", "+sparsity.anneal_until=0.5"], r"^sparsity.anneal_until: unknown key"),
+        (["sparsity.kind=sparse"], r"^sparsity.kind=sparse is now sparsity.kind=magnitude$"),
+        (["sparsity.kind=spars"], r"^sparsity: .*'spars'.*'file', 'magnitude', 'none', 'random_mask'$"),
+        (["sparsity.at_least=-1"], r"^sparsity.at_least: -1: input should be greater than or equal to 0$"),
+        (["sparsity=file", "sparsity.path=nowhere.py"], r"^sparsity.path: nowhere.py: No such file"),
+        (
+            ["sparsity=file", f"sparsity.path={METHOD_FILE}", "sparsity.options={shared: 1}"],
+            r"^sparsity.options.shared: unknown key; allowed: kind, share, at_step$",
+        ),
+        (
+            ["dense=trained", "bridge=default", "sparsity=none", "model=dense"],
+            r"^config: bridge needs a sparse model; allowed: sparsity=file, sparsity=magnitude, sparsity=ran",
+        ),
         (
             ["tasks.names=[with_as,with_ass]"],
             r"^tasks.names: .*unknown or no task \['with_ass'\]; allowed: all, or some of",
@@ -173,7 +196,7 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
         (["circuits.at=[0.5,0.25,1.0]"], r"^circuits.at: .*ascending, each once, the last of them 1$"),
         (["circuits.at=[0.0,1.0]"], r"^circuits.at: .*above 0"),
         (
-            ["model=released", "model.path=x", "sparsity=dense", "circuits.at=[0.5,1.0]"],
+            ["model=released", "model.path=x", "sparsity=none", "circuits.at=[0.5,1.0]"],
             r"^config: circuits.at: kind released is not trained; allowed: \[1.0\]$",
         ),
         (["threads=0"], r"^threads: 0: input should be greater than 0"),
@@ -219,4 +242,15 @@ def test_a_runs_name_says_kind_width_depth_and_weights() -> None:
     assert config_of(["model.d_model=128", "sparsity.nonzeros=5000"]).name == "sparse-d128-l2-n5000"
     share = config_of(["sparsity.nonzeros=null", "sparsity.kept_fraction=0.05"])
     assert share.name == "sparse-d256-l2-0.05"
-    assert config_of(["model=dense", "sparsity=dense"]).name == "dense-d64-l2"
+    assert config_of(["model=dense", "sparsity=none"]).name == "dense-d64-l2"
+    assert config_of(["sparsity=random_mask"]).name == "sparse-d256-l2-random-n100000"
+    from_file = ["sparsity=file", f"sparsity.path={METHOD_FILE}", "sparsity.options={share: 0.5}"]
+    assert config_of(from_file).name == "sparse-d256-l2-one_shot-one_shot"
+    assert config_of([*from_file, "dense=trained", "bridge=default"]).kind == "bridged"
+
+
+def test_every_sparsity_method_has_its_option() -> None:
+    assert sorted(METHODS) == [option for group, option in OPTIONS if group == "sparsity"]
+    for kind, method in METHODS.items():
+        written = set(OmegaConf.to_container(OmegaConf.load(CONF / "sparsity" / f"{kind}.yaml")))  # type: ignore[arg-type]
+        assert written == set(method.Config.model_fields)

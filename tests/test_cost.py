@@ -11,7 +11,7 @@ from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.cost import activation_bytes, cost, count, flops_per_token, main
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.sweep.sweeper import folder_of
-from sparsity_lab.training.module import cross_entropy
+from sparsity_lab.training.objective import cross_entropy
 
 VOCABULARY = 96
 BASE: dict[str, Any] = {"n_layer": 3, "d_model": 64, "n_ctx": 32, "d_head": 16, "activation_fraction": 0.25}

@@ -13,7 +13,7 @@ import random
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsity_lab.bridges.bridge import Bridge, BridgeShape, nmse
 from sparsity_lab.bridges.config import BridgeConfig
@@ -23,8 +23,7 @@ from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.sites import Tap
 from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.config import SparsityConfig, TrainerConfig
-from sparsity_lab.training.module import ParameterGroup, SparseModule, cross_entropy
+from sparsity_lab.training.objective import ParameterGroup, cross_entropy
 
 
 def make_bridge(dense: Transformer, sparse: Transformer, config: BridgeConfig) -> Bridge:
@@ -47,48 +46,45 @@ def make_bridge(dense: Transformer, sparse: Transformer, config: BridgeConfig) -
     return Bridge(BridgeShape(d_dense=dense.config.d_model, d_sparse=d_sparse, boundaries=boundaries, k=k))
 
 
-class BridgeModule(SparseModule):
-    """Trains a sparse model and a bridge beside the frozen `dense` model."""
+class BridgeObjective(nn.Module):
+    """The loss of a sparse model and a `bridge` beside the frozen `dense` model; it trains the bridge too.
 
-    def __init__(
-        self,
-        model: Transformer,
-        config: TrainerConfig,
-        n_steps: int,
-        sparsity: SparsityConfig,
-        dense: Transformer,
-        bridge: Bridge,
-        bridge_config: BridgeConfig,
-        seed: int,
-    ) -> None:
-        super().__init__(model, config, n_steps, sparsity)
-        self.dense = dense.train().requires_grad_(False)  # the mode matters to Lightning alone: nothing drops
-        self.bridge, self.bridge_config, self.seed = bridge, bridge_config, seed
+    `seed` draws the boundaries of each step.
+    """
+
+    def __init__(self, dense: Transformer, bridge: Bridge, config: BridgeConfig, seed: int) -> None:
+        super().__init__()
+        self.dense = dense.train().requires_grad_(False)  # the mode matters to Lightning alone: no dropout
+        self.bridge, self.config, self.seed = bridge, config, seed
 
     def groups(self) -> list[ParameterGroup]:
-        config = self.bridge_config
+        config = self.config
         bridge = list(self.bridge.parameters())
-        return [*super().groups(), ParameterGroup(bridge, config.learning_rate, config.weight_decay, _all)]
+        return [
+            ParameterGroup(bridge, config.learning_rate, config.weight_decay, follows_kept_fraction=False)
+        ]
 
     def drawn(self, step: int) -> list[int]:
         """The boundaries that the sums of one step run over."""
         every = range(self.bridge.shape.boundaries)
-        if self.bridge_config.boundaries is None:
+        if self.config.boundaries is None:
             return list(every)
         rng = random.Random(derive_seed(self.seed, "boundaries", step))
-        return sorted(rng.sample(every, self.bridge_config.boundaries))
+        return sorted(rng.sample(every, self.config.boundaries))
 
-    def objective(self, windows: Tensor, tap: Tap | None) -> tuple[Tensor, dict[str, Tensor]]:
-        tokens_bt, weights, drawn = windows[:, :-1], self.bridge_config.weights, self.drawn(self.global_step)
+    def forward(
+        self, model: Transformer, windows: Tensor, step: int, tap: Tap | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        tokens_bt, weights, drawn = windows[:, :-1], self.config.weights, self.drawn(step)
         with torch.no_grad():
             logits_btv, dense = with_residuals(self.dense, tokens_bt)
             teacher = Teacher(logits_btv)
-        logits_btv, sparse = with_residuals(self.model, tokens_bt, tap)
+        logits_btv, sparse = with_residuals(model, tokens_bt, tap)
         own = cross_entropy(logits_btv, windows[:, 1:])
         sums = torch.zeros(4, device=own.device)
         for i in drawn:
             encoded, decoded = self.bridge.encode(i, dense[i]), self.bridge.decode(i, sparse[i])
-            into_sparse = self.model(tokens_bt, start=(i, encoded))
+            into_sparse = model(tokens_bt, start=(i, encoded))
             into_dense = self.dense(tokens_bt, start=(i, decoded))
             sums = sums + torch.stack(
                 [
@@ -107,10 +103,6 @@ class BridgeModule(SparseModule):
         )
         logged = dict(zip([metric.name for metric in metrics.BRIDGING], sums.detach(), strict=True))
         return loss, {metrics.TRAIN_LOSS.name: own.detach()} | logged
-
-
-def _all(step: int) -> float:
-    return 1.0
 
 
 class Teacher:

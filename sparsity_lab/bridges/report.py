@@ -19,7 +19,7 @@ from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.sites import Start
 from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.module import cross_entropy
+from sparsity_lab.training.objective import cross_entropy
 
 DENSE, SPARSE = "d", "s"
 

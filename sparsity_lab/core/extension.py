@@ -8,6 +8,8 @@ from types import ModuleType
 
 from sparsity_lab.core.errors import UserError
 
+_PREFIX = "sparsity_lab_extension_"
+
 
 def file_hash(path: Path, key: str) -> str:
     """SHA-256 of the file at `path`, in hex; part of the hash of every stage that uses the file.
@@ -27,7 +29,7 @@ def load_file(path: Path, key: str) -> ModuleType:
     Raises:
         UserError: the file that the config key `key` names cannot be read, or raises when it is imported.
     """
-    name = f"sparsity_lab_extension_{file_hash(path, key)[:16]}"
+    name = f"{_PREFIX}{file_hash(path, key)[:16]}"
     if name in sys.modules:
         return sys.modules[name]
     spec = importlib.util.spec_from_file_location(name, path)
@@ -41,3 +43,12 @@ def load_file(path: Path, key: str) -> ModuleType:
         del sys.modules[name]
         raise UserError(f"{key}: {path}: {type(error).__name__}: {error}") from error
     return module
+
+
+def loaded_files() -> dict[str, Path]:
+    """Module name → file of all that this process has loaded.
+
+    Another process must load a file before it can unpickle objects of the file's classes.
+    """
+    modules = {name: module.__file__ for name, module in sys.modules.items() if name.startswith(_PREFIX)}
+    return {name: Path(file).absolute() for name, file in modules.items() if file is not None}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from sparsity_lab.bridges.objective import BridgeModule
+from sparsity_lab.bridges.objective import BridgeObjective
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
@@ -23,9 +23,11 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import count_weights, save_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
-from sparsity_lab.stages.reference import bridge_module, finish_bridge, reference_inputs, start_from
+from sparsity_lab.stages.reference import bridge_objective, finish_bridge, reference_inputs, start_from
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
-from sparsity_lab.training.module import DenseModule, SparseModule
+from sparsity_lab.training.module import LanguageModule
+from sparsity_lab.training.objective import NextToken, Objective
+from sparsity_lab.training.sparsity import make_sparsifier
 
 MODEL_VERSION = 3  # raise when the same config would give another model
 # the model does not depend on them; the weights that `start` names are an input of their own
@@ -51,8 +53,8 @@ def trained_model(
             return  # interrupted when all was done but its checkpoints' removal
         module, data, final = _train(config, tokens, reference, folder, loggers(folder))
         save_model(module.model, folder)
-        if isinstance(module, BridgeModule):
-            finish_bridge(module, data.val_dataloader(), config.seed, folder)
+        if isinstance(module.objective, BridgeObjective):
+            finish_bridge(module.objective, module.model, data.val_dataloader(), config.seed, folder)
         measured = final | weight_counts(module.model)
         write_json(folder / VALIDATION, measured)  # last: says that nothing is left to do
 
@@ -80,7 +82,7 @@ def _stage(config: RunConfig, tokens: Path, reference: Path | None, make: Callab
     inputs: dict[str, Any] = {
         "tokens": content_hash_of(tokens),
         "model": config.model.model_dump(mode="json"),
-        "sparsity": config.sparsity.model_dump(mode="json"),
+        "sparsity": config.sparsity.identity(),
         "trainer": config.trainer.model_dump(mode="json", exclude=EXECUTION_ONLY_FIELDS),
         "precision": precision(config.trainer.precision),
         "seed": config.seed,
@@ -93,7 +95,7 @@ def _stage(config: RunConfig, tokens: Path, reference: Path | None, make: Callab
 
 def _train(
     config: RunConfig, tokens: Path, dense: Path | None, folder: Path, loggers: list[Any]
-) -> tuple[DenseModule, TokenDataModule, dict[str, float]]:
+) -> tuple[LanguageModule, TokenDataModule, dict[str, float]]:
     """The trained module, its data, and its validation metrics."""
     assert isinstance(config.model, ModelConfig)
     shape = config.model
@@ -115,15 +117,13 @@ def _train(
         counts_vv = bigram_counts(data.train.tokens, vocab_size)
         bigram_vv = bigram_log_probabilities(torch.from_numpy(counts_vv))
     model = Transformer(shape, vocab_size, bigram_vv)
-    module: DenseModule
     if dense is not None and config.trainer.start == "dense":
         start_from(model, dense)
+    objective: Objective = NextToken()
     if dense is not None and config.bridge is not None:
-        module = bridge_module(config, model, dense, n_steps)
-    elif config.sparsity.kind == "sparse":
-        module = SparseModule(model, config.trainer, n_steps, config.sparsity)
-    else:
-        module = DenseModule(model, config.trainer, n_steps)
+        objective = bridge_objective(config, model, dense)
+    sparsifier = make_sparsifier(config.sparsity, model, n_steps, derive_seed(config.seed, "sparsity"))
+    module = LanguageModule(model, objective, sparsifier, config.trainer, n_steps)
     return module, data, fit(module, data, folder, loggers, config.name, config.circuits.on_the_way)
 
 

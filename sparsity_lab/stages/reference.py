@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.bridges.bridge import save_bridge
-from sparsity_lab.bridges.objective import BridgeModule, make_bridge
+from sparsity_lab.bridges.objective import BridgeObjective, make_bridge
 from sparsity_lab.bridges.report import BridgeReport, random_patterns, report_bridge
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 BRIDGE = "bridge.json"
 BRIDGE_VERSION = 2  # raise when the same config would give another bridge
 MIXED_PATHS = 8
-DENSE = {"kind": "dense"}  # the sparsity of a reference model that is trained here
+DENSE = {"kind": "none"}  # the sparsity of a reference model that is trained here
 FOLDER = "dense.folder"
 
 
@@ -89,20 +89,22 @@ def start_from(model: Transformer, folder: Path) -> None:
     model.load_state_dict(tensors, strict=True)
 
 
-def bridge_module(config: RunConfig, model: Transformer, dense_folder: Path, n_steps: int) -> BridgeModule:
-    """What trains `model` and a new bridge beside the dense model."""
+def bridge_objective(config: RunConfig, model: Transformer, dense_folder: Path) -> BridgeObjective:
+    """The objective that trains `model` and a new bridge to the dense model in `dense_folder`."""
     assert config.bridge is not None
     dense = load_model(dense_folder)
-    torch.manual_seed(derive_seed(config.seed, "bridge"))  # whatever was drawn so far
+    torch.manual_seed(derive_seed(config.seed, "bridge"))  # the bridge depends on no earlier draw
     bridge, seed = make_bridge(dense, model, config.bridge), derive_seed(config.seed, "boundaries")
-    return BridgeModule(model, config.trainer, n_steps, config.sparsity, dense, bridge, config.bridge, seed)
+    return BridgeObjective(dense, bridge, config.bridge, seed)
 
 
-def finish_bridge(module: BridgeModule, windows: Iterable[Tensor], seed: int, folder: Path) -> None:
-    """Write the trained bridge and its report beside the sparse model."""
-    patterns = random_patterns(module.bridge.shape.boundaries, MIXED_PATHS, seed)
-    report = report_bridge(module.dense, module.model, module.bridge, windows, patterns)
-    save_bridge(module.bridge, folder)
+def finish_bridge(
+    trained: BridgeObjective, model: Transformer, windows: Iterable[Tensor], seed: int, folder: Path
+) -> None:
+    """Write the trained bridge and its report beside the sparse `model`."""
+    patterns = random_patterns(trained.bridge.shape.boundaries, MIXED_PATHS, seed)
+    report = report_bridge(trained.dense, model, trained.bridge, windows, patterns)
+    save_bridge(trained.bridge, folder)
     write_json(folder / BRIDGE, report)
     excess = report.hybrid_excess
     log.info(

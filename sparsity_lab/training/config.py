@@ -1,17 +1,8 @@
-"""What training is told: the optimiser's settings, how sparse the weights are, and how a bridge is trained.
-
-Apart from the modules that are told so, since whoever reads a config need not import Lightning.
-"""
+"""The settings of the optimisation. Reading a config needs neither torch nor Lightning."""
 
 from typing import Literal
 
-from pydantic import (
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from sparsity_lab.core.config import Config
 
@@ -75,26 +66,3 @@ class TrainerConfig(Config):
     def steps(self, n_ctx: int) -> int:
         """Number of optimizer steps."""
         return max(1, self.tokens // (self.batch_size * n_ctx))
-
-
-class SparsityConfig(Config):
-    """Which weights may be nonzero: all ("dense"), or a `kept_fraction` or `nonzeros` of them ("sparse")."""
-
-    kind: Literal["dense", "sparse"]
-    kept_fraction: float | None = None
-    nonzeros: PositiveInt | None = None
-    at_least: int = 4
-    anneal_until: float = 0.5
-
-    @model_validator(mode="after")
-    def _check(self) -> "SparsityConfig":
-        given = [self.kept_fraction is not None, self.nonzeros is not None]
-        if self.kind == "dense" and any(given):
-            raise ValueError("kind dense takes neither kept_fraction nor nonzeros")
-        if self.kind == "sparse" and sum(given) != 1:
-            raise ValueError("kind sparse takes either kept_fraction or nonzeros")
-        if self.kept_fraction is not None and not 0 < self.kept_fraction <= 1:
-            raise ValueError(f"kept_fraction {self.kept_fraction} must be above 0 and at most 1")
-        if not 0 <= self.anneal_until <= 1:
-            raise ValueError(f"anneal_until {self.anneal_until} must lie between 0 and 1")
-        return self

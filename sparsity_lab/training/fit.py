@@ -20,7 +20,7 @@ from sparsity_lab.core.signals import deferred
 from sparsity_lab.kernels.machine import native_bf16
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
 from sparsity_lab.training.config import TrainerConfig
-from sparsity_lab.training.module import DenseModule
+from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.ranks import cluster, other_ranks
 from sparsity_lab.training.snapshots import Snapshots
 
@@ -54,7 +54,7 @@ def quiet() -> Iterator[None]:
 
 
 def fit(
-    module: DenseModule,
+    module: LanguageModule,
     data: lightning.LightningDataModule,
     folder: Path,
     loggers: list[Logger],
@@ -77,7 +77,7 @@ def fit(
 
 @quiet()
 def train(
-    module: DenseModule,
+    module: LanguageModule,
     data: lightning.LightningDataModule,
     folder: Path,
     loggers: list[Logger],
@@ -146,7 +146,7 @@ class Progress(lightning.Callback):
         batch: Any,
         index: int,
     ) -> None:
-        assert isinstance(module, DenseModule)
+        assert isinstance(module, LanguageModule)
         now, step = time.monotonic(), trainer.global_step
         per_step = trainer.world_size * batch.shape[0] * (batch.shape[1] - 1)
         speed = (step - self.first_step) * per_step / max(now - self.started, 1e-9)

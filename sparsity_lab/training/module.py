@@ -1,58 +1,50 @@
-"""Lightning modules: a dense language model, and one whose weights are projected after every step.
+"""The Lightning module that trains a language model: an objective and a sparsity method, put together.
 
-A step: cross-entropy, gradient brought to unit root mean square, AdamW, and for the sparse module the
-projection (Gao et al. 2025, §2.1, App. A.2). At kept fraction 1 the sparse module trains exactly as the
-dense one.
+A step (Gao et al. 2025, §2.1, App. A.2):
+1. the objective gives the loss;
+2. the gradient of each parameter group is brought to unit root mean square;
+3. AdamW updates the weights, at a learning rate that follows the kept fraction;
+4. the sparsifier changes the weights, in the paper's method by projection.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.checkpoints import count_weights
-from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.config import SparsityConfig, TrainerConfig
-from sparsity_lab.training.schedules import kept_fraction, sharkfin
-from sparsity_lab.training.sparsity.magnitude import fraction_for, project
+from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.objective import Objective, ParameterGroup
+from sparsity_lab.training.schedules import sharkfin
+from sparsity_lab.training.sparsity.sparsifier import Sparsifier
+from sparsity_lab.training.validation import validation_metrics
 
 
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters with a rate, a decay and a gradient scale of their own.
+class LanguageModule(lightning.LightningModule):
+    """Trains a `Transformer` on windows of n_ctx + 1 tokens, int64 (batch, n_ctx + 1).
 
-    `kept_fraction` gives the share of nonzero weights after a step, which the learning rate follows.
+    An `objective` or `sparsifier` that is an `nn.Module` becomes a part of this one: its parameters move to
+    the device, and its state is in the checkpoints.
     """
 
-    parameters: list[torch.nn.Parameter]
-    learning_rate: float
-    weight_decay: float
-    kept_fraction: Callable[[int], float]
-
-
-class DenseModule(lightning.LightningModule):
-    """Trains a `Transformer` on windows of n_ctx + 1 tokens, int64 (batch, n_ctx + 1)."""
-
-    def __init__(self, model: Transformer, config: TrainerConfig, n_steps: int) -> None:
+    def __init__(
+        self,
+        model: Transformer,
+        objective: Objective,
+        sparsifier: Sparsifier,
+        config: TrainerConfig,
+        n_steps: int,
+    ) -> None:
         super().__init__()
-        self.model, self.config, self.n_steps = model, config, n_steps
+        self.model, self.objective, self.sparsifier = model, objective, sparsifier
+        self.config, self.n_steps = config, n_steps
         self._measured: dict[str, Tensor | float] = {}
-
-    def kept_fraction(self, step: int) -> float:
-        """Scheduled share of nonzero weights after `step` optimizer steps."""
-        return 1.0
-
-    def loss(self, windows: Tensor, tap: Tap | None = None) -> Tensor:
-        """Mean cross-entropy of each window's next tokens, in nats per token."""
-        return self.model.loss(windows[:, :-1], windows[:, 1:], tap)
 
     def is_measured(self, step: int) -> bool:
         """Whether optimizer step `step`, from 1, leaves a row in the logs: first, last, every n-th."""
@@ -60,7 +52,7 @@ class DenseModule(lightning.LightningModule):
 
     def measured(self) -> dict[str, float]:
         """What the last measured step has shown; the weights are those after it."""
-        self._measured[metrics.KEPT_FRACTION.name] = self.kept_fraction(self.global_step)
+        self._measured[metrics.KEPT_FRACTION.name] = self.sparsifier.kept_fraction(self.global_step)
         self._measured[metrics.NONZEROS.name] = count_weights(self.model)[1]
         return {name: float(value) for name, value in self._measured.items()}
 
@@ -73,7 +65,7 @@ class DenseModule(lightning.LightningModule):
                 silent.append((x == 0).flatten(0, -2).all(0))
             return x
 
-        loss, terms = self.objective(windows, tap if logged else None)
+        loss, terms = self.objective(self.model, windows, self.global_step, tap if logged else None)
         if self.config.ranks == 1:  # several must fail as one: what one rank finds is in all ranks' gradients
             self._require_finite("loss", loss)
         if logged:
@@ -85,16 +77,16 @@ class DenseModule(lightning.LightningModule):
             self._measured = {**terms, metrics.DEAD_NEURONS.name: dead.sum()}
         return loss
 
-    def objective(self, windows: Tensor, tap: Tap | None) -> tuple[Tensor, dict[str, Tensor]]:
-        """What is minimised, and by name what is logged of it; `tap` watches the model on the batch."""
-        loss = self.loss(windows, tap)
-        return loss, {metrics.TRAIN_LOSS.name: loss.detach()}
-
     def groups(self) -> list[ParameterGroup]:
-        """What is trained; the first group is the model's own parameters."""
+        """All that is trained; the first group is the model's own parameters."""
         config = self.config
-        model = list(self.model.parameters())
-        return [ParameterGroup(model, config.learning_rate, config.weight_decay, self.kept_fraction)]
+        own = ParameterGroup(
+            list(self.model.parameters()),
+            config.learning_rate,
+            config.weight_decay,
+            follows_kept_fraction=True,
+        )
+        return [own, *self.objective.groups()]
 
     def scale_gradients(self) -> list[Tensor]:
         """Normalise or clip each group's gradients in place; their root mean squares before that."""
@@ -123,19 +115,8 @@ class DenseModule(lightning.LightningModule):
             )
 
     def validation_step(self, windows: Tensor, index: int) -> None:  # every rank sees all windows
-        final: list[Tensor] = []
-
-        def tap(site: Site, layer: int, x: Tensor) -> Tensor:
-            if site is Site.RESID and layer == 2 * self.model.config.n_layer:
-                final.append(x)
-            return x
-
-        loss = self.loss(windows, tap)
-        measured: dict[str, float | Tensor] = {
-            metrics.STEP.name: float(self.global_step),
-            metrics.VALIDATION_LOSS.name: loss,
-            metrics.KURTOSIS.name: kurtosis(final[0]).mean(),
-        }
+        step = {metrics.STEP.name: float(self.global_step)}
+        measured = step | validation_metrics(self.model, windows)
         self.log_dict(measured, on_epoch=True, batch_size=len(windows), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
@@ -149,44 +130,14 @@ class DenseModule(lightning.LightningModule):
 
         def factor(group: ParameterGroup, step: int) -> float:
             progress = min(1.0, (step + 1) / (self.n_steps + 1))
-            return sharkfin(progress, config.warmup, group.kept_fraction(step))
+            kept = self.sparsifier.kept_fraction(step) if group.follows_kept_fraction else 1.0
+            return sharkfin(progress, config.warmup, kept)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(factor, group) for group in groups])
+        optimizer.register_step_post_hook(
+            lambda *_: self.sparsifier.after_step(self.model, self.global_step + 1)
+        )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-
-class SparseModule(DenseModule):
-    """Projects the weights after every optimizer step; the kept fraction is annealed from 1."""
-
-    def __init__(
-        self, model: Transformer, config: TrainerConfig, n_steps: int, sparsity: SparsityConfig
-    ) -> None:
-        super().__init__(model, config, n_steps)
-        self.sparsity = sparsity
-        weights = model.sparse_weights().values()
-        total = sum(weight.numel() for weight, _ in weights)
-        if sparsity.nonzeros is not None and sparsity.nonzeros > total:
-            raise UserError(f"sparsity.nonzeros: {sparsity.nonzeros}: this model has {total} weights")
-        self.target = sparsity.kept_fraction or fraction_for(weights, sparsity.nonzeros or total)
-
-    def kept_fraction(self, step: int) -> float:
-        return kept_fraction(step / self.n_steps, self.target, self.sparsity.anneal_until)
-
-    def configure_optimizers(self) -> Any:
-        configured = super().configure_optimizers()
-        configured["optimizer"].register_step_post_hook(lambda *_: self.project_weights())
-        return configured
-
-    def project_weights(self) -> None:
-        """Zero all weights but those that the schedule keeps after this step."""
-        kept = self.kept_fraction(self.global_step + 1)
-        for weight, axis in self.model.sparse_weights().values():
-            project(weight, kept, axis, self.sparsity.at_least)
-
-
-def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
-    """Mean cross-entropy in nats per token."""
-    return F.cross_entropy(logits_btv.flatten(0, 1).float(), targets_bt.flatten())
 
 
 def gradient_rms(parameters: list[torch.nn.Parameter]) -> Tensor:
@@ -194,9 +145,3 @@ def gradient_rms(parameters: list[torch.nn.Parameter]) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))
     return norms.norm() / sum(g.numel() for g in gradients) ** 0.5
-
-
-def kurtosis(x_btd: Tensor) -> Tensor:
-    """Kurtosis over channels at each position, (b, t): 3 for a Gaussian, more where few channels dominate."""
-    centred = x_btd.float() - x_btd.float().mean(-1, keepdim=True)
-    return centred.pow(4).mean(-1) / centred.pow(2).mean(-1).pow(2)

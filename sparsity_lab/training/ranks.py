@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 
 import torch
 from lightning.fabric.plugins.environments import (
@@ -30,6 +31,7 @@ from lightning.fabric.plugins.environments import (
 
 from sparsity_lab.core.environment import environment_variables
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.extension import load_file, loaded_files
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.kernels.install import Switch
 from sparsity_lab.kernels.machine import prepare_processor
@@ -79,8 +81,12 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
     spawn, payload = multiprocessing.get_context("spawn"), pickle.dumps(work)  # by value: nothing is shared
     threads, kernels = torch.get_num_threads(), "on" if kernels_are_on() else "off"
+    files = [path for name, path in loaded_files().items() if name.encode() in payload]
     others = [
-        spawn.Process(target=_work_as, args=(payload, place | {"LOCAL_RANK": str(local)}, threads, kernels))
+        spawn.Process(
+            target=_work_as,
+            args=(payload, files, place | {"LOCAL_RANK": str(local)}, threads, kernels),
+        )
         for local in range(1, config.devices)
     ]
     try:
@@ -113,12 +119,16 @@ def _tell_failed(others: Sequence[BaseProcess], error: Exception | None = None) 
             raise RuntimeError(f"rank {local} failed with exit status {process.exitcode}") from error
 
 
-def _work_as(payload: bytes, place: dict[str, str], threads: int, kernels: Switch) -> None:
+def _work_as(
+    payload: bytes, files: Sequence[Path], place: dict[str, str], threads: int, kernels: Switch
+) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # rank 0 hears it too, and ends all
         signal.signal(number, signal.SIG_IGN)
     os.environ.update(place)
     prepare_processor(threads, kernels)
     try:
+        for path in files:
+            load_file(path, "file")  # the payload may hold objects of its classes
         pickle.loads(payload)()
     except (UserError, Interrupted):
         sys.exit(1)  # rank 0 has the same to say

@@ -7,7 +7,7 @@ from typing import Any
 import lightning
 
 from sparsity_lab.model.checkpoints import save_model
-from sparsity_lab.training.module import DenseModule
+from sparsity_lab.training.module import LanguageModule
 
 SNAPSHOTS = "snapshots"
 
@@ -34,7 +34,7 @@ class Snapshots(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: Any
     ) -> None:
-        assert isinstance(module, DenseModule)
+        assert isinstance(module, LanguageModule)
         if not trainer.is_global_zero:
             return
         for at in self.at:

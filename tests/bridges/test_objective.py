@@ -14,7 +14,7 @@ from twelve_steps import STEPS
 
 from sparsity_lab.bridges.bridge import Bridge, nmse
 from sparsity_lab.bridges.config import BridgeConfig, BridgeWeights
-from sparsity_lab.bridges.objective import BridgeModule, Teacher, make_bridge
+from sparsity_lab.bridges.objective import BridgeObjective, Teacher, make_bridge
 from sparsity_lab.bridges.report import (
     mixed_pass,
     random_patterns,
@@ -30,27 +30,46 @@ from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.training.fit import fit
-from sparsity_lab.training.module import cross_entropy, gradient_rms
+from sparsity_lab.training.module import LanguageModule, gradient_rms
+from sparsity_lab.training.objective import cross_entropy
+from sparsity_lab.training.sparsity import make_sparsifier
+from sparsity_lab.training.sparsity.random_mask import Config as RandomMask
+from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
 
 CONFIG = twelve_steps.CONFIG.model_copy(update={"validations": 1})
 SPARSE = twelve_steps.SPARSE.model_copy(update={"kept_fraction": 0.3})
+RANDOM = RandomMask(kept_fraction=0.3, at_least=3)
 BRIDGE = BridgeConfig(
     activation_fraction=0.5, learning_rate=0.02, weight_decay=0.0, weights=BridgeWeights(), boundaries=None
 )
 TERMS = [metric.name for metric in metrics.BRIDGING]
 
 
-def new_module(
-    seed: int = 0, cls: type[BridgeModule] = BridgeModule, steps: int = STEPS, **changes: Any
-) -> BridgeModule:
+def new_objective(model: Transformer, **changes: Any) -> BridgeObjective:
     dense = small_model(5, d_model=8, d_mlp=12, activation_fraction=1.0)
+    config = BRIDGE.model_copy(update=changes)
+    return BridgeObjective(dense, make_bridge(dense, model, config), config, seed=3)
+
+
+def new_module(
+    seed: int = 0,
+    cls: type[LanguageModule] = LanguageModule,
+    steps: int = STEPS,
+    sparsity: SparsifierConfig = SPARSE,
+    **changes: Any,
+) -> Any:
     torch.manual_seed(seed)
     model = Transformer(SMALL, VOCABULARY)
-    config = BRIDGE.model_copy(update=changes)
-    return cls(model, CONFIG, steps, SPARSE, dense, make_bridge(dense, model, config), config, seed=3)
+    sparsifier = make_sparsifier(sparsity, model, steps, 5)
+    return cls(model, new_objective(model, **changes), sparsifier, CONFIG, steps)
 
 
-def train(module: BridgeModule, tokens: Path, folder: Path, **changes: Any) -> dict[str, float]:
+def terms_of(module: Any, windows: Tensor, step: int = 0) -> tuple[Tensor, dict[str, Tensor]]:
+    found: tuple[Tensor, dict[str, Tensor]] = module.objective(module.model, windows, step, None)
+    return found
+
+
+def train(module: LanguageModule, tokens: Path, folder: Path, **changes: Any) -> dict[str, float]:
     module.config = module.config.model_copy(update=changes)
     data = TokenDataModule(tokens, SMALL.n_ctx, 8, module.n_steps, 7, module.config.validation_windows)
     return fit(module, data, folder, [MetricsLog(folder)], "test")
@@ -89,7 +108,7 @@ def test_the_loss_is_the_papers_sum() -> None:
     module = new_module()
     windows = random_tokens(3, 9)
     tokens_bt = windows[:, :-1]
-    dense_btv, dense = with_residuals(module.dense, tokens_bt)
+    dense_btv, dense = with_residuals(module.objective.dense, tokens_bt)
     sparse_btv, sparse = with_residuals(module.model, tokens_bt)
 
     def with_stream(model: Transformer, boundary: int, stream: Tensor) -> Tensor:
@@ -101,24 +120,27 @@ def test_the_loss_is_the_papers_sum() -> None:
 
     expected = dict.fromkeys(TERMS, 0.0)
     for i in range(5):
-        encoded, decoded = module.bridge.encode(i, dense[i]), module.bridge.decode(i, sparse[i])
+        encoded, decoded = (
+            module.objective.bridge.encode(i, dense[i]),
+            module.objective.bridge.decode(i, sparse[i]),
+        )
         parts = (
             nmse(encoded, sparse[i]).item(),
             nmse(decoded, dense[i]).item(),
             kl(with_stream(module.model, i, encoded)),
-            kl(with_stream(module.dense, i, decoded)),
+            kl(with_stream(module.objective.dense, i, decoded)),
         )
         expected = {name: expected[name] + part for name, part in zip(TERMS, parts, strict=True)}
-    loss, terms = module.objective(windows, None)
+    loss, terms = terms_of(module, windows)
     own = cross_entropy(sparse_btv, windows[:, 1:]).item()
     assert {name: value.item() for name, value in terms.items()} == pytest.approx(
         {metrics.TRAIN_LOSS.name: own} | expected, rel=1e-4
     )
     assert loss.item() == pytest.approx(own + sum(expected.values()), rel=1e-4)
     weights = BridgeWeights(cross_entropy=2.0, nmse=0.5, kl_into_sparse=3.0, kl_into_dense=0.0)
-    module.bridge_config = BRIDGE.model_copy(update={"weights": weights})
+    module.objective.config = BRIDGE.model_copy(update={"weights": weights})
     weighted = 2 * own + 0.5 * (expected[TERMS[0]] + expected[TERMS[1]]) + 3 * expected[TERMS[2]]
-    assert module.objective(windows, None)[0].item() == pytest.approx(weighted, rel=1e-4)
+    assert terms_of(module, windows)[0].item() == pytest.approx(weighted, rel=1e-4)
 
 
 def test_a_step_computes_each_sublayer_as_often_as_the_sum_needs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +150,11 @@ def test_a_step_computes_each_sublayer_as_often_as_the_sum_needs(monkeypatch: py
 
     def counted(self: Transformer, *args: Any, **kwargs: Any) -> Tensor:
         start = kwargs.get("start")
-        starts.append((self is module.dense, None if start is None else start[0]))
+        starts.append((self is module.objective.dense, None if start is None else start[0]))
         return plain(self, *args, **kwargs)
 
     monkeypatch.setattr(Transformer, "forward", counted)
-    module.objective(random_tokens(2, 9), None)
+    terms_of(module, random_tokens(2, 9))
     for dense in (True, False):
         assert sorted(i if i is not None else -1 for which, i in starts if which is dense) == [-1, *range(5)]
 
@@ -141,8 +163,8 @@ def test_drawn_boundaries_give_the_sum_on_average_and_the_same_ones_each_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     module = new_module(boundaries=2)
-    drawn = [module.drawn(step) for step in range(500)]
-    assert drawn == [module.drawn(step) for step in range(500)]
+    drawn = [module.objective.drawn(step) for step in range(500)]
+    assert drawn == [module.objective.drawn(step) for step in range(500)]
     assert all(len(set(some)) == 2 and set(some) <= set(range(5)) for some in drawn)
     for i in range(5):
         assert sum(i in some for some in drawn) == pytest.approx(200, abs=50)
@@ -151,33 +173,34 @@ def test_drawn_boundaries_give_the_sum_on_average_and_the_same_ones_each_time(
     assert len(steps) == 10
     sums = []
     for step in steps.values():
-        monkeypatch.setattr(BridgeModule, "global_step", step)
-        sums.append(torch.stack([module.objective(windows, None)[1][name] for name in TERMS]))
-    _, terms = new_module().objective(windows, None)
+        sums.append(torch.stack([terms_of(module, windows, step)[1][name] for name in TERMS]))
+    _, terms = terms_of(new_module(), windows)
     torch.testing.assert_close(torch.stack(sums).mean(0), torch.stack([terms[name] for name in TERMS]))
 
 
 def test_gradients_reach_the_sparse_model_and_the_bridge_alone_each_with_its_scale() -> None:
     module = new_module()
-    loss, _ = module.objective(random_tokens(2, 9), None)
+    loss, _ = terms_of(module, random_tokens(2, 9))
     loss.backward()
-    assert all(parameter.grad is None for parameter in module.dense.parameters())
+    assert all(parameter.grad is None for parameter in module.objective.dense.parameters())
     assert all(parameter.grad is not None for parameter in module.model.parameters())
-    assert all(parameter.grad is not None for parameter in module.bridge.parameters())
+    assert all(parameter.grad is not None for parameter in module.objective.bridge.parameters())
     module.scale_gradients()
-    for part in (module.model, module.bridge):
+    for part in (module.model, module.objective.bridge):
         assert gradient_rms(list(part.parameters())).item() == pytest.approx(1, rel=1e-5)
 
 
 def test_training_mends_the_hybrid_passes_and_keeps_the_dense_model(tokens: Path, tmp_path: Path) -> None:
     steps = 60
     module = new_module(steps=steps)
-    before = {name: tensor.clone() for name, tensor in module.dense.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in module.objective.dense.state_dict().items()}
     windows = list(TokenDataModule(tokens, SMALL.n_ctx, 8, 1, 7, 16).val_dataloader())
-    untrained = report_bridge(module.dense, module.model, module.bridge, windows, [])
+    untrained = report_bridge(module.objective.dense, module.model, module.objective.bridge, windows, [])
     final = train(module, tokens, tmp_path, checkpoint_every=100)
-    trained = report_bridge(module.dense, module.model, module.bridge, windows, [])
-    assert all(torch.equal(before[name], tensor) for name, tensor in module.dense.state_dict().items())
+    trained = report_bridge(module.objective.dense, module.model, module.objective.bridge, windows, [])
+    assert all(
+        torch.equal(before[name], tensor) for name, tensor in module.objective.dense.state_dict().items()
+    )
     assert trained.dense == untrained.dense
     assert trained.sparse.loss == pytest.approx(final[metrics.VALIDATION_LOSS.name], rel=1e-5)
     for i in range(5):
@@ -189,18 +212,33 @@ def test_training_mends_the_hybrid_passes_and_keeps_the_dense_model(tokens: Path
         guarded = 0 if axis is None else weight.shape[axis] * min(3, weight.shape[1 - axis])
         assert weight.count_nonzero() == max(round(0.3 * weight.numel()), guarded)
     assert all(
-        parameter.count_nonzero() > 0.9 * parameter.numel() for parameter in module.bridge.parameters()
+        parameter.count_nonzero() > 0.9 * parameter.numel()
+        for parameter in module.objective.bridge.parameters()
     )
     table = (tmp_path / "metrics.csv").read_text().splitlines()
     first = dict(zip(table[0].split(","), table[1].split(","), strict=True))
     assert all(float(first[name]) > 0 for name in TERMS)
 
 
+def test_any_sparsity_method_can_be_bridged(tokens: Path, tmp_path: Path) -> None:
+    module = new_module(sparsity=RANDOM, boundaries=2)
+    masks = {name: weight != 0 for name, (weight, _) in module.model.sparse_weights().items()}
+    bridge = [parameter.clone() for parameter in module.objective.bridge.parameters()]
+    train(module, tokens, tmp_path)
+    for name, (weight, _) in module.model.sparse_weights().items():
+        if name.endswith("weight"):  # biases start at zero
+            assert torch.equal(weight != 0, masks[name])
+    trained = list(module.objective.bridge.parameters())
+    assert not any(torch.equal(one, other) for one, other in zip(bridge, trained, strict=True))
+    model_group, bridge_group = module.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas
+    assert model_group(3) == pytest.approx(bridge_group(3) / 0.3**0.5)
+
+
 class Interrupted(Exception):
     """A power cut."""
 
 
-class StopsAt(BridgeModule):
+class StopsAt(LanguageModule):
     stop = -1
 
     def on_train_batch_start(self, batch: Tensor, index: int) -> None:
@@ -208,20 +246,21 @@ class StopsAt(BridgeModule):
             raise Interrupted
 
 
-def test_an_interrupted_training_goes_on_to_the_same_bridge(tokens: Path, tmp_path: Path) -> None:
-    whole = new_module(boundaries=3)
+@pytest.mark.parametrize("sparsity", [SPARSE, RANDOM], ids=lambda sparsity: sparsity.kind)
+def test_an_interrupted_training_goes_on_to_the_same_bridge(
+    tokens: Path, tmp_path: Path, sparsity: SparsifierConfig
+) -> None:
+    whole = new_module(boundaries=3, sparsity=sparsity)
     expected = train(whole, tokens, tmp_path / "whole")
-    broken = new_module(cls=StopsAt, boundaries=3)
-    assert isinstance(broken, StopsAt)
+    broken = new_module(cls=StopsAt, boundaries=3, sparsity=sparsity)
     broken.stop = 8
     with pytest.raises(Interrupted):
         train(broken, tokens, tmp_path / "broken")
-    resumed = new_module(seed=99, boundaries=3)
-    resumed.seed = whole.seed
+    resumed = new_module(seed=99, boundaries=3, sparsity=sparsity)
     assert train(resumed, tokens, tmp_path / "broken") == expected
-    for part in ("model", "bridge"):
-        one, other = (getattr(module, part).state_dict() for module in (whole, resumed))
-        assert all(torch.equal(one[name], other[name]) for name in one)
+    one, other = whole.state_dict(), resumed.state_dict()
+    assert {name.split(".")[0] for name in one} == {"model", "objective"}
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def identical() -> tuple[Transformer, Bridge]:
@@ -257,7 +296,7 @@ def _losses(model: Transformer, windows: Tensor) -> Tensor:
 @torch.no_grad()
 def test_a_mixed_path_crosses_where_its_pattern_changes() -> None:
     module, tokens_bt = new_module(), random_tokens(2, 9)
-    dense, sparse, bridge = module.dense, module.model, module.bridge
+    dense, sparse, bridge = module.objective.dense, module.model, module.bridge
     assert torch.equal(mixed_pass(dense, sparse, bridge, tokens_bt, "ddddd"), dense(tokens_bt))
     assert torch.equal(mixed_pass(dense, sparse, bridge, tokens_bt, "sssss"), sparse(tokens_bt))
     dense_streams = with_residuals(dense, tokens_bt)[1]

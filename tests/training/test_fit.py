@@ -7,19 +7,17 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.loggers import Logger
-from micro import SMALL, VOCABULARY, write_tokens_folder
+from micro import SMALL, write_tokens_folder
 from torch import Tensor
-from twelve_steps import CONFIG, SPARSE, STEPS
+from twelve_steps import CONFIG, DENSE, SPARSE, STEPS, new_model, new_module, same, weights
 
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.checkpoints import load_model
-from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
-from sparsity_lab.training.config import SparsityConfig
 from sparsity_lab.training.fit import fit, precision
-from sparsity_lab.training.module import DenseModule, SparseModule
+from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.snapshots import snapshot_folder
 
 
@@ -28,13 +26,8 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens_folder(tmp_path_factory.mktemp("tokens"))
 
 
-def new_model(seed: int = 0) -> Transformer:
-    torch.manual_seed(seed)
-    return Transformer(SMALL, VOCABULARY)
-
-
 def train(
-    module: DenseModule,
+    module: LanguageModule,
     tokens: Path,
     folder: Path,
     loggers: list[Logger] | None = None,
@@ -47,15 +40,7 @@ def train(
     return fit(module, data, folder, loggers or [], "test", at)
 
 
-def weights(module: DenseModule) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in module.model.state_dict().items()}
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-class Counted(SparseModule):
+class Counted(LanguageModule):
     """Counts nonzeros after every optimizer step."""
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -72,7 +57,7 @@ def test_s1_every_tensor_has_exactly_its_nonzeros_after_every_step(
     tokens: Path, tmp_path: Path, kept_fraction: float
 ) -> None:
     sparsity = SPARSE.model_copy(update={"kept_fraction": kept_fraction})
-    module = Counted(new_model(), CONFIG, STEPS, sparsity)
+    module = new_module(sparsity, cls=Counted)
     final = train(module, tokens, tmp_path, [MetricsLog(tmp_path)])
     assert [step for step, _ in module.counts] == list(range(1, STEPS + 1))
     for step, counts in module.counts:
@@ -90,8 +75,8 @@ def test_s1_every_tensor_has_exactly_its_nonzeros_after_every_step(
 def test_s3_at_kept_fraction_1_the_sparse_module_trains_as_the_dense_one(
     tokens: Path, tmp_path: Path
 ) -> None:
-    dense = DenseModule(new_model(), CONFIG, STEPS)
-    sparse = SparseModule(new_model(), CONFIG, STEPS, SparsityConfig(kind="sparse", kept_fraction=1.0))
+    dense = new_module(DENSE)
+    sparse = new_module(SPARSE.model_copy(update={"kept_fraction": 1.0}))
     before = weights(dense)
     results = [train(dense, tokens, tmp_path / "dense"), train(sparse, tokens, tmp_path / "sparse")]
     assert same(weights(dense), weights(sparse))
@@ -101,7 +86,7 @@ def test_s3_at_kept_fraction_1_the_sparse_module_trains_as_the_dense_one(
 
 def test_training_lowers_the_loss_and_is_the_same_each_time(tokens: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"checkpoint_every": 100})
-    modules = [SparseModule(new_model(), config, 40, SPARSE) for _ in range(2)]
+    modules = [new_module(config=config, n_steps=40) for _ in range(2)]
     finals = [train(module, tokens, tmp_path / str(index)) for index, module in enumerate(modules)]
     assert same(weights(modules[0]), weights(modules[1]))
     assert finals[0] == finals[1]
@@ -112,7 +97,7 @@ def test_the_log_holds_our_own_lines_alone(
     tokens: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level("INFO")
-    train(DenseModule(new_model(), CONFIG, STEPS), tokens, tmp_path)
+    train(new_module(DENSE), tokens, tmp_path)
     told = [(record.name, record.getMessage()) for record in caplog.records]
     assert {name for name, _ in told} == {"sparsity_lab.training.fit"}
     assert told[-1][1].startswith(f"test: step {STEPS} of {STEPS}, loss ")
@@ -123,7 +108,7 @@ class Interrupted(Exception):
     """A power cut."""
 
 
-class StopsAt(SparseModule):
+class StopsAt(LanguageModule):
     """Stops before step `stop`; notes the steps that it began."""
 
     stop = -1
@@ -141,14 +126,14 @@ class StopsAt(SparseModule):
 def test_an_interrupted_training_that_goes_on_ends_with_the_same_weights(
     tokens: Path, tmp_path: Path, stop: int
 ) -> None:
-    whole = SparseModule(new_model(), CONFIG, STEPS, SPARSE)
+    whole = new_module()
     expected = train(whole, tokens, tmp_path / "whole")
-    broken = StopsAt(new_model(), CONFIG, STEPS, SPARSE)
+    broken = new_module(cls=StopsAt)
     broken.stop = stop
     with pytest.raises(Interrupted):
         train(broken, tokens, tmp_path / "broken")
     assert (tmp_path / "broken" / "checkpoints" / "last.ckpt").exists() == (stop >= 5)
-    resumed = StopsAt(new_model(0 if stop < 5 else 99), CONFIG, STEPS, SPARSE)  # 99: the checkpoint decides
+    resumed = new_module(cls=StopsAt, model=new_model(0 if stop < 5 else 99))  # 99: the checkpoint decides
     assert train(resumed, tokens, tmp_path / "broken") == expected
     assert resumed.begun == list(range(0 if stop < 5 else 5, STEPS))
     assert same(weights(resumed), weights(whole))
@@ -167,22 +152,22 @@ def test_snapshots_are_the_model_after_their_step_whatever_interrupts(
     tokens: Path, tmp_path: Path, stop: int
 ) -> None:
     steps = {0.01: 1, 0.25: 3, 0.42: 5, 0.75: 9}
-    whole = Noted(new_model(), CONFIG, STEPS, SPARSE)
+    whole = new_module(cls=Noted)
     train(whole, tokens, tmp_path / "whole", at=tuple(steps))
-    broken = StopsAt(new_model(), CONFIG, STEPS, SPARSE)
+    broken = new_module(cls=StopsAt)
     broken.stop = stop
     with pytest.raises(Interrupted):
         train(broken, tokens, tmp_path / "broken", at=tuple(steps))
     kept = {at for at in steps if snapshot_folder(tmp_path / "broken", at).exists()}
     assert kept == {at for at, step in steps.items() if step <= stop}
-    train(SparseModule(new_model(), CONFIG, STEPS, SPARSE), tokens, tmp_path / "broken", at=tuple(steps))
+    train(new_module(), tokens, tmp_path / "broken", at=tuple(steps))
     for at, step in steps.items():
         for folder in ("whole", "broken"):
             found = load_model(snapshot_folder(tmp_path / folder, at))
             assert same(found.state_dict(), whole.after[step]), (folder, at)
 
 
-class Poisoned(SparseModule):
+class Poisoned(LanguageModule):
     def on_train_batch_start(self, batch: Tensor, index: int) -> None:
         if self.global_step == 7:
             with torch.no_grad():
@@ -195,13 +180,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_checkpoint(
     with pytest.raises(
         UserError, match=r"loss is nan at step 7: lower trainer.learning_rate; the last checkpoint is"
     ):
-        train(Poisoned(new_model(), CONFIG, STEPS, SPARSE), tokens, tmp_path)
+        train(new_module(cls=Poisoned), tokens, tmp_path)
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 5
     assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())
 
 
-class Steep(SparseModule):
+class Steep(LanguageModule):
     """A finite loss whose gradient is infinite, in the step that would be saved."""
 
     def training_step(self, windows: Tensor, index: int) -> Tensor:
@@ -213,7 +198,7 @@ class Steep(SparseModule):
 
 def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(tokens: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"gradient is (nan|inf) at step 9: lower trainer.learning_rate"):
-        train(Steep(new_model(), CONFIG, STEPS, SPARSE), tokens, tmp_path)
+        train(new_module(cls=Steep), tokens, tmp_path)
     saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 5
 
@@ -221,7 +206,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_a_checkpoint(tokens: Path, 
 def test_a_diverging_learning_rate_is_told(tokens: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"learning_rate": 1e38})
     with pytest.raises(UserError, match=r"at step \d+: lower trainer.learning_rate"):
-        train(DenseModule(new_model(), config, STEPS), tokens, tmp_path)
+        train(new_module(DENSE, config), tokens, tmp_path)
 
 
 def test_precision_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -234,7 +219,7 @@ def test_precision_names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bfloat16_autocast_keeps_weights_and_counts_exact(tokens: Path, tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"precision": "bfloat16"})
-    modules = [SparseModule(new_model(), config, STEPS, SPARSE) for _ in range(2)]
+    modules = [new_module(config=config) for _ in range(2)]
     for index, module in enumerate(modules):
         train(module, tokens, tmp_path / str(index))
     assert same(weights(modules[0]), weights(modules[1]))
@@ -260,15 +245,15 @@ def test_the_log_has_one_row_a_measured_step_and_validation_whatever_interrupts(
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for folder in (whole, broken):
         folder.mkdir()
-    train(SparseModule(new_model(), config, STEPS, SPARSE), tokens, whole, [MetricsLog(whole)])
+    train(new_module(config=config), tokens, whole, [MetricsLog(whole)])
     measured = sorted({1, STEPS, *range(log_every, STEPS + 1, log_every)})
     assert [int(row[0]) for row in rows(whole)] == sorted([*measured, 6, 12])  # validations after 6 and 12
     for stop in (4, 6, 7, 11):
-        interrupted = StopsAt(new_model(), config, STEPS, SPARSE)
+        interrupted = new_module(config=config, cls=StopsAt)
         interrupted.stop = stop
         with pytest.raises(Interrupted):
             train(interrupted, tokens, broken, [MetricsLog(broken)])
     with (broken / "metrics.csv").open("a") as file:
         file.write("1")  # cut off
-    train(SparseModule(new_model(), config, STEPS, SPARSE), tokens, broken, [MetricsLog(broken)])
+    train(new_module(config=config), tokens, broken, [MetricsLog(broken)])
     assert rows(broken) == rows(whole)

@@ -1,4 +1,4 @@
-"""One step's parts: gradient scaling, the numbers logged, and the configs that say what is allowed."""
+"""One step's parts: gradient scaling, the learning rate, and the numbers logged."""
 
 import math
 from typing import Any
@@ -6,19 +6,13 @@ from typing import Any
 import pytest
 import torch
 from micro import SMALL, VOCABULARY, random_tokens
+from twelve_steps import DENSE, new_module
 
-from sparsity_lab.core.config import validate
-from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.module import (
-    DenseModule,
-    SparseModule,
-    SparsityConfig,
-    TrainerConfig,
-    cross_entropy,
-    gradient_rms,
-    kurtosis,
-)
+from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.module import LanguageModule, gradient_rms, kurtosis
+from sparsity_lab.training.objective import cross_entropy
+from sparsity_lab.training.sparsity.magnitude import Config as Magnitude
 
 CONFIG = TrainerConfig(tokens=1000, batch_size=2, learning_rate=0.1, log_every=1)
 
@@ -43,8 +37,7 @@ def test_gradient_rms_by_hand() -> None:
 def test_gradients_are_normalised_or_clipped_by_their_root_mean_square(
     gradient: Any, size: float, expected: float
 ) -> None:
-    torch.manual_seed(0)
-    module = DenseModule(Transformer(SMALL, VOCABULARY), CONFIG.model_copy(update={"gradient": gradient}), 10)
+    module = new_module(DENSE, CONFIG.model_copy(update={"gradient": gradient}))
     cross_entropy(module.model(random_tokens(2, 5)), random_tokens(2, 5, seed=1)).backward()
     before = [p.grad for p in module.model.parameters() if p.grad is not None]
     rms = gradient_rms(list(module.model.parameters()))
@@ -74,7 +67,7 @@ def test_kurtosis_by_hand_and_of_a_gaussian() -> None:
     assert kurtosis(normal).item() == pytest.approx(3, abs=0.05)
 
 
-def factors(module: DenseModule) -> list[float]:
+def factors(module: LanguageModule) -> list[float]:
     """The learning rate's factor at each step."""
     configured = module.configure_optimizers()
     schedule = configured["lr_scheduler"]["scheduler"]
@@ -83,64 +76,20 @@ def factors(module: DenseModule) -> list[float]:
 
 
 def test_the_learning_rate_is_never_zero_and_follows_the_kept_fraction() -> None:
-    model = Transformer(SMALL, VOCABULARY)
-    dense = factors(DenseModule(model, CONFIG, 100))
-    sparse_module = SparseModule(model, CONFIG, 100, SparsityConfig(kind="sparse", kept_fraction=0.04))
+    dense = factors(new_module(DENSE, CONFIG, n_steps=100))
+    sparse_module = new_module(Magnitude(kept_fraction=0.04), CONFIG, n_steps=100)
     sparse = factors(sparse_module)
     assert min(dense) > 0
     assert dense.index(max(dense)) == 0  # progress 1 / 101 is the end of the warm-up of 1 %
     assert sparse[0] == pytest.approx(dense[0])
     for step, (one, other) in enumerate(zip(sparse, dense, strict=True)):
-        assert one == pytest.approx(other / sparse_module.kept_fraction(step) ** 0.5)
+        assert one == pytest.approx(other / sparse_module.sparsifier.kept_fraction(step) ** 0.5)
     assert sparse[-1] == pytest.approx(5 * dense[-1])
-
-
-def test_the_kept_fraction_reaches_the_target() -> None:
-    model = Transformer(SMALL, VOCABULARY)
-    total = sum(weight.numel() for weight, _ in model.sparse_weights().values())
-    by_share = SparseModule(
-        model, CONFIG, 100, SparsityConfig(kind="sparse", kept_fraction=0.1, anneal_until=0.8)
-    )
-    by_count = SparseModule(
-        model, CONFIG, 100, SparsityConfig(kind="sparse", nonzeros=total // 10, anneal_until=0.8)
-    )
-    assert [by_share.kept_fraction(step) for step in (0, 40, 80, 100)] == pytest.approx([1, 0.55, 0.1, 0.1])
-    assert by_count.kept_fraction(100) == pytest.approx(0.1, rel=1e-2)
-    assert DenseModule(model, CONFIG, 100).kept_fraction(100) == 1
-
-
-def test_more_nonzeros_than_weights_are_told() -> None:
-    with pytest.raises(UserError, match=r"sparsity.nonzeros: 1000000: this model has \d+ weights"):
-        SparseModule(
-            Transformer(SMALL, VOCABULARY), CONFIG, 9, SparsityConfig(kind="sparse", nonzeros=1_000_000)
-        )
 
 
 def test_steps() -> None:
     assert TrainerConfig(tokens=10_000, batch_size=10, learning_rate=1.0).steps(32) == 31
     assert TrainerConfig(tokens=1, batch_size=10, learning_rate=1.0).steps(32) == 1
-
-
-@pytest.mark.parametrize(
-    ("values", "told"),
-    [
-        ({"kind": "dense", "nonzeros": 5}, "kind dense takes neither kept_fraction nor nonzeros"),
-        ({"kind": "sparse"}, "kind sparse takes either kept_fraction or nonzeros"),
-        (
-            {"kind": "sparse", "nonzeros": 5, "kept_fraction": 0.5},
-            "kind sparse takes either kept_fraction or nonzeros",
-        ),
-        ({"kind": "sparse", "kept_fraction": 0.0}, "kept_fraction 0.0 must be above 0 and at most 1"),
-        ({"kind": "sparse", "kept_fraction": 1.1}, "kept_fraction 1.1 must be above 0 and at most 1"),
-        ({"kind": "sparse", "nonzeros": 5, "anneal_until": 2.0}, "anneal_until 2.0 must lie between 0 and 1"),
-        ({"kind": "sparse", "nonzeros": 0}, "sparsity.nonzeros: 0: input should be greater than 0"),
-        ({"kind": "spars", "nonzeros": 5}, "sparsity.kind: 'spars': input should be 'dense' or 'sparse'"),
-    ],
-)
-def test_wrong_sparsity_is_told(values: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError) as caught:
-        validate(SparsityConfig, values, "sparsity")
-    assert told in str(caught.value)
 
 
 def test_dead_neurons_are_those_silent_on_the_whole_batch() -> None:
@@ -150,7 +99,7 @@ def test_dead_neurons_are_those_silent_on_the_whole_batch() -> None:
         for layer, dead in ((0, 3), (1, 2)):
             model.blocks[layer].mlp.up.weight[:dead] = 0
             model.blocks[layer].mlp.up.bias[:dead] = 0
-    module = DenseModule(model, CONFIG, 10)
+    module = new_module(DENSE, CONFIG, model=model)
     loss = module.training_step(random_tokens(3, 9), 0)
     assert module.measured()["train/dead_neurons"] == 5
     assert module.measured()["train/loss"] == loss.item()

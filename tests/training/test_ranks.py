@@ -10,21 +10,23 @@ from typing import Any, TypeVar
 import pytest
 import torch
 import twelve_steps
-from micro import SMALL, VOCABULARY, write_tokens_folder
+from micro import SMALL, write_tokens_folder
 from torch import Tensor
-from twelve_steps import SPARSE, STEPS
+from twelve_steps import METHOD_FILE, SPARSE, STEPS, new_module
 
 from sparsity_lab.core import metrics
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
-from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.fit import fit
-from sparsity_lab.training.module import SparseModule
+from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.ranks import cluster
+from sparsity_lab.training.sparsity.file import Config as FromFile
+from sparsity_lab.training.sparsity.random_mask import Config as RandomMask
+from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
 
 ROOT = Path(__file__).parents[2]
 CONFIG = twelve_steps.CONFIG.model_copy(update={"log_every": 3, "accelerator": "cpu"})
@@ -36,7 +38,7 @@ def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens_folder(tmp_path_factory.mktemp("tokens"))
 
 
-class Noted(SparseModule):
+class Noted(LanguageModule):
     """Every rank leaves its weights and its gradients' size in a file of its own."""
 
     folder: Path
@@ -66,10 +68,9 @@ class Poisoned(Noted):
 M = TypeVar("M", bound=Noted)
 
 
-def module(kind: type[M], config: TrainerConfig, folder: Path) -> M:
+def module(kind: type[M], config: TrainerConfig, folder: Path, sparsity: SparsifierConfig = SPARSE) -> M:
     folder.mkdir(exist_ok=True)
-    torch.manual_seed(0)
-    made = kind(Transformer(SMALL, VOCABULARY), config, STEPS, SPARSE)
+    made: M = new_module(sparsity, config, cls=kind)
     made.folder = folder
     return made
 
@@ -115,6 +116,22 @@ def test_two_ranks_train_as_one_process_does(tokens: Path, tmp_path: Path) -> No
     for theirs, ours in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         theirs.pop(metrics.THROUGHPUT.name, None), ours.pop(metrics.THROUGHPUT.name, None)
         assert ours == pytest.approx(theirs, rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "sparsity",
+    [
+        RandomMask(kept_fraction=0.2, at_least=3),
+        FromFile(path=str(METHOD_FILE), options={"share": 0.5, "at_step": 3}),
+    ],
+    ids=lambda sparsity: sparsity.kind,
+)
+def test_every_rank_has_the_same_sparsifier(tokens: Path, tmp_path: Path, sparsity: SparsifierConfig) -> None:
+    train(module(Noted, TWO, tmp_path, sparsity), tokens)
+    first, second = saved(tmp_path, 0), saved(tmp_path, 1)
+    assert all(torch.equal(weight, second[name]) for name, weight in first.items())
+    assert (first["embedding.weight"] == 0).float().mean() > 0.4
 
 
 @pytest.mark.slow  # three trainings, with a process to start for each

@@ -1,31 +1,63 @@
-"""Projection onto the weight-sparse set, after every optimizer step (Gao et al. 2025, §2.1, App. A.2).
+"""Magnitude pruning during training: projection after every step (Gao et al. 2025, §2.1, App. A.2).
 
-For each tensor of n weights at kept fraction f:
+The kept fraction f falls from 1 to its final value, in a line (`schedules.kept_fraction`). After each step,
+in each tensor of n weights:
 1. the j largest magnitudes of every neuron or attention channel stay ("at least j");
 2. the largest of the others fill up to round(f · n);
 3. all else becomes zero. Equal magnitudes: the lower index stays.
 """
 
-from collections.abc import Iterable
+from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import field_validator
 
 from sparsity_lab.model.dispatch import kernel_for
-from sparsity_lab.model.ops import magnitude_bits
+from sparsity_lab.training.schedules import kept_fraction
+from sparsity_lab.training.sparsity.sparsifier import BudgetConfig, kept_count
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsity_lab.model.transformer import Transformer
 
 
-def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
-    """How many weights of a tensor stay: round(f · n), or what `at_least` in each channel needs, if more."""
-    return min(numel, max(round(fraction * numel), channels * at_least))
+class Config(BudgetConfig):
+    """`anneal_until`: the share of training over which the kept fraction falls from 1 to its final value."""
+
+    kind: Literal["magnitude"] = "magnitude"
+    anneal_until: float = 0.5
+
+    @field_validator("anneal_until")
+    @classmethod
+    def _is_share(cls, anneal_until: float) -> float:
+        if not 0 <= anneal_until <= 1:
+            raise ValueError("must lie between 0 and 1")
+        return anneal_until
 
 
-def fraction_for(weights: Iterable[tuple[nn.Parameter, int | None]], nonzeros: int) -> float:
-    """The kept fraction at which a model has about `nonzeros` nonzero weights before at-least-j adds any."""
-    return min(1.0, nonzeros / sum(weight.numel() for weight, _ in weights))
+class Magnitude:
+    """Projects the weights of one model after every step."""
+
+    def __init__(self, config: Config, model: Transformer, n_steps: int) -> None:
+        self.config, self.n_steps = config, n_steps
+        total = sum(weight.numel() for weight, _ in model.sparse_weights().values())
+        self.final_fraction = config.final_fraction(total)
+
+    def kept_fraction(self, step: int) -> float:
+        return kept_fraction(step / self.n_steps, self.final_fraction, self.config.anneal_until)
+
+    def after_step(self, model: Transformer, step: int) -> None:
+        kept = self.kept_fraction(step)
+        for weight, axis in model.sparse_weights().values():
+            project(weight, kept, axis, self.config.at_least)
 
 
-@torch.no_grad()
+def make(config: Config, model: Transformer, n_steps: int, seed: int) -> Magnitude:
+    return Magnitude(config, model, n_steps)
+
+
 def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: int = 0) -> None:
     """Zero all of `weight` but what stays at kept `fraction`, in place.
 
@@ -37,6 +69,7 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
     channels = 1 if axis is None else weight.shape[axis]
     at_least = 0 if axis is None else min(at_least, weight.numel() // channels)
     keep = kept_count(weight.numel(), fraction, channels, at_least)
+    weight = weight.detach()  # shares its memory, and can be written to
     if kernel := kernel_for("projection", weight, keep, at_least, axis):
         kernel(weight, keep, at_least, axis)
         return
@@ -47,6 +80,10 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
 
 def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     """Boolean (channel, n): which `keep` weights stay, `at_least` of them in each row; for any device."""
+    import torch
+
+    from sparsity_lab.model.ops import magnitude_bits
+
     magnitude_cn = magnitude_bits(weight_cn)
     first_cn = magnitude_cn.sort(dim=-1, descending=True, stable=True).indices[:, :at_least]
     kept_cn = torch.zeros_like(magnitude_cn, dtype=torch.bool).scatter_(-1, first_cn, True)

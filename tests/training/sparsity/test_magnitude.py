@@ -5,8 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
+from twelve_steps import new_model
 
-from sparsity_lab.training.sparsity.magnitude import fraction_for, kept_count, kept_reference, project
+from sparsity_lab.training.sparsity import make_sparsifier
+from sparsity_lab.training.sparsity.magnitude import Config as Magnitude
+from sparsity_lab.training.sparsity.magnitude import kept_reference, project
+from sparsity_lab.training.sparsity.sparsifier import kept_count
 
 
 def random_weight(rows: int, columns: int, seed: int, levels: int) -> Tensor:
@@ -138,11 +142,10 @@ def test_at_fraction_1_nothing_is_touched() -> None:
     assert torch.equal(projected(weight, 1.0, 0, 4), weight)
 
 
-def test_kept_count_and_fraction_for() -> None:
-    assert kept_count(100, 0.1, 10, 0) == 10
-    assert kept_count(100, 0.1, 10, 4) == 40
-    assert kept_count(100, 0.5, 10, 4) == 50
-    assert kept_count(30, 0.5, 10, 4) == 30
-    weights = [(torch.nn.Parameter(torch.zeros(6, 5)), 0), (torch.nn.Parameter(torch.zeros(10)), None)]
-    assert fraction_for(weights, 10) == pytest.approx(0.25)
-    assert fraction_for(weights, 41) == 1.0
+def test_the_kept_fraction_reaches_its_final_value() -> None:
+    model = new_model()
+    total = sum(weight.numel() for weight, _ in model.sparse_weights().values())
+    by_share = make_sparsifier(Magnitude(kept_fraction=0.1, anneal_until=0.8), model, 100, 0)
+    by_count = make_sparsifier(Magnitude(nonzeros=total // 10, anneal_until=0.8), model, 100, 0)
+    assert [by_share.kept_fraction(step) for step in (0, 40, 80, 100)] == pytest.approx([1, 0.55, 0.1, 0.1])
+    assert by_count.kept_fraction(100) == pytest.approx(0.1, rel=1e-2)

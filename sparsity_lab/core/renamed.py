@@ -1,0 +1,43 @@
+"""Options that have had another name, so that the old one is refused with the new one."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+# Old → new: a `group=option`, a `key=value`, or a key, which stands for the keys below it too.
+RENAMED = {
+    "sparsity=dense": "sparsity=none",
+    "sparsity=sparse": "sparsity=magnitude",
+    "sparsity.kind=dense": "sparsity.kind=none",
+    "sparsity.kind=sparse": "sparsity.kind=magnitude",
+}
+
+
+def renamed_in_overrides(overrides: Iterable[str]) -> list[str]:
+    """A line for each override of the command line that has an old name, `a=x is now a=y`."""
+    lines: dict[str, None] = {}
+    for override in overrides:
+        key, _, values = override.lstrip("+~").partition("=")
+        for value in values.split(","):
+            lines |= dict.fromkeys(_lines(key, value))
+    return list(lines)
+
+
+def renamed_in_config(values: Mapping[str, Any], within: str = "") -> list[str]:
+    """The same for a composed config, whose keys are joined by dots."""
+    lines: dict[str, None] = {}
+    for name, value in values.items():
+        key = f"{within}{name}"
+        lines |= dict.fromkeys(_lines(key, str(value)))
+        if isinstance(value, Mapping):
+            lines |= dict.fromkeys(renamed_in_config(value, f"{key}."))
+    return list(lines)
+
+
+def _lines(key: str, value: str) -> list[str]:
+    if new := RENAMED.get(f"{key}={value}"):
+        return [f"{key}={value} is now {new}"]
+    parts = key.split(".")
+    for length in range(len(parts), 0, -1):
+        if new := RENAMED.get(".".join(parts[:length])):
+            return [f"{key} is now {'.'.join([new, *parts[length:]])}"]
+    return []

@@ -1,0 +1,87 @@
+"""A sparsity method from a Python file outside the package.
+
+    python -m sparsity_lab.run sparsity=file sparsity.path=my_method.py 'sparsity.options={share: 0.1}'
+
+The file has the shape of the modules beside this one: `Config`, a subclass of `SparsifierConfig`, whose
+fields the options fill, and `make(config, model, n_steps, seed)`, which returns a `Sparsifier`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.extension import file_hash, load_file
+from sparsity_lab.training.sparsity.sparsifier import Sparsifier, SparsifierConfig
+
+if TYPE_CHECKING:
+    from sparsity_lab.model.transformer import Transformer
+
+KEY = "sparsity.path"
+
+
+class Config(SparsifierConfig):
+    """The `path` of the file, and `options` for the file's own `Config`."""
+
+    kind: Literal["file"] = "file"
+    path: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Config:
+        self.method()
+        return self
+
+    def module(self) -> ModuleType:
+        """The file as a module.
+
+        Raises:
+            UserError: the file cannot be imported, or lacks `Config` or `make`.
+        """
+        module = load_file(Path(self.path), KEY)
+        method = getattr(module, "Config", None)
+        if not (isinstance(method, type) and issubclass(method, SparsifierConfig)):
+            raise UserError(f"{KEY}: {self.path}: must define Config, a subclass of SparsifierConfig")
+        if not callable(getattr(module, "make", None)):
+            raise UserError(f"{KEY}: {self.path}: must define make(config, model, n_steps, seed)")
+        return module
+
+    def method(self) -> SparsifierConfig:
+        """The options as the file's own `Config`.
+
+        Raises:
+            UserError: they do not fit it; a line for each wrong key.
+        """
+        found: SparsifierConfig = validate(self.module().Config, self.options, "sparsity.options")
+        return found
+
+    @property
+    def is_sparse(self) -> bool:
+        return self.method().is_sparse
+
+    @property
+    def label(self) -> str:
+        """The file's name and the label of its `Config`, with no character that a folder's name may lack."""
+        return re.sub(r"[^\w.+-]", "_", f"{Path(self.path).stem}-{self.method().label}".rstrip("-"))
+
+    def identity(self) -> dict[str, Any]:
+        """The file's content and options; its place does not matter."""
+        return {
+            "kind": self.kind,
+            "file": file_hash(Path(self.path), KEY),
+            "options": self.method().identity(),
+        }
+
+    def check_size(self, weights: int) -> None:
+        self.method().check_size(weights)
+
+
+def make(config: Config, model: Transformer, n_steps: int, seed: int) -> Sparsifier:
+    made: Sparsifier = config.module().make(config.method(), model, n_steps, seed)
+    return made

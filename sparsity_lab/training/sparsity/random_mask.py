@@ -1,0 +1,64 @@
+"""A fixed random mask, drawn from the seed before training: the baseline of methods that choose weights.
+
+Each tensor keeps as many weights as magnitude projection would keep at the same kept fraction, at-least-j
+included. All other weights are zero from the start.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from sparsity_lab.core.hashing import derive_seed
+from sparsity_lab.training.sparsity.magnitude import project
+from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsity_lab.model.transformer import Transformer
+
+
+class Config(BudgetConfig):
+    kind: Literal["random_mask"] = "random_mask"
+
+    @property
+    def label(self) -> str:
+        return f"random-{super().label}"
+
+
+class RandomMask:
+    """Zeroes all weights outside `masks`, boolean tensors by the weights' names."""
+
+    def __init__(self, masks: dict[str, Tensor], fraction: float) -> None:
+        self.masks, self.fraction = masks, fraction
+
+    def kept_fraction(self, step: int) -> float:
+        return self.fraction
+
+    def after_step(self, model: Transformer, step: int) -> None:
+        for name, (weight, _) in model.sparse_weights().items():
+            mask = self.masks[name] = self.masks[name].to(weight.device)
+            weight.data.masked_fill_(~mask, 0)
+
+
+def make(config: Config, model: Transformer, n_steps: int, seed: int) -> RandomMask:
+    """Draw the masks and apply them to `model`."""
+    weights = model.sparse_weights()
+    fraction = config.final_fraction(sum(weight.numel() for weight, _ in weights.values()))
+    masks = {
+        name: draw_mask(weight, fraction, axis, config.at_least, derive_seed(seed, name))
+        for name, (weight, axis) in weights.items()
+    }
+    sparsifier = RandomMask(masks, fraction)
+    sparsifier.after_step(model, 0)
+    return sparsifier
+
+
+def draw_mask(weight: Tensor, fraction: float, axis: int | None, at_least: int, seed: int) -> Tensor:
+    """Boolean, of the shape of `weight`: what projection keeps of random numbers in its place."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    scores = 1 + torch.rand(weight.shape, generator=generator)  # never zero, which means dropped
+    project(scores, fraction, axis, at_least)
+    return scores != 0

@@ -1,0 +1,179 @@
+"""S1, S2 and S3 for every sparsity method that is found, and resuming to the bit."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from micro import SMALL, write_tokens_folder
+from torch import Tensor
+from twelve_steps import CONFIG, DENSE, METHOD_FILE, SPARSE, STEPS, new_model, new_module, same, weights
+
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.data.datamodule import TokenDataModule
+from sparsity_lab.training.fit import fit
+from sparsity_lab.training.module import LanguageModule
+from sparsity_lab.training.sparsity import METHODS, make_sparsifier
+from sparsity_lab.training.sparsity.file import Config as FromFile
+from sparsity_lab.training.sparsity.random_mask import Config as RandomMask
+from sparsity_lab.training.sparsity.sparsifier import BudgetConfig, SparsifierConfig
+
+EXAMPLES = {
+    "none": DENSE,
+    "magnitude": SPARSE,
+    "random_mask": RandomMask(kept_fraction=0.2, at_least=3),
+    "file": FromFile(path=str(METHOD_FILE), options={"share": 0.5, "at_step": 5}),
+}
+SPARSE_KINDS = [kind for kind, config in EXAMPLES.items() if config.is_sparse]
+BUDGETS = [kind for kind, config in EXAMPLES.items() if isinstance(config, BudgetConfig)]
+
+
+@pytest.fixture(scope="module")
+def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokens_folder(tmp_path_factory.mktemp("tokens"))
+
+
+def train(module: LanguageModule, tokens: Path, folder: Path) -> dict[str, float]:
+    data = TokenDataModule(tokens, SMALL.n_ctx, 8, module.n_steps, 7, 16)
+    return fit(module, data, folder, [], "test")
+
+
+class Interrupted(Exception):
+    """A power cut."""
+
+
+class Noted(LanguageModule):
+    """Notes the sparse weights after every step, and stops before step `stop`."""
+
+    stop = -1
+
+    def on_train_batch_start(self, batch: Tensor, index: int) -> None:
+        if self.global_step == self.stop:
+            raise Interrupted
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        self.after: dict[int, dict[str, Tensor]] = getattr(self, "after", {})
+        found = self.model.sparse_weights().items()
+        self.after[self.global_step] = {name: weight.detach().clone() for name, (weight, _) in found}
+
+
+def test_every_method_has_an_example_here() -> None:
+    assert sorted(EXAMPLES) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_s1_the_kept_fraction_says_how_many_weights_may_be_nonzero(
+    tokens: Path, tmp_path: Path, kind: str
+) -> None:
+    module = new_module(EXAMPLES[kind], cls=Noted)
+    train(module, tokens, tmp_path)
+    assert sorted(module.after) == list(range(1, STEPS + 1))
+    for step, found in module.after.items():
+        kept = module.sparsifier.kept_fraction(step)
+        assert 0 < kept <= 1
+        for name, (weight, axis) in module.model.sparse_weights().items():
+            at_least = 3 if kind in BUDGETS and axis is not None else 0
+            guarded = 0 if axis is None else weight.shape[axis] * min(at_least, weight.shape[1 - axis])
+            expected = max(round(kept * weight.numel()), guarded)
+            assert found[name].count_nonzero() == expected, (step, name)
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_s2_a_second_time_changes_nothing_and_no_weight_is_revived_or_changed(kind: str) -> None:
+    model = new_model()
+    sparsifier = make_sparsifier(EXAMPLES[kind], model, STEPS, 0)
+    zero: dict[str, Tensor] = {}
+    for step in range(1, STEPS + 1):
+        torch.manual_seed(step)
+        with torch.no_grad():
+            for weight, _ in model.sparse_weights().values():
+                weight.add_(torch.randn_like(weight))
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        sparsifier.after_step(model, step)
+        once = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        for name, tensor in once.items():
+            assert torch.equal(tensor[tensor != 0], before[name][tensor != 0])
+        sparsifier.after_step(model, step)
+        assert same(once, model.state_dict())
+        zero = {name: tensor == 0 for name, tensor in once.items()}
+    assert (any(mask.any() for mask in zero.values())) == EXAMPLES[kind].is_sparse
+
+
+@pytest.mark.parametrize("kind", ["none", *BUDGETS])
+def test_s3_at_kept_fraction_1_a_method_trains_as_none_does(tokens: Path, tmp_path: Path, kind: str) -> None:
+    whole = {"kept_fraction": 1.0} if kind in BUDGETS else {}
+    module, dense = new_module(EXAMPLES[kind].model_copy(update=whole)), new_module(DENSE)
+    assert train(module, tokens, tmp_path / "a") == train(dense, tokens, tmp_path / "b")
+    assert same(weights(module), weights(dense))
+    assert not same(weights(module), new_model().state_dict())
+
+
+@pytest.mark.parametrize("kind", [kind for kind in SPARSE_KINDS if kind != "magnitude"])  # it is in test_fit
+def test_an_interrupted_training_goes_on_to_the_same_weights(tokens: Path, tmp_path: Path, kind: str) -> None:
+    config = CONFIG.model_copy(update={"checkpoint_every": 6})
+    whole, broken = (new_module(EXAMPLES[kind], config, cls=Noted) for _ in range(2))
+    expected = train(whole, tokens, tmp_path / "whole")
+    broken.stop = 8
+    with pytest.raises(Interrupted):
+        train(broken, tokens, tmp_path / "broken")
+    resumed = new_module(EXAMPLES[kind], config, cls=Noted, model=new_model(99))  # the checkpoint decides
+    assert train(resumed, tokens, tmp_path / "broken") == expected
+    assert sorted(resumed.after) == list(range(7, STEPS + 1))
+    assert same(weights(resumed), weights(whole))
+
+
+def test_a_random_mask_is_fixed_by_the_seed_and_looks_at_no_weight() -> None:
+    config = EXAMPLES["random_mask"]
+    models = [new_model(seed) for seed in (0, 1, 2)]
+    masks = [
+        make_sparsifier(config, model, STEPS, seed).masks  # type: ignore[attr-defined]
+        for model, seed in zip(models, (5, 5, 6), strict=True)
+    ]
+    assert same(masks[0], masks[1])
+    assert not any(
+        torch.equal(mask, masks[2][name]) for name, mask in masks[0].items() if name.endswith("weight")
+    )
+    for name, (weight, axis) in models[0].sparse_weights().items():
+        assert not weight[~masks[0][name]].any()  # from the start
+        if axis is not None:
+            assert (masks[0][name].sum(1 - axis) >= 3).all()
+
+
+@pytest.mark.parametrize("kind", BUDGETS)
+def test_a_budget_is_told_once_whatever_the_method(kind: str) -> None:
+    cls = METHODS[kind].Config
+    for values, told in (
+        ({}, f"sparsity: {kind}: give either kept_fraction or nonzeros; the other must be null"),
+        ({"nonzeros": 5, "kept_fraction": 0.5}, f"sparsity: {kind}: give either kept_fraction or nonzeros"),
+        ({"kept_fraction": 0.0}, "sparsity.kept_fraction: 0.0: must be above 0 and at most 1"),
+        ({"kept_fraction": 1.1}, "sparsity.kept_fraction: 1.1: must be above 0 and at most 1"),
+        ({"nonzeros": 0}, "sparsity.nonzeros: 0: input should be greater than 0"),
+    ):
+        with pytest.raises(UserError) as caught:
+            validate(cls, values, "sparsity")
+        assert str(caught.value).startswith(told)
+    with pytest.raises(UserError, match=r"^sparsity.nonzeros: 1000000: this model has \d+ weights$"):
+        make_sparsifier(cls(nonzeros=1_000_000), new_model(), STEPS, 0)
+
+
+def test_the_annealing_ends_within_the_training() -> None:
+    with pytest.raises(UserError, match=r"^sparsity.anneal_until: 2.0: must lie between 0 and 1$"):
+        validate(METHODS["magnitude"].Config, {"nonzeros": 5, "anneal_until": 2.0}, "sparsity")
+
+
+def test_kept_fraction_and_nonzeros_name_the_run_and_what_makes_the_weights_is_in_the_identity() -> None:
+    labels: list[SparsifierConfig] = [SPARSE, METHODS["magnitude"].Config(nonzeros=700), *EXAMPLES.values()]
+    assert [config.label for config in labels[:4]] == ["0.2", "n700", "", "0.2"]
+    identities = [str(config.identity()) for config in EXAMPLES.values()]
+    assert len(set(identities)) == len(EXAMPLES)
+    assert EXAMPLES["magnitude"].identity() == SPARSE.model_dump(mode="json")
+
+
+def test_configs_are_read_without_torch() -> None:
+    modules = "sparsity_lab.training.config, sparsity_lab.training.sparsity, sparsity_lab.bridges.config"
+    slow = "{'torch', 'lightning', 'numba', 'pandas'}"
+    code = f"import sys, {modules}; sys.exit(bool({slow} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
