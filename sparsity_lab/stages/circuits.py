@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit, save_circuit
-from sparsity_lab.circuits.evaluator import TaskData, make_pruner
-from sparsity_lab.circuits.finders.search import search
+from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.files import write_json
 from sparsity_lab.core.hashing import content_hash
@@ -41,6 +41,7 @@ def task_circuits(config: RunConfig, tokens: Path, model_folder: Path, root: Pat
             "model": model_name,
             "task": name,
             "tasks": config.tasks.model_dump(mode="json", exclude={"names"}),
+            "finder": config.finder.identity(),
             "pruning": config.pruning.model_dump(mode="json"),
         }
         for name in names
@@ -108,18 +109,25 @@ def explain_task(
     longest = max(batch.tokens_bt.shape[1] for batch in (data.train, data.select, data.test))
     if model.positions is not None and longest > model.config.n_ctx:
         return result("not_askable", f"prompts of {longest} tokens, the context is {model.config.n_ctx}"), []
-    pruner = make_pruner(model, means_n, data, config.pruning)
-    select, test = pruner.unpruned()
+    evaluator = make_evaluator(model, means_n, data, config.finder, config.pruning)
+    select, test = evaluator.unpruned()
     if select.loss > target:
         return result(
             "not_learned", f"unpruned loss {select.loss:.3f} is above {target:g} nats", unpruned=test
         ), []
-    empty = pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
+    empty = evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
     if empty <= target:
         return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
-    circuits = search(pruner, name, model_name, config.pruning)
+    circuits = find_circuits(evaluator, name, model_name, config.finder, config.pruning)
     curve = tuple(
-        CurvePoint(target=c.target, nodes=len(c.nodes), edges=len(c.edges), select=c.select, test=c.test)
+        CurvePoint(
+            target=c.target,
+            nodes=len(c.nodes),
+            edges=len(c.edges),
+            select=c.select,
+            test=c.test,
+            pruned_edges=c.pruned_edges,
+        )
         for c in circuits
     )
     if target not in {c.target for c in circuits}:

@@ -88,6 +88,7 @@ def _write_evidence(
         data=TaskData(*[encode_pairs(TASKS[task], split, around.tokenizer) for split in pairs]),
         test_pairs=pairs[-1],
         surroundings=around,
+        finder=config.finder,
         pruning=config.pruning,
         config=config.validation,
     )
