@@ -2,14 +2,16 @@
 
     python analysis/plot_methods.py [runs] [--sweep NAME] [--out DIR]
 
-Needs runs of the same model that differ in pruning.method, pruning.polish or pruning.selection, as
-+sweep=methods makes them. At each target loss a method's size is the geometric mean of edges over the tasks
-for which all methods have a circuit at that target. Writes methods.png, methods.svg and methods.csv.
+Needs runs of the same model that differ in finder, pruning.polish or pruning.selection, as +sweep=methods
+makes them. At each target loss a method's size is the geometric mean of edges over the tasks for which all
+methods have a circuit at that target; where edges were pruned, the table has their number as well. Writes
+methods.png, methods.svg and methods.csv.
 """
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -22,12 +24,14 @@ from matplotlib.figure import Figure
 
 from analysis.pictures import STYLE, log_axis, save
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.results.record import RunRecord
+from sparsity_lab.results.record import CurvePoint, RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.summary import geometric_mean
 
 POLISHED = " + polish"
-COLOURS = {"masks": "#D55E00", "gradient": "#0072B2", "integrated": "#009E73"}  # of Okabe and Ito's palette
+# Okabe and Ito's palette: the shipped finders' own, then those for any other
+COLOURS = {"masks": "#D55E00", "gradient": "#0072B2", "integrated": "#009E73"}
+MORE_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,20 +72,23 @@ def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
             f"{len(records)} runs of {len(models)} models: needed are several runs of one model, "
             "as python -m sparsity_lab.run +sweep=methods -m makes them"
         )
-    sizes: dict[tuple[str, float], dict[str, dict[str, int]]] = {}
+    points: dict[tuple[str, float], dict[str, dict[str, CurvePoint]]] = {}
     for record in records:
         pruning = record.config["pruning"]
+        method = finder_of(record) + (POLISHED if pruning["polish"] else "")
         for task in record.tasks:
             for point in task.curve:
-                by_method = sizes.setdefault((pruning["selection"], point.target), {})
-                method = pruning["method"] + (POLISHED if pruning["polish"] else "")
-                by_method.setdefault(method, {})[task.task] = point.edges
+                by_method = points.setdefault((pruning["selection"], point.target), {})
+                by_method.setdefault(method, {})[task.task] = point
     rows = []
-    for (selection, target), by_method in sorted(sizes.items()):
-        shared = sorted(set.intersection(*(set(edges) for edges in by_method.values())))
+    for (selection, target), by_method in sorted(points.items()):
+        shared = sorted(set.intersection(*(set(by_task) for by_task in by_method.values())))
         if not shared:
             continue
-        size = {method: geometric_mean(edges[task] for task in shared) for method, edges in by_method.items()}
+        size = {
+            method: geometric_mean(by_task[task].edges for task in shared)
+            for method, by_task in by_method.items()
+        }
         rows += [
             {
                 "selection": selection,
@@ -89,6 +96,7 @@ def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
                 "method": method,
                 "tasks": len(shared),
                 "edges": size[method],
+                "pruned_edges": _pruned(by_method[method][task] for task in shared),
                 "times": size[method] / size.get("masks" + POLISHED, float("nan")),
             }
             for method in sorted(size)
@@ -98,10 +106,34 @@ def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def finder_of(record: RunRecord) -> str:
+    """The name of the finder: attribution by its slope, a file from outside by its name."""
+    finder = record.config.get("finder")
+    if finder is None:  # a record from before finders had a section of their own
+        return str(record.config["pruning"]["method"])
+    path = finder.get("path")
+    return Path(path).stem if path else str(finder.get("slope", finder["kind"]))
+
+
+def _pruned(points: Iterable[CurvePoint]) -> float:
+    """Geometric mean of the edges after edge pruning; NaN where they were not pruned."""
+    edges = [point.pruned_edges for point in points]
+    pruned = [count for count in edges if count is not None]
+    return geometric_mean(pruned) if len(pruned) == len(edges) else float("nan")
+
+
+def colours(methods: Iterable[str]) -> dict[str, str]:
+    """A colour for each finder: its own, or the next one that is free."""
+    finders = sorted({method.removesuffix(POLISHED) for method in methods})
+    free = cycle(MORE_COLOURS)
+    return {finder: COLOURS.get(finder) or next(free) for finder in finders}
+
+
 def draw(rows: pd.DataFrame) -> Figure:
     """Target loss against geometric-mean edges, a line for each method and selection."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.0, 5.2))
+        colour = colours(rows["method"])
         for key, group in rows.groupby(["method", "selection"], sort=True):
             method, selection = (str(part) for part in key)
             axes.plot(
@@ -109,7 +141,7 @@ def draw(rows: pd.DataFrame) -> Figure:
                 group["target"],
                 marker="o",
                 markerfacecolor=None if method.endswith(POLISHED) else "white",
-                color=COLOURS.get(method.removesuffix(POLISHED), "#555555"),
+                color=colour[method.removesuffix(POLISHED)],
                 linestyle="-" if selection == "raw" else ":",
                 label=f"{method}, {selection} loss",
             )

@@ -9,7 +9,8 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from sparsity_lab.bridges.config import BridgeConfig, SteeringConfig
-from sparsity_lab.circuits.evaluator import PruningConfig
+from sparsity_lab.circuits.config import PruningConfig
+from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.circuits.snapshots import CircuitsConfig
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
@@ -68,6 +69,7 @@ class RunConfig(Config):
     dense: DenseConfig | None = None
     bridge: BridgeConfig | None = None
     tasks: TasksConfig
+    finder: Annotated[FinderConfig, Field(discriminator="kind")]
     pruning: PruningConfig
     circuits: CircuitsConfig
     steering: SteeringConfig | None = None

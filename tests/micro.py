@@ -15,15 +15,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
-from sparsity_lab.circuits.evaluator import PruningConfig
+from sparsity_lab.circuits.ablation import mean_activations
+from sparsity_lab.circuits.config import PruningConfig
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
+from sparsity_lab.circuits.finders import FinderConfig
+from sparsity_lab.circuits.finders.masks import Config as MasksConfig
+from sparsity_lab.circuits.search import make_evaluator
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import write_json
 from sparsity_lab.data.packed import TokensMeta, write_tokens
 from sparsity_lab.model.transformer import ModelConfig, Transformer
-from sparsity_lab.sweep.sweeper import folder_of
 from sparsity_lab.tasks.batch import TaskBatch
 
 MICRO = ModelConfig(
@@ -81,9 +84,29 @@ def question(pairs: int, seed: int = 0) -> TaskBatch:
 
 
 def quick_pruning(**changes: Any) -> PruningConfig:
-    """The project's default way of pruning, with masks learned in a few steps, as small models need them."""
-    plain: Any = OmegaConf.to_container(OmegaConf.load(folder_of("conf") / "pruning" / "default.yaml"))
-    return validate(PruningConfig, plain | {"masks": plain["masks"] | {"steps": 60, "pairs": 16}} | changes)
+    """The project's default demands on a circuit."""
+    return validate(PruningConfig, changes)
+
+
+def quick_masks(**changes: Any) -> MasksConfig:
+    """The project's default finder with few steps, as small models need them."""
+    return validate(MasksConfig, {"steps": 60} | changes)
+
+
+def questions() -> TaskData:
+    """`question` three times, with other pairs in each split."""
+    return TaskData(*(question(48, seed) for seed in (1, 2, 3)))
+
+
+def evaluator_of(
+    model: Transformer,
+    pruning: PruningConfig,
+    finder: FinderConfig | None = None,
+    data: TaskData | None = None,
+) -> CircuitEvaluator:
+    """The evaluator of a small model on `question`."""
+    means_n = mean_activations(model, [random_tokens(20, 8)])
+    return make_evaluator(model, means_n, data or questions(), finder or quick_masks(), pruning)
 
 
 def write_tokens_folder(folder: Path, vocab_size: int = VOCABULARY) -> Path:

@@ -22,6 +22,7 @@ CONF = folder_of("conf")
 
 OPTIONS = sorted((path.parent.name, path.stem) for path in CONF.glob("*/*.yaml"))
 SWEEP_FILES = sorted(folder_of("sweeps").glob("*.yaml"))
+FINDER_FILE = folder_of("conf").parent / "tests" / "own_finder.py"
 NEEDED = {
     ("corpus", "folder"): ["corpus.path=texts"],
     ("corpus", "huggingface"): ["corpus.name=some/dataset"],
@@ -33,6 +34,7 @@ NEEDED = {
     ("experiment", "gpt2"): ["model.path=somewhere"],
     ("sparsity", "none"): ["model=dense"],
     ("sparsity", "file"): [f"sparsity.path={METHOD_FILE}", "sparsity.options={share: 0.5}"],
+    ("finder", "file"): [f"finder.path={FINDER_FILE}"],
     ("dense", "folder"): ["dense.folder=models/some"],
     ("dense", "gpt2"): ["dense.model.path=somewhere"],
     ("dense", "released"): ["dense.model.path=somewhere"],
@@ -88,7 +90,8 @@ def test_every_option_composes_and_validates(group: str, option: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("group", "option"), [pair for pair in sorted(NEEDED) if pair[0] in ("corpus", "tokenizer", "dense")]
+    ("group", "option"),
+    [pair for pair in sorted(NEEDED) if pair[0] in ("corpus", "tokenizer", "dense", "finder")],
 )
 def test_values_that_must_be_given_are_asked_for_by_name(group: str, option: str) -> None:
     keys = [value.partition("=")[0] for value in NEEDED[group, option] if value != "sparsity=none"]
@@ -177,7 +180,19 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
             r"^tasks.names: .*unknown or no task \['with_ass'\]; allowed: all, or some of",
         ),
         (["pruning.targets=[0.3,0.1]"], r"^pruning.targets: .*ascending"),
-        (["pruning.masks.steps=0"], r"^pruning.masks.steps: 0: input should be greater than 0"),
+        (["pruning.edges=some"], r"^pruning.edges: 'some': input should be 'all' or 'prune'$"),
+        (["+pruning.masks.steps=60"], r"pruning.masks.steps is now finder.steps$"),
+        (["+pruning.method=gradient"], r"pruning.method is now the group finder: finder=masks, gradient or"),
+        (["finder.steps=0"], r"^finder.steps: 0: input should be greater than 0"),
+        (["finder.beta2=1"], r"^finder.beta2: 1: input should be less than 1$"),
+        (["+finder.colour=1"], r"^finder.colour: unknown key; allowed: kind, steps, pairs"),
+        (["finder=gradient", "finder.slope=x"], r"^finder.slope: 'x': input should be 'gradient' or"),
+        (["finder.kind=mask"], r"^finder: .*mask.*'attribution', 'file', 'masks'"),
+        (["finder=file", "finder.path=nowhere.py"], r"^finder.path: .*nowhere.py: No such file"),
+        (
+            ["finder=file", f"finder.path={FINDER_FILE}", "finder.options={colour: 1}"],
+            r"^finder.options.colour: unknown key; allowed: kind, ahead, tries$",
+        ),
         (
             ["bridge=default"],
             r"^config: bridge needs an existing dense model: dense=trained or dense=folder$",

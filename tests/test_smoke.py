@@ -38,7 +38,7 @@ SMALL = [
     "tasks.n_train_pairs=64",
     "tasks.n_select_pairs=32",
     "tasks.n_test_pairs=32",
-    "pruning.masks.steps=15",
+    "finder.steps=15",
     "pruning.target=0.6",
     "pruning.targets=[0.65]",
     "circuits.at=[0.5,1.0]",
@@ -228,7 +228,7 @@ def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: 
         record = read_record(tuned / best["run"])
         assert best["objectives"] == {name: record.metrics[name] for name in best["objectives"]}
         assert best["objectives"].keys() == {metrics.GEOMEAN_EDGES.name, metrics.TEST_LOSS.name}
-        assert record.config["pruning"]["masks"]["rate"] == best["values"]["pruning.masks.rate"]
+        assert record.config["finder"]["rate"] == best["values"]["finder.rate"]
     assert study["best"]
     trials = sorted(tuned.iterdir())
     status, said = finish(start(folder, *command))

@@ -48,8 +48,24 @@ class Calibration(Config):
     shift: float
 
 
+class PrunedEdges(Config):
+    """The edges that are left after edge pruning, and how well the circuit answers with these alone.
+
+    A dropped edge passes the mean of its source instead of its value.
+    """
+
+    edges: tuple[Edge, ...]
+    calibration: Calibration
+    select: Scores
+    test: Scores
+
+
 class Circuit(Config):
-    """A part of a model that answers a task by itself, every other node frozen at its mean."""
+    """A part of a model that answers a task by itself, every other node frozen at its mean.
+
+    `edges` are all nonzero weights between kept nodes, and the losses are with all of them. `pruned` is there
+    if edges were pruned too (`pruning.edges: prune`); a file from before that has none.
+    """
 
     task: str
     model: str
@@ -60,11 +76,17 @@ class Circuit(Config):
     select: Scores
     test: Scores
     provenance: dict[str, str | int | float | bool | None]
+    pruned: PrunedEdges | None = None
 
     @property
     def counts(self) -> tuple[int, int]:
         """Number of nodes and of edges."""
         return len(self.nodes), len(self.edges)
+
+    @property
+    def pruned_edges(self) -> int | None:
+        """Number of edges after edge pruning; None if edges were not pruned."""
+        return None if self.pruned is None else len(self.pruned.edges)
 
 
 def save_circuit(circuit: Circuit, path: Path) -> None:

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit
-from sparsity_lab.circuits.evaluator import PruningConfig, TaskData
+from sparsity_lab.circuits.config import PruningConfig
+from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.binarisation import binarisation
 from sparsity_lab.evidence.circuit_under_test import Subject
@@ -52,6 +54,7 @@ def validate_circuit(
     data: TaskData,
     test_pairs: Sequence[Pair],
     surroundings: Surroundings,
+    finder: FinderConfig,
     pruning: PruningConfig,
     config: ValidationConfig,
 ) -> Evidence:
@@ -78,7 +81,16 @@ def validate_circuit(
         )
     else:
         checks.append(
-            controls(model, means_n, surroundings.shuffled, data, pruning, len(circuit.edges), config.seed)
+            controls(
+                model,
+                means_n,
+                surroundings.shuffled,
+                data,
+                finder,
+                pruning,
+                len(circuit.edges),
+                config.seed,
+            )
         )
     checks += [
         generalisation(

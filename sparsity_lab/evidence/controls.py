@@ -1,13 +1,13 @@
-"""The same pruning where there is nothing to explain: the strongest objection to mask learning, tested.
+"""The same search where there is nothing to explain: the strongest objection to a finder, tested.
 
 - weights: the entries of every weight tensor in random places, so that their number and scale stay;
 - answers: the two answers replaced by two random tokens;
 - labels: which prompt of a pair is the positive one is decided by a coin.
 
-A search that finds circuits for these as small as the real one shows nothing by the real one. Where the raw
-loss selects, a control whose masks are no better than a coin after an eighth of the steps, or still far from
-an answer (`GIVE_UP`) after a quarter, is given up as failed. With the calibrated loss a circuit may come of
-such masks all the same, so they are all trained to the end.
+If the search finds circuits for these as small as the real one, the real one shows nothing. Where the raw
+loss selects, learned masks that are no better than chance after an eighth of the steps, or whose loss is
+still above `GIVE_UP` after a quarter, are given up as failed. Under the calibrated loss such masks may still
+give a circuit, so they are all trained to the end.
 """
 
 import copy
@@ -17,8 +17,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.evaluator import PruningConfig, TaskData, make_pruner
-from sparsity_lab.circuits.finders.search import search
+from sparsity_lab.circuits.config import PruningConfig
+from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.finders import FinderConfig
+from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import GUESSING, count
 from sparsity_lab.evidence.record import Check, Verdict
@@ -79,18 +81,19 @@ def controls(
     means_n: Tensor,
     shuffled: tuple[Transformer, Tensor],
     data: TaskData,
-    config: PruningConfig,
+    finder: FinderConfig,
+    pruning: PruningConfig,
     edges: int,
     seed: int,
 ) -> Check:
     """Edges that the controls need, against the `edges` of the real circuit at the main target."""
     verdict: Verdict
-    once = config.model_copy(update={"targets": (config.target,), "retries": 0})
-    give_up = GIVE_UP if config.selection == "raw" else None
+    once = pruning.model_copy(update={"targets": (pruning.target,), "edges": "all"})
+    finder = finder.for_controls(GIVE_UP if pruning.selection == "raw" else None)
     values, ratios = [count("edges of the circuit", edges, "edges")], {}
     for name, other, its_means_n, its_data in controlled(model, means_n, shuffled, data, seed):
-        pruner = make_pruner(other, its_means_n, its_data, once)
-        found = search(pruner, name, "control", once, give_up)
+        evaluator = make_evaluator(other, its_means_n, its_data, finder, once)
+        found = find_circuits(evaluator, name, "control", finder, once)
         if found:
             values.append(count(f"edges with {name}", len(found[0].edges), "edges"))
             ratios[name] = max(1, len(found[0].edges)) / max(1, edges)

@@ -31,13 +31,17 @@ Kind = Literal["dense", "sparse", "bridged", "sparsified", "imported"]
 
 
 class CurvePoint(Config):
-    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats."""
+    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats.
+
+    `pruned_edges`: how many of its edges are left after edge pruning, if that was asked for.
+    """
 
     target: float
     nodes: int
     edges: int
     select: Scores
     test: Scores
+    pruned_edges: int | None = None
 
 
 class TaskResult(Config):

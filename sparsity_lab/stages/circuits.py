@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit, save_circuit
-from sparsity_lab.circuits.evaluator import TaskData, make_pruner
-from sparsity_lab.circuits.finders.search import search
+from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.files import write_json
-from sparsity_lab.core.run_folder import RESULT, circuit_file
+from sparsity_lab.core.run_folder import CIRCUITS, RESULT, circuit_file
 from sparsity_lab.core.stage import Stage
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
@@ -46,7 +46,7 @@ def task_circuits(config: RunConfig, context: ModelContext) -> dict[str, Path]:
 
 def search_inputs(config: RunConfig) -> dict[str, Any]:
     """The parts of the config that decide which circuits are found in a model."""
-    return {"pruning": config.pruning.model_dump(mode="json")}
+    return {"finder": config.finder.identity(), "pruning": config.pruning.model_dump(mode="json")}
 
 
 def _write_circuits(config: RunConfig, context: ModelContext, task: str, folder: Path) -> None:
@@ -96,23 +96,30 @@ def explain_task(
     longest = max(batch.tokens_bt.shape[1] for batch in (data.train, data.select, data.test))
     if model.positions is not None and longest > model.config.n_ctx:
         return result("not_askable", f"prompts of {longest} tokens, the context is {model.config.n_ctx}"), []
-    pruner = make_pruner(model, means_n, data, config.pruning)
-    select, test = pruner.unpruned()
+    evaluator = make_evaluator(model, means_n, data, config.finder, config.pruning)
+    select, test = evaluator.unpruned()
     if select.loss > target:
         return result(
             "not_learned", f"unpruned loss {select.loss:.3f} is above {target:g} nats", unpruned=test
         ), []
-    empty = pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
+    empty = evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
     if empty <= target:
         return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
-    circuits = search(pruner, name, model_name, config.pruning)
+    circuits = find_circuits(evaluator, name, model_name, config.finder, config.pruning)
     curve = tuple(
-        CurvePoint(target=c.target, nodes=len(c.nodes), edges=len(c.edges), select=c.select, test=c.test)
+        CurvePoint(
+            target=c.target,
+            nodes=len(c.nodes),
+            edges=len(c.edges),
+            select=c.select,
+            test=c.test,
+            pruned_edges=c.pruned_edges,
+        )
         for c in circuits
     )
     if target not in {c.target for c in circuits}:
         return result(
             "no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve
         ), circuits
-    path = f"circuits/{name}/circuit-{target:g}.json"
+    path = f"{CIRCUITS}/{name}/{circuit_file(target)}"
     return result("circuit", "", unpruned=test, curve=curve, circuit=path), circuits

@@ -37,12 +37,21 @@ class ModelContext:
     n_ctx: int
     n_windows: int
     batch_size: int
+    kernels: str = "on"
 
     @classmethod
     def of(cls, config: RunConfig, tokens: Path, folder: Path, root: Path) -> "ModelContext":
         """The context of a model of the run `config`: the final one, or a snapshot."""
         trainer = config.trainer
-        return cls(root, tokens, folder, config.model.n_ctx, trainer.validation_windows, trainer.batch_size)
+        return cls(
+            root,
+            tokens,
+            folder,
+            config.model.n_ctx,
+            trainer.validation_windows,
+            trainer.batch_size,
+            config.kernels,
+        )
 
     @property
     def name(self) -> str:
@@ -62,6 +71,7 @@ class ModelContext:
             "n_ctx": self.n_ctx,
             "validation_windows": self.n_windows,
             "batch_size": self.batch_size,  # means are summed batch by batch
+            "kernels": self.kernels,
         }
 
     @cached_property

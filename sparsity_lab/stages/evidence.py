@@ -105,6 +105,7 @@ def _write_evidence(config: RunConfig, shared: _Shared, circuit: Path, task: str
         ),
         test_pairs=asked_pairs(config.tasks, task, "test"),
         surroundings=shared.surroundings,
+        finder=config.finder,
         pruning=config.pruning,
         config=config.validation,
     )

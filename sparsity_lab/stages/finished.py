@@ -80,7 +80,7 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
         kind=config.kind,
         model=_model(config, finished.model),
         pruning=PruningSummary(
-            finder=config.pruning.method,
+            finder=config.finder.label,
             selection=config.pruning.selection,
             polish=config.pruning.polish,
             target=config.pruning.target,

@@ -85,6 +85,7 @@ def _stage(config: RunConfig, tokens: Path, reference: Path | None, make: Callab
         "sparsity": config.sparsity.identity(),
         "trainer": config.trainer.model_dump(mode="json", exclude=EXECUTION_ONLY_FIELDS),
         "precision": precision(config.trainer.precision),
+        "kernels": config.kernels,
         "seed": config.seed,
         "snapshots": config.circuits.on_the_way,  # the folder holds the snapshots too
     }

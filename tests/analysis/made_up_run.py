@@ -7,8 +7,9 @@ from micro import PLANTED, planted_model, question, random_tokens
 
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Node, save_circuit
-from sparsity_lab.circuits.evaluator import Pruner, TaskData, make_circuit
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
 from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.search import make_circuit
 from sparsity_lab.evidence.record import Check, Evidence, Measured, NodeEvidence, save_evidence
 from sparsity_lab.results.record import RunRecord, write_record
 from sparsity_lab.tasks.task import Pair, Task
@@ -42,9 +43,10 @@ def write_run(folder: Path, examples: bool = True, evidence: bool = True) -> Run
     """A run with `TASK`, shown with everything, and `PLAIN_TASK`, of which there are only the circuits."""
     model = planted_model()
     layout, means_n = NodeLayout(model.config), mean_activations(model, [random_tokens(20, 8)])
-    pruner = Pruner(model, means_n, TaskData(*(question(12, seed) for seed in (1, 2, 3))))
+    data = TaskData(*(question(12, seed) for seed in (1, 2, 3)))
+    evaluator = CircuitEvaluator(model, means_n, data, "calibrated")
     circuits = [
-        make_circuit(pruner, layout.mask(nodes), TASK, "planted", target, {"method": EVIL})
+        make_circuit(evaluator, layout.mask(nodes), TASK, "planted", target, {"method": EVIL})
         for target, nodes in TARGETS.items()
     ]
     for name in (TASK, PLAIN_TASK):

@@ -1,19 +1,27 @@
 """Sizes of methods over the tasks that all of them solve, and what is said without anything to compare."""
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import record
 
-from analysis.plot_methods import compare, main
+from analysis.plot_methods import colours, compare, main
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, write_record
+
+FINDERS: dict[str, dict[str, Any]] = {
+    "masks": {"kind": "masks", "steps": 200},
+    "gradient": {"kind": "attribution", "slope": "gradient"},
+    "mine": {"kind": "file", "path": "somewhere/mine.py", "options": None},
+}
 
 
 def run(method: str, edges: dict[str, int], model: str = "m", polish: bool = True) -> RunRecord:
     changes = {
         "name": method,
-        "config": {"pruning": {"method": method, "selection": "raw", "polish": polish}},
+        "config": {"finder": FINDERS[method], "pruning": {"selection": "raw", "polish": polish}},
         "config_hash": method,
         "stages": {"model": model},
     }
@@ -26,6 +34,35 @@ def test_sizes_are_over_the_shared_tasks() -> None:
     found = {row.method: (row.edges, row.times, row.tasks) for row in rows.itertuples()}
     assert found["masks + polish"] == pytest.approx((6, 1, 2))
     assert found["gradient"] == pytest.approx((24, 4, 2))
+
+
+def test_a_finder_from_outside_has_its_files_name_and_a_colour_of_its_own() -> None:
+    rows = compare([run("masks", {"a": 4}), run("mine", {"a": 8})])
+    assert set(rows["method"]) == {"masks + polish", "mine + polish"}
+    told = colours([*rows["method"], "other"])
+    assert len(set(told.values())) == 3
+    assert told["masks"] == colours(["masks"])["masks"]
+
+
+def test_a_record_from_before_finders_had_their_own_section_is_still_read() -> None:
+    old = run("masks", {"a": 4}).model_copy(
+        update={"config": {"pruning": {"method": "integrated", "selection": "raw", "polish": False}}}
+    )
+    assert set(compare([run("masks", {"a": 4}), old])["method"]) == {"masks + polish", "integrated"}
+
+
+def test_pruned_edges_have_their_own_column() -> None:
+    pruned = run("gradient", {"a": 16, "b": 36})
+    tasks = tuple(
+        task.model_copy(
+            update={"curve": tuple(p.model_copy(update={"pruned_edges": p.edges // 4}) for p in task.curve)}
+        )
+        for task in pruned.tasks
+    )
+    rows = compare([run("masks", {"a": 4, "b": 9}), pruned.model_copy(update={"tasks": tasks})])
+    found = {row.method: row.pruned_edges for row in rows.itertuples()}
+    assert found["gradient + polish"] == pytest.approx(6)
+    assert math.isnan(found["masks + polish"])
 
 
 def test_different_models_are_not_compared() -> None:

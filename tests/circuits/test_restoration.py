@@ -1,11 +1,10 @@
 """Restored subsets: how many, when, and which; and what a hardened search returns."""
 
 import torch
-from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
+from micro import PLANTED, evaluator_of, planted_model, quick_masks, quick_pruning
 
-from sparsity_lab.circuits.ablation import mean_activations
-from sparsity_lab.circuits.evaluator import TaskData, find_circuits, make_pruner
 from sparsity_lab.circuits.restoration import Restoration, restored_nodes
+from sparsity_lab.circuits.search import find_circuits
 
 
 def test_each_node_is_restored_with_the_share() -> None:
@@ -36,26 +35,20 @@ def test_adversarial_restoring_takes_only_what_did_harm() -> None:
 
 
 def test_a_hardened_search_stands_its_own_subsets_and_finds_what_is_planted() -> None:
-    model = planted_model()
-    means_n = mean_activations(model, [random_tokens(20, 8)])
-    data = TaskData(*[question(48, seed) for seed in (1, 2, 3)])
-    plain = quick_pruning(target=0.15, targets=[0.15], retries=0, selection="raw")
-    config = plain.model_copy(update={"masks": plain.masks.model_copy(update={"restore": 0.5})})
-    pruner = make_pruner(model, means_n, data, config)
-    assert len(pruner.restored) == 3
-    (circuit,) = find_circuits(pruner, "question", "planted", config)
+    finder, pruning = quick_masks(retries=0, restore=0.5), quick_pruning(targets=[0.15])
+    evaluator = evaluator_of(planted_model(), pruning, finder)
+    assert len(evaluator.restored) == 3
+    (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
     assert set(PLANTED) <= {(node.layer, node.site, node.channel) for node in circuit.nodes}
     assert circuit.provenance["restore"] == 0.5
     assert circuit.select.loss <= 0.15
 
 
 def test_raw_selection_meets_the_target_without_calibration() -> None:
-    model = planted_model()
-    means_n = mean_activations(model, [random_tokens(20, 8)])
-    data = TaskData(*[question(48, seed) for seed in (1, 2, 3)])
     for selection in ("raw", "calibrated"):
-        config = quick_pruning(target=0.15, targets=[0.15], retries=0, selection=selection)
-        (circuit,) = find_circuits(make_pruner(model, means_n, data, config), "question", "planted", config)
+        finder, pruning = quick_masks(retries=0), quick_pruning(targets=[0.15], selection=selection)
+        evaluator = evaluator_of(planted_model(), pruning)
+        (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
         assert circuit.select.calibrated_loss <= 0.15
         if selection == "raw":
             assert circuit.select.loss <= 0.15

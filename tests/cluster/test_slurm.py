@@ -34,7 +34,7 @@ POINT = [
     "tasks.n_train_pairs=16",
     "tasks.n_select_pairs=8",
     "tasks.n_test_pairs=8",
-    "pruning.masks.steps=2",
+    "finder.steps=2",
 ]
 SHORT, LONG = "trainer.tokens:5000", "trainer.tokens:150000"
 POINTS = {  # by their number of nonzero weights, which their folders are named after

@@ -5,13 +5,14 @@ import math
 
 import pytest
 import torch
-from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
+from micro import PLANTED, planted_model, question, quick_masks, quick_pruning, random_tokens
 from torch import Tensor
 
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.circuits.evaluator import TaskData, make_circuit, make_pruner
+from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.search import make_circuit, make_evaluator
 from sparsity_lab.evidence.binarisation import binarisation
 from sparsity_lab.evidence.circuit_under_test import Subject, activations
 from sparsity_lab.evidence.controls import (
@@ -33,14 +34,15 @@ MODEL = planted_model()
 MEANS = mean_activations(MODEL, [random_tokens(20, 8)])
 LAYOUT = NodeLayout(MODEL.config)
 DATA = TaskData(*[question(48, seed) for seed in (1, 2, 3)])
-CONFIG = quick_pruning(target=0.15, targets=[0.15], retries=0, selection="raw")
+FINDER = quick_masks(retries=0)
+PRUNING = quick_pruning(targets=[0.15], edges="prune")
 RIGHT = LAYOUT.mask(Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED)
 WRONG = RIGHT.roll(2)  # as many nodes, of the same sites, that have nothing to do with the question
 
 
 def subject_of(kept_n: Tensor) -> Subject:
-    pruner = make_pruner(MODEL, MEANS, DATA, CONFIG)
-    circuit = make_circuit(pruner, kept_n, "question", "planted", 0.15, {})
+    evaluator = make_evaluator(MODEL, MEANS, DATA, FINDER, PRUNING)
+    circuit = make_circuit(evaluator, kept_n, "question", "planted", 0.15, {})
     return Subject(MODEL, MEANS, circuit, DATA.train, DATA.test, random_tokens(16, 8, seed=5))
 
 
@@ -125,8 +127,9 @@ def test_a_circuit_that_only_works_under_exact_mean_ablation_is_named() -> None:
     """Its answer is so faint that only a huge scale makes one of it, and any change of the rest drowns it."""
     faint = copy.deepcopy(MODEL)
     faint.blocks[0].get_parameter("attention.out.weight")[1, 0] = 1e-4
-    calibrated = CONFIG.model_copy(update={"selection": "calibrated"})
-    circuit = make_circuit(make_pruner(faint, MEANS, DATA, calibrated), RIGHT, "question", "faint", 0.15, {})
+    calibrated = PRUNING.model_copy(update={"selection": "calibrated"})
+    evaluator = make_evaluator(faint, MEANS, DATA, FINDER, calibrated)
+    circuit = make_circuit(evaluator, RIGHT, "question", "faint", 0.15, {})
     assert circuit.test.calibrated_loss < 0.1
     check = robustness(Subject(faint, MEANS, circuit, DATA.train, DATA.test, random_tokens(16, 8)), 0, 2)
     assert check.verdict == "against"
@@ -177,7 +180,7 @@ def test_random_answers_are_two_tokens_for_all() -> None:
 def test_controls_find_nothing_where_labels_are_shuffled() -> None:
     shuffled = shuffled_weights(MODEL, seed=0)
     means_n = mean_activations(shuffled, [random_tokens(20, 8)])
-    check = controls(MODEL, MEANS, (shuffled, means_n), DATA, CONFIG, edges=2, seed=0)
+    check = controls(MODEL, MEANS, (shuffled, means_n), DATA, FINDER, PRUNING, edges=2, seed=0)
     told = values(check)
     assert "edges with shuffled labels" not in told
     assert told["edges of the circuit"] == 2

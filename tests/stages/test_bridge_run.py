@@ -23,7 +23,7 @@ SMALL = [
     "trainer.precision=float32", "dense=trained", *(f"dense.model.{value}" for value in SHAPE),
     "dense.trainer.tokens=150000", "dense.trainer.batch_size=8", "dense.trainer.learning_rate=0.02",
     "dense.trainer.precision=float32", "tasks.names=[bracket_brace]", "tasks.n_train_pairs=64",
-    "tasks.n_select_pairs=32", "tasks.n_test_pairs=32", "pruning.masks.steps=15", "pruning.target=0.65",
+    "tasks.n_select_pairs=32", "tasks.n_test_pairs=32", "finder.steps=15", "pruning.target=0.65",
     "pruning.targets=[0.65]",
 ]  # fmt: skip
 BRIDGED = ["bridge=default", "steering=default", "steering.tasks=[bracket_brace]"]

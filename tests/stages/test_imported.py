@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from micro import question, quick_pruning
+from micro import question, quick_masks, quick_pruning
 from torch.nn.functional import cross_entropy
 
 from sparsity_lab.circuits.ablation import mean_activations
-from sparsity_lab.circuits.evaluator import TaskData, find_circuits, make_pruner
+from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
@@ -36,7 +37,7 @@ ROOT = Path(__file__).parents[2]
 SMALL = [
     *("logger=csv", "corpus.megabytes=0.3", "corpus.real_fraction=0", "model.n_ctx=32", "threads=1"),
     *("trainer.validation_windows=8", "tasks.names=[bracket_brace,with_as]", "tasks.n_train_pairs=16"),
-    *("tasks.n_select_pairs=16", "tasks.n_test_pairs=16", "pruning.masks.steps=5", "pruning.target=0.75"),
+    *("tasks.n_select_pairs=16", "tasks.n_test_pairs=16", "finder.steps=5", "pruning.target=0.75"),
     "pruning.targets=[0.75]",
 ]
 LITTLE_EVIDENCE = [
@@ -165,11 +166,11 @@ def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:
     model = read_gpt2(tmp_path)
     means_n = mean_activations(model, [train.tokens_bt])
     data = TaskData(train=question(32, 1), select=question(32, 2), test=question(32, 3))
-    config = quick_pruning(selection="raw")  # a fitted scale can make an answer of rounding errors
-    pruner = make_pruner(model, means_n, data, config)
-    assert pruner.unpruned()[0].loss < 0.15
-    assert pruner.select_loss(torch.zeros(len(means_n), dtype=torch.bool)) > 0.15
-    circuits = find_circuits(pruner, "question", "gpt2", config)
+    finder, pruning = quick_masks(), quick_pruning()  # raw: a scale can make an answer of rounding errors
+    evaluator = make_evaluator(model, means_n, data, finder, pruning)
+    assert evaluator.unpruned()[0].loss < 0.15
+    assert evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool)) > 0.15
+    circuits = find_circuits(evaluator, "question", "gpt2", finder, pruning)
     found = next(circuit for circuit in circuits if circuit.target == 0.15)
     assert 0 < len(found.nodes) < len(means_n)
     assert found.edges

@@ -30,7 +30,7 @@ POINT = [
     *("trainer.learning_rate=0.02", "trainer.precision=float32"),
     *("trainer.checkpoint_every=12", "trainer.log_every=10"),
     *("tasks.names=[bracket_brace,lambda_func]", "tasks.n_train_pairs=64", "tasks.n_select_pairs=32"),
-    *("tasks.n_test_pairs=32", "pruning.masks.steps=15", "pruning.target=0.6", "pruning.targets=[0.65]"),
+    *("tasks.n_test_pairs=32", "finder.steps=15", "pruning.target=0.6", "pruning.targets=[0.65]"),
 ]
 COMMAND = ["-m", *POINT, "seed=0,1"]
 DEADLINE = 900.0  # seconds, on a busy machine; a command that takes longer hangs

@@ -174,7 +174,7 @@ def test_processes_that_someone_else_starts_train_one_model(tmp_path: Path) -> N
         *("corpus.megabytes=1", "corpus.real_fraction=0"),
         *("tokenizer.vocab_size=700", "model.n_layer=1", "model.d_model=32", "model.n_ctx=64"),
         *("sparsity.nonzeros=20000", "trainer.batch_size=8", "trainer.tokens=20000", "trainer.devices=2"),
-        *("trainer.precision=float32", "tasks.names=[with_as]", "pruning.masks.steps=2"),
+        *("trainer.precision=float32", "tasks.names=[with_as]", "finder.steps=2"),
     ]
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

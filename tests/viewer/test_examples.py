@@ -9,8 +9,9 @@ from torch import Tensor
 
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, Node
-from sparsity_lab.circuits.evaluator import Pruner, TaskData, make_circuit
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
 from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.search import make_circuit
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.tokenizer import END_OF_TEXT
 from sparsity_lab.model.sites import Site
@@ -40,8 +41,9 @@ BATCH = question(12, 3)
 
 
 def circuit(nodes: list[Node], target: float) -> Circuit:
-    pruner = Pruner(MODEL, means(), TaskData(*(question(12, seed) for seed in (1, 2, 3))))
-    return make_circuit(pruner, LAYOUT.mask(nodes), "question", "planted", target, {})
+    data = TaskData(*(question(12, seed) for seed in (1, 2, 3)))
+    evaluator = CircuitEvaluator(MODEL, means(), data, "calibrated")
+    return make_circuit(evaluator, LAYOUT.mask(nodes), "question", "planted", target, {})
 
 
 def means() -> Tensor:

@@ -1,0 +1,24 @@
+"""Finders of circuits: each module here with a `Config` and a `find` is one (contract: `finder.py`).
+
+To add a finder, add a file, and `conf/finder/KIND.yaml` with its values. No torch is imported.
+"""
+
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Union
+
+from sparsity_lab.circuits.finders.finder import Find, FinderConfigBase
+
+
+def _discover() -> dict[type[FinderConfigBase], Find]:
+    modules = [import_module(f"{__name__}.{name}") for name in sorted(m.name for m in iter_modules(__path__))]
+    return {module.Config: module.find for module in modules if hasattr(module, "find")}
+
+
+FINDERS = _discover()
+
+if TYPE_CHECKING:
+    FinderConfig = FinderConfigBase
+else:
+    FinderConfig = Union[tuple(FINDERS)]  # noqa: UP007
+"""The configs of all finders, told apart by `kind`."""

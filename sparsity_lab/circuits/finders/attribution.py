@@ -1,63 +1,50 @@
-"""Circuits by attribution, the baseline that learned masks are measured against (Gao et al. 2025, Fig. 31).
+"""Finder `attribution`: the fewest nodes of largest attribution that meet a target (`../attribution.py`).
 
-1. a node's attribution is the size of the change in the right answer's logit lead that its gate makes, to
-   first order: gradient × (activation - mean), summed over positions, mean over the training pairs;
-2. "gradient" takes the slope in the whole model, "integrated" the mean slope on the straight way from all
-   nodes frozen at their means to the whole model (integrated gradients);
-3. the nodes of largest attribution are kept, as few as meet the target.
+The baseline that learned masks are measured against (Gao et al. 2025, Fig. 31).
 """
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import torch
-from torch import Tensor
+from pydantic import PositiveInt
 
-from sparsity_lab.circuits.circuit import Circuit
-from sparsity_lab.circuits.evaluator import Provenance, Pruner, PruningConfig, make_circuit
-from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.model.taps import scale_nodes
-from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
+from sparsity_lab.circuits.finders.finder import FinderConfigBase, Found
 
-Method = Literal["gradient", "integrated"]
-PAIRS = 64  # training pairs that attribution is taken over
+if TYPE_CHECKING:
+    from sparsity_lab.circuits.evaluator import CircuitEvaluator
 
 
-def attribution(
-    model: Transformer, means_n: Tensor, batch: TaskBatch, method: Method, steps: int = 8
-) -> Tensor:
-    """Attribution of every node (n): the slope of the mean logit lead of the right answer in its gate."""
-    layout = NodeLayout(model.config)
-    gates = [1.0] if method == "gradient" else [(step + 0.5) / steps for step in range(steps)]
-    total_n = torch.zeros(layout.size)
-    sign_b = torch.where(batch.label_b == 0, 1.0, -1.0)
-    for gate in gates:
-        gate_n = torch.full((layout.size,), gate, requires_grad=True)
-        logit_diff_b = logit_difference(model, batch, scale_nodes(layout, gate_n, means_n))
-        (slope_n,) = torch.autograd.grad((sign_b * logit_diff_b).mean(), gate_n)
-        total_n += slope_n
-    return total_n / len(gates)
+class Config(FinderConfigBase):
+    """`slope` "gradient": in the whole model; "integrated": mean over `steps` gates between 0 and 1.
 
-
-def attribution_circuits(
-    pruner: Pruner, task: str, model_name: str, config: PruningConfig, method: Method
-) -> list[Circuit]:
-    """For each target the nodes of largest attribution, as few as bisection finds, that meet it.
-
-    The smallest number is found as after mask learning, and nodes that can go are dropped if `config.polish`.
+    `pairs`: training pairs that attribution is averaged over.
     """
-    generator = torch.Generator().manual_seed(derive_seed(config.seed, "attribution"))
-    sampler = PairSampler(pruner.data.train, PAIRS, generator)
-    order_n = attribution(pruner.model, pruner.means_n, sampler.draw(), method).abs()
-    order_n = order_n.argsort(descending=True, stable=True)
-    circuits = []
-    for target, kept_n in pruner.smallest_prefixes(order_n, config.all_targets).items():
-        polished_n = pruner.polish(kept_n, target) if config.polish else kept_n
-        provenance: Provenance = {
-            "method": method,
-            "selection": config.selection,
-            "nodes_before_polish": int(kept_n.sum()),
-        }
-        circuits.append(make_circuit(pruner, polished_n, task, model_name, target, provenance))
-    return circuits
+
+    kind: Literal["attribution"] = "attribution"
+    slope: Literal["gradient", "integrated"] = "gradient"
+    steps: PositiveInt = 8
+    pairs: PositiveInt = 64
+
+    @property
+    def label(self) -> str:
+        """The kind of slope."""
+        return self.slope
+
+
+def find(
+    evaluator: "CircuitEvaluator", config: Config, targets: tuple[float, ...], seed: int
+) -> dict[float, Found]:
+    """The nodes of largest attribution, as few as bisection finds, for each target that all nodes meet."""
+    import torch
+
+    from sparsity_lab.circuits.attribution import attribution
+    from sparsity_lab.circuits.discretisation import smallest_prefixes
+    from sparsity_lab.core.hashing import derive_seed
+    from sparsity_lab.tasks.batch import PairSampler
+
+    generator = torch.Generator().manual_seed(derive_seed(seed, "attribution"))
+    batch = PairSampler(evaluator.data.train, config.pairs, generator).draw()
+    effect_n = attribution(evaluator.model, evaluator.means_n, batch, config.slope, config.steps).abs()
+    order_n = effect_n.argsort(descending=True, stable=True)
+    return {
+        target: Found(kept_n, {}) for target, kept_n in smallest_prefixes(evaluator, order_n, targets).items()
+    }

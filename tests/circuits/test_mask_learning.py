@@ -4,21 +4,21 @@ from dataclasses import replace
 
 import pytest
 import torch
-from micro import PLANTED, planted_model, question, quick_pruning, random_tokens
+from micro import PLANTED, planted_model, question, quick_masks, random_tokens
 
 from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.circuits.finders.masks import LearnedMasks, MaskConfig, learn_masks
+from sparsity_lab.circuits.config import MaskLearningConfig
+from sparsity_lab.circuits.mask_learning import LearnedMasks, learn_masks
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.core.config import validate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
-CONFIG = quick_pruning().masks
+CONFIG = quick_masks()
 
 
-def learn(model: Transformer, seed: int = 0, config: MaskConfig = CONFIG) -> LearnedMasks:
+def learn(model: Transformer, seed: int = 0, config: MaskLearningConfig = CONFIG) -> LearnedMasks:
     means_n = mean_activations(model, [random_tokens(20, 8)])
     return learn_masks(model, means_n, question(64), config, seed)
 
@@ -81,7 +81,7 @@ def test_the_same_seed_gives_the_same_bits_and_the_model_is_left_alone(
 
 def test_dropping_shut_nodes_changes_only_the_cost(model: Transformer, masks: LearnedMasks) -> None:
     """Up to rounding: a node is dropped when it has shut firmly, so the same nodes are open at the end."""
-    kept = learn(model, config=validate(MaskConfig, CONFIG.model_dump() | {"drop_below": -1.0}))
+    kept = learn(model, config=quick_masks(drop_below=-1.0))
     assert abs(kept.sizes[-1] - masks.sizes[-1]) <= 0.1 * len(masks.tau_n)
     assert kept.losses[0] == masks.losses[0]
 
@@ -93,7 +93,7 @@ def test_a_hopeless_training_is_given_up_early_and_a_poor_one_later(
     wrong = replace(batch, label_b=1 - batch.label_b)  # the model is sure of the other answer
 
     def steps(rows: TaskBatch, give_up: float) -> int:
-        return len(learn_masks(model, means_n, rows, CONFIG, 0, give_up).losses)
+        return len(learn_masks(model, means_n, rows, quick_masks(give_up=give_up), 0).losses)
 
     assert steps(wrong, 0.01) == CONFIG.steps // 8
     assert steps(batch, 10.0) == CONFIG.steps

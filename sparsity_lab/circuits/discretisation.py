@@ -1,0 +1,103 @@
+"""From an order of the nodes to a circuit's nodes, for every finder (Gao et al. 2025, §2.2, App. A.5).
+
+1. `smallest_prefixes`: bisect for the fewest first nodes of the order whose selection loss meets a target;
+2. `polish`: drop kept nodes, those of least estimated effect first, as long as the target is met. The paper's
+   pruning leaves nodes that can go.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from sparsity_lab.circuits.calibration import two_way_loss
+from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.evaluator import CircuitEvaluator
+from sparsity_lab.circuits.gates import gate_nodes
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.tasks.batch import logit_difference
+
+
+def smallest_prefixes(
+    evaluator: CircuitEvaluator, order_n: Tensor, targets: Iterable[float], guess: int = 1
+) -> dict[float, Tensor]:
+    """The first nodes of `order_n`, as few as bisection finds, for each target that all of them meet.
+
+    `guess`: a number of nodes to start from.
+    """
+
+    def kept(size: int) -> Tensor:
+        return torch.zeros(len(order_n), dtype=torch.bool).index_fill(0, order_n[:size], True)
+
+    @cache  # the targets try the same sizes
+    def loss(size: int) -> float:
+        return evaluator.select_loss(kept(size))
+
+    def meets(target: float, size: int) -> bool:
+        return loss(size) <= target
+
+    prefixes = {}
+    for target in targets:
+        size = bisect(len(order_n), partial(meets, target), guess)
+        if size is not None:
+            prefixes[target] = kept(size)
+    return prefixes
+
+
+def polish(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: int = 4) -> Tensor:
+    """Drop kept nodes, those of least estimated effect first, as many as still meet `target`."""
+    for _ in range(rounds):
+        fewer_n = _drop_prefix(evaluator, kept_n, target)
+        if torch.equal(fewer_n, kept_n):
+            break
+        kept_n = fewer_n
+    return kept_n
+
+
+def _drop_prefix(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> Tensor:
+    nodes_k = kept_n.nonzero().flatten()
+    order_k = nodes_k[node_effects(evaluator, kept_n)[nodes_k].argsort(stable=True)]
+    narrow = compact(evaluator.model, kept_n, evaluator.means_n)
+
+    def without(size: int) -> Tensor:
+        return kept_n.index_fill(0, order_k[:size], False)
+
+    too_many = bisect(len(order_k), lambda size: evaluator.select_loss(without(size), narrow) > target)
+    return without((too_many or len(order_k)) - 1)
+
+
+def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor) -> Tensor:
+    """First-order estimate of the rise of the selection loss when a node is frozen (n)."""
+    select, layout = evaluator.data.select, NodeLayout(evaluator.model.config)
+    tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
+    narrow = compact(evaluator.model, kept_n, evaluator.means_n)
+    logit_diff_b = logit_difference(narrow, select, gate_nodes(layout, tau_n, evaluator.means_n, 1.0))
+    calibration = evaluator.calibration(logit_diff_b.detach())
+    loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b)
+    (slope_n,) = torch.autograd.grad(loss, tau_n)
+    return -slope_n  # opening a gate lowers the loss by this much per unit
+
+
+def bisect(most: int, meets: Callable[[int], bool], guess: int = 1) -> int | None:
+    """Smallest size from 1 to `most` that `meets`, if larger sizes do too; None if `most` does not.
+
+    From the guess, sizes are doubled until one meets, or halved until one does not; then the interval between
+    is halved.
+    """
+    low, high = 1, None  # the answer is at least `low`, and at most `high`
+    size = min(max(guess, 1), most)
+    while high is None or low < high:
+        if meets(size):
+            high = size
+        elif size == most:
+            return None
+        else:
+            low = size + 1
+        if high is None:
+            size = min(2 * size, most)
+        elif low == 1:
+            size = max(1, size // 2)
+        else:
+            size = (low + high) // 2
+    return high

@@ -1,0 +1,134 @@
+"""Prune the edges between a circuit's nodes, after any finder (Gao et al. 2025, §2.2: the better goal).
+
+A dropped edge passes the mean of its source instead of its value: its weight goes, and its mean contribution
+goes into the bias. In the attention-output matrix that mean assumes that the head's attention sums to one.
+
+1. estimate the cost of dropping each edge, weight · (slope in the weight - mean · slope in the bias);
+2. drop those that cost least, as many as bisection finds that still meet the target; repeat.
+"""
+
+import copy
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sparsity_lab.circuits.ablation import ablate
+from sparsity_lab.circuits.calibration import two_way_loss
+from sparsity_lab.circuits.circuit import Circuit, Edge, PrunedEdges
+from sparsity_lab.circuits.discretisation import bisect
+from sparsity_lab.circuits.evaluator import CircuitEvaluator
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.model.sites import MATRICES, Site
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.batch import logit_difference
+
+_NAMES = {(source, target): name for name, source, target in MATRICES}
+
+
+class Entries(NamedTuple):
+    """Edges of one matrix: their places in the list they come from, and the matrix's rows and columns."""
+
+    place_k: list[int]
+    row_k: Tensor
+    column_k: Tensor
+
+
+def entries(edges: Sequence[Edge]) -> dict[tuple[int, Site, Site], Entries]:
+    """The edges by matrix: layer, the site it reads, the site it writes."""
+    places = defaultdict[tuple[int, Site, Site], list[int]](list)
+    for place, edge in enumerate(edges):
+        places[edge.target.layer, Site(edge.source.site), Site(edge.target.site)].append(place)
+    return {
+        matrix: Entries(
+            place_k,
+            torch.tensor([edges[place].target.channel for place in place_k]),
+            torch.tensor([edges[place].source.channel for place in place_k]),
+        )
+        for matrix, place_k in places.items()
+    }
+
+
+@torch.no_grad()
+def without_edges(model: Transformer, means_n: Tensor, dropped: Sequence[Edge]) -> Transformer:
+    """A copy of `model` in which the edges `dropped` pass their sources' means."""
+    changed = copy.deepcopy(model)
+    slices = NodeLayout(model.config).slices
+    for (layer, source, target), (_, row_k, column_k) in entries(dropped).items():
+        linear = _linear(changed, layer, source, target)
+        mean_k = means_n[slices[source, layer]][column_k]
+        linear.bias.index_add_(0, row_k, linear.weight[row_k, column_k] * mean_k)
+        linear.weight[row_k, column_k] = 0
+    return changed
+
+
+def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 3) -> Circuit:
+    """`circuit` and, as `pruned`, as few of its edges as still meet its target; the nodes stay.
+
+    A circuit that misses its target by itself keeps all its edges.
+    """
+    kept_n = NodeLayout(evaluator.model.config).mask(circuit.nodes)
+    kept, dropped = list(circuit.edges), list[Edge]()
+
+    def without(gone: Sequence[Edge]) -> CircuitEvaluator:
+        return replace(evaluator, model=without_edges(evaluator.model, evaluator.means_n, gone))
+
+    def misses(gone: list[Edge], order: list[Edge], size: int) -> bool:
+        return without([*gone, *order[:size]]).select_loss(kept_n) > circuit.target
+
+    for _ in range(rounds):
+        if not kept:
+            break
+        cost_e = torch.tensor(edge_costs(evaluator, kept_n, kept, dropped))
+        kept = [kept[index] for index in cost_e.argsort(stable=True).tolist()]
+        too_many = bisect(len(kept), partial(misses, dropped, kept))
+        size = (too_many or len(kept) + 1) - 1
+        if size == 0:
+            break
+        dropped, kept = dropped + kept[:size], kept[size:]
+    calibration, select, test = without(dropped).scores(kept_n)
+    gone = set(dropped)
+    edges = tuple(edge for edge in circuit.edges if edge not in gone)
+    pruned = PrunedEdges(edges=edges, calibration=calibration, select=select, test=test)
+    return circuit.model_copy(update={"pruned": pruned})
+
+
+def edge_costs(
+    evaluator: CircuitEvaluator, kept_n: Tensor, kept: Sequence[Edge], dropped: Sequence[Edge]
+) -> list[float]:
+    """First-order rise of the selection loss when an edge of `kept` is dropped, for each, in order.
+
+    The edges `dropped` are so already.
+    """
+    means_n, select = evaluator.means_n, evaluator.data.select
+    model = without_edges(evaluator.model, means_n, dropped)
+    layout, by_matrix = NodeLayout(model.config), entries(kept)
+    linears = [_linear(model, *matrix).requires_grad_() for matrix in by_matrix]
+    logit_diff_b = logit_difference(model, select, ablate(layout, kept_n, means_n))
+    calibration = evaluator.calibration(logit_diff_b.detach())
+    two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b).backward()
+    costs = [0.0] * len(kept)
+    for ((layer, source, _), (place_k, row_k, column_k)), linear in zip(
+        by_matrix.items(), linears, strict=True
+    ):
+        assert linear.weight.grad is not None
+        assert linear.bias.grad is not None
+        mean_k = means_n[layout.slices[source, layer]][column_k]
+        slope_k = linear.weight.grad[row_k, column_k] - mean_k * linear.bias.grad[row_k]
+        cost_k = -linear.weight.detach()[row_k, column_k] * slope_k
+        for place, cost in zip(place_k, cost_k.tolist(), strict=True):
+            costs[place] = cost
+    return costs
+
+
+def _linear(model: Transformer, layer: int, source: Site, target: Site) -> nn.Linear:
+    """The matrix from `source` to `target`; one without a bias gets a zero one, so pass a copy of a model."""
+    linear = model.blocks[layer].get_submodule(_NAMES[source, target])
+    assert isinstance(linear, nn.Linear)
+    if linear.bias is None:
+        linear.bias = nn.Parameter(torch.zeros(linear.out_features), requires_grad=False)
+    return linear

@@ -1,0 +1,127 @@
+"""Finder `file`: a finder from a Python file of the user's own, in the shape that `finder.py` shows.
+
+Workers get its path, its plain options and the hash of its content, and import it themselves.
+"""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from pydantic import model_validator
+
+from sparsity_lab.circuits.finders.finder import FinderConfigBase, Found
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.extension import file_hash, load_file
+
+if TYPE_CHECKING:
+    from sparsity_lab.circuits.evaluator import CircuitEvaluator
+
+KEY = "finder.path"
+
+
+class Config(FinderConfigBase):
+    """`options` are the values of the file's own `Config`.
+
+    `sha256` is filled in, so that config, record and stages' hashes hold the file's content. A value that is
+    given must be that of the file.
+    """
+
+    kind: Literal["file"] = "file"
+    path: str
+    options: dict[str, Any] | None = None
+    sha256: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_content(cls, values: Any) -> Any:
+        if not isinstance(values, dict) or not isinstance(values.get("path"), str):
+            return values
+        found = file_hash(_place(values["path"]), KEY)
+        if values.get("sha256") not in (None, found):
+            raise UserError(
+                f"finder.sha256: {values['sha256']}: {values['path']} has {found}; "
+                "null takes the file as it is"
+            )
+        return values | {"sha256": found}
+
+    @model_validator(mode="after")
+    def _options_fit(self) -> Self:
+        self.own()
+        return self
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    @property
+    def label(self) -> str:
+        """The file's name without its ending."""
+        return Path(self.path).stem
+
+    @property
+    def restored_share(self) -> float:
+        """As the file's own `Config` says."""
+        return self.own().restored_share
+
+    def for_controls(self, give_up: float | None) -> Self:
+        """As the file's own `Config` says."""
+        options = self.own().for_controls(give_up).model_dump(mode="json")
+        return self.model_copy(update={"options": options})
+
+    def module(self) -> ModuleType:
+        """The file, imported.
+
+        Raises:
+            UserError: it has changed since the config was read, cannot be imported, or is no finder.
+        """
+        path = _place(self.path)
+        if file_hash(path, KEY) != self.sha256:
+            raise UserError(f"{KEY}: {self.path}: changed since this run began; give the same command again")
+        module = load_file(path, KEY)
+        config = getattr(module, "Config", None)
+        is_config = isinstance(config, type) and issubclass(config, FinderConfigBase)
+        if not is_config or not callable(getattr(module, "find", None)):
+            raise UserError(
+                f"{KEY}: {self.path}: needs a class Config(FinderConfigBase) "
+                "and a function find(evaluator, config, targets, seed)"
+            )
+        return module
+
+    def own(self) -> FinderConfigBase:
+        """The file's own config.
+
+        Raises:
+            UserError: an option is unknown, missing or of the wrong type.
+        """
+        own: FinderConfigBase = validate(self.module().Config, self.options or {}, "finder.options")
+        return own
+
+
+def find(
+    evaluator: "CircuitEvaluator", config: Config, targets: tuple[float, ...], seed: int
+) -> dict[float, Found]:
+    """Whatever the file finds, each set checked.
+
+    Raises:
+        UserError: a set is not of this model's nodes, is for a target that was not asked for, or misses it.
+    """
+    found = config.module().find(evaluator, config.own(), targets, seed)
+    for target, (kept_n, notes) in found.items():
+        where = f"{KEY}: {config.path}: find: target {target}"
+        if target not in targets:
+            raise UserError(f"{where}: not asked for; allowed: {', '.join(map(str, targets))}")
+        shape, kind = tuple(kept_n.shape), str(kept_n.dtype)
+        if (shape, kind) != (tuple(evaluator.means_n.shape), "torch.bool"):
+            raise UserError(f"{where}: {kind} {shape}: allowed: torch.bool ({len(evaluator.means_n)},)")
+        if (loss := evaluator.select_loss(kept_n)) > target:
+            raise UserError(f"{where}: its {int(kept_n.sum())} nodes have loss {loss:.4g}")
+        try:
+            json.dumps(notes, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise UserError(f"{where}: notes: {error}") from None
+    return found
+
+
+def _place(path: str) -> Path:
+    return Path(path).expanduser().absolute()
