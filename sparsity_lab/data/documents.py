@@ -1,8 +1,9 @@
 """What every corpus is: a config that names itself by its content and reads its documents in order."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from pydantic import Field
@@ -35,6 +36,11 @@ class Corpus(Config):
         raise NotImplementedError
 
 
+def printable_name(path: PurePath) -> str:
+    """A path with `/` between its parts; bytes of a name that are not UTF-8 are written as `\\xNN`."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
+
+
 def digest(text: str) -> bytes:
     """SHA-256 of a text: what deduplication, order and split go by."""
     return hashlib.sha256(text.encode("utf-8")).digest()
@@ -46,7 +52,7 @@ def file_digest(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{printable_name(path)}: {error.strerror}") from None
 
 
 def at_most(documents: Iterable[Document], size: float) -> Iterator[Document]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.data.documents import Corpus, Document, file_digest
+from sparsity_lab.data.documents import Corpus, Document, file_digest, printable_name
 
 
 class FolderConfig(Corpus):
@@ -24,7 +24,7 @@ class FolderConfig(Corpus):
         """Name, size and SHA-256 of each file."""
         root = self._root()
         files = [
-            [path.relative_to(root).as_posix(), path.stat().st_size, file_digest(path)]
+            [printable_name(path.relative_to(root)), path.stat().st_size, file_digest(path)]
             for path in self._files()
         ]
         return self.model_dump(mode="json", exclude={"path"}) | {"files": files}
@@ -34,7 +34,7 @@ class FolderConfig(Corpus):
         root = self._root()
         for path in self._files():
             for piece in pieces(read_text(path), self.document_kilobytes * 1000):
-                yield Document(piece, path.relative_to(root).as_posix())
+                yield Document(piece, printable_name(path.relative_to(root)))
 
     def _root(self) -> Path:
         root = Path(self.path).expanduser()
@@ -60,17 +60,18 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: it can't be read, holds a NUL byte (binary), or isn't UTF-8.
     """
+    where = printable_name(path)
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: {error.strerror}") from None
+        raise UserError(f"{where}: {error.strerror}") from None
     if b"\0" in data:
-        raise UserError(f"{path}: a binary file (NUL at {data.index(0)}); leave it out with corpus.patterns")
+        raise UserError(f"{where}: a binary file (NUL at {data.index(0)}); leave it out with corpus.patterns")
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{path}: not UTF-8 (byte {error.start}); leave it out with corpus.patterns"
+            f"{where}: not UTF-8 (byte {error.start}); leave it out with corpus.patterns"
         ) from None
 
 

@@ -1,13 +1,21 @@
-"""`huggingface`: a dataset by its name on the hub or by a local path, streamed. `datasets` is an extra."""
+"""`huggingface`: a dataset by its name on the hub or by a local path, streamed. `datasets` is an extra.
 
-from collections.abc import Iterable, Iterator
+Local JSON lines and Parquet are read here (`rows.py`), the text column alone; the library only says which
+files of a folder belong to a split. Everything else is read by the library.
+"""
+
+import logging
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, file_digest
+from sparsity_lab.core.foreign import foreign
+from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, file_digest, printable_name
+from sparsity_lab.data.rows import Value, column, is_readable
 
 
 class HuggingFaceConfig(Corpus):
@@ -33,7 +41,7 @@ class HuggingFaceConfig(Corpus):
         if not path.exists():
             return self.model_dump(mode="json")
         files = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-        contents = [[file.relative_to(path).as_posix(), file_digest(file)] for file in files]
+        contents = [[printable_name(file.relative_to(path)), file_digest(file)] for file in files]
         return self.model_dump(mode="json", exclude={"name"}) | {"files": contents}
 
     def documents(self) -> Iterator[Document]:
@@ -44,44 +52,86 @@ class HuggingFaceConfig(Corpus):
         return Path(self.name).expanduser()
 
     def _texts(self) -> Iterator[Document]:
-        for index, row in enumerate(self._rows()):
+        for index, (text, place) in enumerate(self._values()):
             if index == self.max_documents:
                 return
-            if self.text_column not in row:
-                columns = ", ".join(sorted(row))
-                raise UserError(f"corpus.text_column: {self.text_column!r}: allowed: {columns}")
-            text = row[self.text_column]
             if not isinstance(text, str):
-                kind = type(text).__name__
-                raise UserError(f"corpus.text_column: {self.text_column!r}: row {index} is {kind}, not text")
+                kind = "null" if text is None else type(text).__name__
+                raise UserError(f"corpus.text_column: {self.text_column!r}: {place} is {kind}, not text")
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                raise UserError(
+                    f"corpus.text_column: {self.text_column!r}: {place} holds a lone surrogate at position "
+                    f"{error.start}, which is not valid Unicode"
+                ) from None
             if text:
                 yield Document(text, str(index))
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        try:
-            import datasets
-        except ImportError:
-            raise UserError(
-                "corpus.kind: huggingface needs the datasets library: pip install 'sparsity_lab[huggingface]'"
-            ) from None
-        try:
-            yield from self._load(datasets)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UserError(f"corpus.name: {self.name}: can't be read as a dataset: {reason}") from None
+    def _values(self) -> Iterator[Value]:
+        path = self._path()
+        if path.is_file() and is_readable(path):
+            self._require_split(["train"])
+            return column(path, self.text_column)
+        library = _library()
+        is_saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+        if path.is_dir() and not is_saved and (files := self._readable_files(library)):
+            return chain.from_iterable(column(file, self.text_column) for file in files)
+        return self._librarys_values(library)
 
-    def _load(self, datasets: Any) -> Iterable[dict[str, Any]]:
+    def _require_split(self, known: list[str]) -> None:
+        if self.split not in known:
+            raise UserError(f"corpus.split: {self.split!r}: allowed: {', '.join(known)}")
+
+    def _readable_files(self, library: Any) -> list[Path]:
+        """The split's files in a folder, in the library's order, if all of them are read here; else none."""
+        with foreign(f"corpus.name: {self.name}: can't be read as a dataset"):
+            found = library.load_dataset_builder(str(self._path()), name=self.config_name).config.data_files
+            files = {str(split): [Path(file) for file in names] for split, names in (found or {}).items()}
+        every = [file for names in files.values() for file in names]
+        if not every or not all(file.is_file() and is_readable(file) for file in every):
+            return []
+        self._require_split(list(files))
+        return files[self.split]
+
+    def _librarys_values(self, library: Any) -> Iterator[Value]:
+        with foreign(f"corpus.name: {self.name}: can't be read as a dataset"):
+            for index, row in enumerate(self._load(library)):
+                if self.text_column not in row:
+                    columns = ", ".join(sorted(row))
+                    raise UserError(f"corpus.text_column: {self.text_column!r}: allowed: {columns}")
+                yield Value(row[self.text_column], f"row {index}")
+
+    def _load(self, library: Any) -> Any:
+        """The rows, as dictionaries."""
         path = self._path()
         if (path / "dataset_dict.json").is_file():
-            saved = datasets.load_from_disk(str(path))
-            if self.split not in saved:
-                raise UserError(f"corpus.split: {self.split!r}: allowed: {', '.join(saved)}")
+            saved = library.load_from_disk(str(path))
+            self._require_split(list(saved))
             return saved[self.split]
         if (path / "state.json").is_file():
-            return datasets.load_from_disk(str(path))
+            return library.load_from_disk(str(path))
         where: dict[str, Any] = {"path": self.name, "name": self.config_name}
         if path.is_file():
             where = {"path": str(path.parent), "data_files": path.name}
         elif path.is_dir():
             where["path"] = str(path)
-        return datasets.load_dataset(**where, split=self.split, revision=self.revision, streaming=True)
+        return library.load_dataset(**where, split=self.split, revision=self.revision, streaming=True)
+
+
+def _library() -> Any:
+    """The module `datasets`, its progress bars and remarks kept off the console; errors are told by us.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import datasets
+    except ImportError:
+        raise UserError(
+            "corpus.kind: huggingface needs the datasets library: pip install 'sparsity_lab[huggingface]'"
+        ) from None
+    datasets.disable_progress_bars()
+    for name in ("datasets", "huggingface_hub"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    return datasets

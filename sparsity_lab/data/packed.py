@@ -29,6 +29,10 @@ TOKENIZER = "tokenizer.json"
 MAX_BIGRAM_VOCAB = 16_384
 BIGRAM_CHUNK = 1 << 22
 Split = Literal["train", "validation"]
+SPLITS: dict[Split, tuple[str, str]] = {  # what messages call it, and the remedies when it is too short
+    "train": ("training", " or add text to the corpus"),
+    "validation": ("validation", ", raise corpus.validation_share, or add text to the corpus"),
+}
 Tokens = npt.NDArray[Any]
 
 
@@ -92,6 +96,20 @@ def open_tokens(folder: Path, split: Split) -> PackedTokens:
     Raises:
         UserError: the file is missing, has another size than `meta.json` says, or another checksum.
     """
+    packed = map_tokens(folder, split)
+    if _crc32(packed.tokens) != getattr(read_meta(folder), split).crc32:
+        raise UserError(
+            f"{folder / f'{split}.bin'}: corrupt, its checksum is not the one in {META}; {REMEDY}"
+        )
+    return packed
+
+
+def map_tokens(folder: Path, split: Split) -> PackedTokens:
+    """`open_tokens` without reading the file for its checksum: for processes that follow one which did.
+
+    Raises:
+        UserError: the file is missing, or has another size than `meta.json` says.
+    """
     meta = read_meta(folder)
     expected: SplitMeta = getattr(meta, split)
     path, dtype = folder / f"{split}.bin", np.dtype(meta.dtype).newbyteorder("<")
@@ -101,8 +119,6 @@ def open_tokens(folder: Path, split: Split) -> PackedTokens:
     if size != expected_size:
         raise UserError(f"{path}: {size} bytes, but {META} says {expected_size}; {REMEDY}")
     tokens: Tokens = np.memmap(path, dtype=dtype, mode="r") if size else np.empty(0, dtype)
-    if _crc32(tokens) != expected.crc32:
-        raise UserError(f"{path}: corrupt, its checksum is not the one in {META}; {REMEDY}")
     return PackedTokens(tokens, meta.vocab_size, meta.end_of_text)
 
 
@@ -113,18 +129,25 @@ def windows(tokens: Tokens, n_ctx: int, starts: npt.NDArray[np.int64]) -> torch.
 
 
 def random_batch(tokens: Tokens, n_ctx: int, batch_size: int, seed: int, step: int) -> torch.Tensor:
-    """The batch of one step, uniform over all windows: int64, shape (b, n_ctx + 1)."""
-    _require_window(tokens, n_ctx)
+    """The batch of one step, uniform over all windows of the training split: int64, shape (b, n_ctx + 1).
+
+    Raises:
+        UserError: the split is too short for a window.
+    """
+    require_window(tokens, n_ctx, "train")
     random = np.random.Generator(np.random.PCG64(derive_seed(seed, "batch", step)))
     return windows(tokens, n_ctx, random.integers(0, len(tokens) - n_ctx, size=batch_size))
 
 
 def fixed_windows(tokens: Tokens, n_ctx: int, n_windows: int) -> torch.Tensor:
-    """Evenly spaced windows that share no prediction, the same ones always: int64, shape (w, n_ctx + 1).
+    """Evenly spaced windows of the validation split that share no prediction: int64, shape (w, n_ctx + 1).
 
-    There are fewer than `n_windows` when the split is too short to hold as many.
+    They are always the same. There are fewer than `n_windows` when the split is too short to hold as many.
+
+    Raises:
+        UserError: the split is too short for a window.
     """
-    _require_window(tokens, n_ctx)
+    require_window(tokens, n_ctx, "validation")
     count = min(n_windows, (len(tokens) - 1) // n_ctx)
     starts = np.arange(count, dtype=np.int64) * (len(tokens) - 1 - n_ctx) // max(count - 1, 1)
     return windows(tokens, n_ctx, starts)
@@ -137,7 +160,10 @@ def bigram_counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
         UserError: a token is outside the vocabulary, or the table would take more than 2 GiB.
     """
     if vocab_size > MAX_BIGRAM_VOCAB:
-        raise UserError(f"bigram table: vocabulary of {vocab_size}: at most {MAX_BIGRAM_VOCAB} entries")
+        raise UserError(
+            f"model.bigram: a vocabulary of {vocab_size} is too large for a table; "
+            f"allowed: at most {MAX_BIGRAM_VOCAB} entries, or model.bigram=none"
+        )
     counts_vv = np.zeros(vocab_size * vocab_size, dtype=np.int64)
     chunk = max(BIGRAM_CHUNK, vocab_size * vocab_size)  # a chunk's own table is no larger than the chunk
     for start in range(0, len(tokens) - 1, chunk):
@@ -148,9 +174,14 @@ def bigram_counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
     return counts_vv.reshape(vocab_size, vocab_size)
 
 
-def _require_window(tokens: Tokens, n_ctx: int) -> None:
+def require_window(tokens: Tokens, n_ctx: int, split: Split) -> None:
+    """Raise UserError if the split has no window of n_ctx + 1 tokens."""
     if len(tokens) < n_ctx + 1:
-        raise UserError(f"n_ctx: {n_ctx}: too long, the split has {len(tokens)} tokens")
+        name, more = SPLITS[split]
+        raise UserError(
+            f"model.n_ctx: {n_ctx}: too long, the {name} split has {len(tokens)} tokens; "
+            f"lower model.n_ctx{more}"
+        )
 
 
 def _crc32(tokens: Tokens) -> int:

@@ -82,6 +82,10 @@ class Progress:
     def add(self, size: int) -> None:
         """Count bytes."""
         self.bytes += size
+        self.tick()
+
+    def tick(self) -> None:
+        """Log, if nothing was for two seconds."""
         if time.monotonic() - self.logged >= self.interval:
             self.logged = time.monotonic()
             log.info("%s: %.1f MB, %.0f s", self.what, self.bytes / MEGABYTE, self.logged - self.began)
@@ -143,7 +147,7 @@ def _write_tokens(corpus: Path, config: TokenizerConfig, folder: Path) -> None:
     splits: dict[Split, SplitMeta] = {}
     for split in ("train", "validation"):
         progress = Progress(f"tokens {split}")
-        encoded = _encoded(tokenizer, _counted(corpus, split, progress))
+        encoded = _encoded(tokenizer, _counted(corpus, split, progress), progress)
         splits[split] = write_tokens(folder / f"{split}.bin", encoded, dtype, tokenizer.end_of_text)
         progress.done()
     meta = TokensMeta(
@@ -162,14 +166,14 @@ def _counted(corpus: Path, split: Split, progress: Progress) -> Iterator[str]:
         yield document.text
 
 
-def _encoded(tokenizer: Tokenizer, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Ids of each text, encoded in batches on every core."""
+def _encoded(tokenizer: Tokenizer, texts: Iterable[str], progress: Progress) -> Iterator[list[int]]:
+    """Ids of each text, encoded in batches on every core; a long text shows its progress too."""
     batch: list[str] = []
     size = 0
     for text in texts:
         batch.append(text)
         size += len(text)
         if size >= ENCODE_BATCH:
-            yield from tokenizer.encode_batch(batch)
+            yield from tokenizer.encode_batch(batch, progress.tick)
             batch, size = [], 0
-    yield from tokenizer.encode_batch(batch)
+    yield from tokenizer.encode_batch(batch, progress.tick)

@@ -18,13 +18,13 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, digest
+from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, digest, printable_name
 
 STANDARD_LIBRARY = "python"
 OWN_NAME = "sparsity-lab"  # the program's own source would change the corpus with every edit
@@ -103,7 +103,7 @@ def source_files(packages: list[Package]) -> Iterator[Document]:
         for name, path in package.files:
             text = _read(path)
             if text is not None and is_written_by_people(text):
-                kept.setdefault(digest(text), (f"{package.name}/{name}", path))
+                kept.setdefault(digest(text), (f"{package.name}/{printable_name(PurePath(name))}", path))
     for _, (source, path) in sorted(kept.items()):
         yield Document(_read(path) or "", source)
 

@@ -2,16 +2,15 @@
 
 All of them end as a `tiktoken.Encoding` behind one small class. Special tokens inside a text are ordinary
 text, so `decode(encode(text)) == text` for every valid Unicode string. A tokenizer is saved as plain JSON
-beside the data it encoded: pattern, special tokens, each token's rank, its bytes as Latin-1 characters.
+beside the data it encoded: pattern, special tokens, each token's rank, its bytes as Latin-1 characters, and
+the added tokens if some of them are not special.
 """
 
 import logging
 import os
-import re
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +19,9 @@ import tiktoken
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
+from sparsity_lab.core.foreign import foreign
+from sparsity_lab.data.added_tokens import AddedToken, AddedTokens
+from sparsity_lab.data.long_runs import cut_long_runs
 
 END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
@@ -27,8 +29,7 @@ RELEASED_PATTERN = (  # openai/circuit_sparsity's own, for its `vocab.bpe` and `
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-LONG_BLANK = 100_000  # characters; in a longer blank the pattern's look-ahead overflows tiktoken's stack
-_LONG_BLANK = re.compile(rf"\s{{{LONG_BLANK}}}")
+LOOK = 1.0  # seconds between two looks at a batch that is being encoded
 
 
 class _Saved(Config):
@@ -36,13 +37,15 @@ class _Saved(Config):
     pattern: str
     special_tokens: dict[str, int]
     ranks: dict[str, int]
+    added_tokens: tuple[AddedToken, ...] = ()
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An encoding and its end-of-text token."""
+    """An encoding, its end-of-text token, and what a text is split at before it is encoded."""
 
     encoding: tiktoken.Encoding
+    added: AddedTokens | None = None
 
     @property
     def vocab_size(self) -> int:
@@ -61,15 +64,20 @@ class Tokenizer:
             UserError: the text holds a lone surrogate, which has no bytes in UTF-8.
         """
         _check_unicode(text)
-        if len(text) < LONG_BLANK:
-            return self.encoding.encode_ordinary(text)
-        cuts = [0, *(blank.end() for blank in _LONG_BLANK.finditer(text)), len(text)]
-        return [id for start, end in pairwise(cuts) for id in self.encoding.encode_ordinary(text[start:end])]
+        if self.added is None:
+            return self._encode(text)
+        parts = self.added.split(text)
+        return [id for part in parts for id in ([part] if isinstance(part, int) else self._encode(part))]
 
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text, on a thread for every core."""
+    def encode_batch(
+        self, texts: Sequence[str], waiting: Callable[[], None] = lambda: None
+    ) -> list[list[int]]:
+        """`encode` of each text, on a thread for every core; calls `waiting` every second until then."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # tiktoken releases the interpreter's lock
-            return list(pool.map(self.encode, texts))
+            encoded = [pool.submit(self.encode, text) for text in texts]
+            while wait(encoded, timeout=LOOK).not_done:
+                waiting()
+            return [ids.result() for ids in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are no UTF-8 (a sequence cut within a character) become U+FFFD.
@@ -87,7 +95,20 @@ class Tokenizer:
         """Write the tokenizer as JSON."""
         ranks = {token.decode("latin-1"): id for token, id in self.encoding._mergeable_ranks.items()}
         specials = dict(self.encoding._special_tokens)
-        write_json(path, _Saved(pattern=self.encoding._pat_str, special_tokens=specials, ranks=ranks))
+        saved = _Saved(
+            pattern=self.encoding._pat_str,
+            special_tokens=specials,
+            ranks=ranks,
+            added_tokens=self.added.tokens if self.added else (),
+        ).model_dump(mode="json")
+        if self.added is None:
+            del saved["added_tokens"]  # the file is as it was before there were any
+        write_json(path, saved)
+
+    def _encode(self, text: str) -> list[int]:
+        parts = cut_long_runs(text)
+        with foreign(f"tokenizer: tiktoken can't encode the text that begins {text[:40]!r}"):
+            return [id for part in parts for id in self.encoding.encode_ordinary(part)]
 
     def _bytes(self, id: int) -> bytes:
         try:
@@ -106,7 +127,9 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
     logging.getLogger("rustbpe").setLevel(logging.WARNING)  # else a line for every hundredth merge
     trainer = rustbpe.Tokenizer()
-    trainer.train_from_iterator(iter(texts), vocab_size - 1, pattern=PATTERN)
+    parts = (part for text in texts for part in cut_long_runs(text))
+    with foreign("tokenizer.kind: bpe: rustbpe can't learn from the corpus"):
+        trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
     ranks = {bytes(token): id for token, id in trainer.get_mergeable_ranks()}
     if len(ranks) < vocab_size - 1:
         most = len(ranks) + 1
@@ -127,13 +150,17 @@ def load_tokenizer(path: Path) -> Tokenizer:
         ranks = {token.encode("latin-1"): id for token, id in saved.ranks.items()}
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: ranks: {error.object!r}: not bytes written as Latin-1 characters") from None
-    return checked_tokenizer(saved.pattern, ranks, saved.special_tokens, str(path))
+    return checked_tokenizer(saved.pattern, ranks, saved.special_tokens, str(path), saved.added_tokens)
 
 
 def checked_tokenizer(
-    pattern: str, ranks: dict[bytes, int], specials: dict[str, int], where: str
+    pattern: str,
+    ranks: dict[bytes, int],
+    specials: dict[str, int],
+    where: str,
+    added: tuple[AddedToken, ...] = (),
 ) -> Tokenizer:
-    """Check what tiktoken would panic at, then build."""
+    """Check what tiktoken would panic at, then build; each of `added` is in one of the other two."""
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     ids = [*ranks.values(), *specials.values()]
     if missing:
@@ -142,12 +169,17 @@ def checked_tokenizer(
         raise UserError(f"{where}: token ids must be distinct and between 0 and 2^31 - 1")
     if END_OF_TEXT not in specials:
         raise UserError(f"{where}: no special token {END_OF_TEXT}")
-    try:
-        return Tokenizer(
-            tiktoken.Encoding("sparsity_lab", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials)
+    with foreign(f"{where}: pattern: {pattern!r}: not a regular expression"):
+        encoding = tiktoken.Encoding(
+            "sparsity_lab", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials
         )
-    except ValueError as error:
-        raise UserError(f"{where}: pattern: {pattern!r}: not a regular expression ({error})") from None
+    for token in added:
+        if ranks.get(token.content.encode(), specials.get(token.content)) != token.id:
+            raise UserError(
+                f"{where}: added token {token.content!r}: no token of this text has the id {token.id}"
+            )
+    splitting = any(not token.special for token in added)
+    return Tokenizer(encoding, AddedTokens(added) if splitting else None)
 
 
 def read_bytes(path: Path) -> bytes:

@@ -6,7 +6,8 @@
 | `vocab.bpe`, `encoder.json` | openai/circuit_sparsity; the pattern is not in them |
 | `merges.txt`, `vocab.json` | GPT-2 as `transformers` saves it; the pattern is not in them |
 
-The first that is there is read.
+The first that is there is read. Where the library `tokenizers` is installed, the result is held to the
+library's own ids on a sample (`tokenizer_check.py`).
 """
 
 from itertools import pairwise
@@ -15,6 +16,7 @@ from typing import Any
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json, write_text
+from sparsity_lab.data.added_tokens import AddedToken, read_added_tokens
 from sparsity_lab.data.tokenizer import (
     END_OF_TEXT,
     RELEASED_PATTERN,
@@ -23,6 +25,7 @@ from sparsity_lab.data.tokenizer import (
     load_tokenizer,
     read_bytes,
 )
+from sparsity_lab.data.tokenizer_check import library_of_json, library_of_merges, match_library
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 JSON = "tokenizer.json"
@@ -53,7 +56,22 @@ def read_folder(folder: Path) -> Tokenizer:
         merges, ids = files
         return from_files(merges, ids, PAIRS[merges.name, ids.name])
     saved = read_json(files[0])
-    return _from_json(saved, files[0]) if "model" in saved else load_tokenizer(files[0])
+    return _from_json(saved, files[0]) if _is_librarys(saved) else load_tokenizer(files[0])
+
+
+def splits_at_added(folder: Path) -> bool:
+    """Whether the folder's tokenizer splits texts at added tokens before it encodes them."""
+    files = tokenizer_files(folder)
+    saved = read_json(files[0]) if len(files) == 1 else None
+    if not _is_librarys(saved):
+        return False
+    return any(
+        not token.special for token in read_added_tokens(saved.get("added_tokens") or [], str(files[0]))
+    )
+
+
+def _is_librarys(saved: Any) -> bool:
+    return isinstance(saved, dict) and "model" in saved
 
 
 def from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
@@ -67,11 +85,20 @@ def from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
     merges = [line.split(" ") for line in lines if line.strip()]
     encoder = _read_encoder(encoder_json)
     specials = {name: id for name, id in encoder.items() if name in (END_OF_TEXT, "<|startoftext|>")}
-    return from_merges(encoder, merges, specials, pattern, f"{vocab_bpe}, {encoder_json}")
+    where = f"{vocab_bpe}, {encoder_json}"
+    tokenizer = from_merges(encoder, merges, specials, pattern, where)
+    own_pattern = None if pattern == GPT2_PATTERN else pattern  # None: the one that the library has built in
+    match_library(tokenizer, library_of_merges(encoder, merges, own_pattern, where), (), where)
+    return tokenizer
 
 
 def from_merges(
-    encoder: dict[str, int], merges: list[list[str]], specials: dict[str, int], pattern: str, where: str
+    encoder: dict[str, int],
+    merges: list[list[str]],
+    specials: dict[str, int],
+    pattern: str,
+    where: str,
+    added: tuple[AddedToken, ...] = (),
 ) -> Tokenizer:
     """A tokenizer from ids by name and merges in order of rank; bytes are written as printable characters.
 
@@ -96,7 +123,7 @@ def from_merges(
     ):
         raise UserError(f"{where}: the ids do not follow the merges")
     end_of_text = max([*encoder.values(), *specials.values()], default=0) + 1
-    return checked_tokenizer(pattern, ranks, {END_OF_TEXT: end_of_text} | specials, where)
+    return checked_tokenizer(pattern, ranks, {END_OF_TEXT: end_of_text} | specials, where, added)
 
 
 def _read_encoder(path: Path) -> dict[str, int]:
@@ -140,29 +167,40 @@ def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
 
 def _from_json(saved: Any, path: Path) -> Tokenizer:
     """A `tokenizer.json` of the library `tokenizers`, if it is a plain byte-level BPE."""
-    model = saved["model"]
+    where = str(path)
+    model = saved["model"] if isinstance(saved["model"], dict) else {}
+    vocab, merges = model.get("vocab"), model.get("merges")
     plain = model.get("type") == "BPE" and not model.get("dropout") and not model.get("ignore_merges")
-    if not plain or not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
+    if not plain or not isinstance(vocab, dict) or not isinstance(merges, list):
         raise UserError(f"{path}: model: allowed: BPE with vocab and merges")
+    if not all(type(id) is int for id in vocab.values()):
+        raise UserError(f"{path}: model.vocab: must be one JSON object of token: id")
     if saved.get("normalizer") is not None:
         raise UserError(f"{path}: normalizer: allowed: null")
-    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
-    specials = {token["content"]: token["id"] for token in saved.get("added_tokens") or []}
-    return from_merges(
-        model["vocab"], merges, specials, _pattern(saved.get("pre_tokenizer"), path), str(path)
-    )
+    pairs = [merge.split(" ") if isinstance(merge, str) else merge for merge in merges]
+    if not all(isinstance(pair, list) and all(isinstance(part, str) for part in pair) for pair in pairs):
+        raise UserError(f"{path}: model.merges: each merge must be two tokens")
+    added = read_added_tokens(saved.get("added_tokens") or [], where)
+    merged = {"".join(pair) for pair in pairs} | gpt2_bytes().keys()
+    # an added token that merges give too stays among them, unless it is special: then it is no text
+    own = {token.content: token.id for token in added if token.special or token.content not in merged}
+    tokenizer = from_merges(vocab, pairs, own, _pattern(saved.get("pre_tokenizer"), path), where, added)
+    match_library(tokenizer, library_of_json(path), [token.content for token in added], where)
+    return tokenizer
 
 
 def _pattern(splitter: Any, path: Path) -> str:
     """The regular expression of a pre-tokenizer: ByteLevel, or Split by an expression and then ByteLevel."""
     steps = splitter.get("pretokenizers", [splitter]) if isinstance(splitter, dict) else []
+    steps = steps if isinstance(steps, list) and all(isinstance(step, dict) for step in steps) else []
     levels = [step for step in steps if step.get("type") == "ByteLevel" and not step.get("add_prefix_space")]
     if len(levels) == 1 and steps[-1] is levels[0]:
         if len(steps) == 1 and levels[0].get("use_regex", True):
             return GPT2_PATTERN
         split = {key: steps[0].get(key) for key in ("type", "behavior", "invert")}
         isolated = split == {"type": "Split", "behavior": "Isolated", "invert": False}
-        pattern = steps[0].get("pattern", {}).get("Regex") if isolated else None
+        written = steps[0].get("pattern")
+        pattern = written.get("Regex") if isolated and isinstance(written, dict) else None
         if len(steps) == 2 and pattern and not levels[0].get("use_regex", True):
             return str(pattern)
     raise UserError(f"{path}: pre_tokenizer: allowed: ByteLevel, or Split by Regex (Isolated) and ByteLevel")

@@ -10,8 +10,9 @@ from pydantic import Field
 
 from sparsity_lab.core.config import Config
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.foreign import foreign
 from sparsity_lab.data.tokenizer import END_OF_TEXT, RELEASED_PATTERN, Tokenizer, read_bytes, train_bpe
-from sparsity_lab.data.tokenizer_folder import from_files, read_folder, tokenizer_files
+from sparsity_lab.data.tokenizer_folder import from_files, read_folder, splits_at_added, tokenizer_files
 
 
 class BpeConfig(Config):
@@ -63,14 +64,28 @@ def make_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
     return from_files(Path(config.vocab_bpe), Path(config.encoder_json), config.pattern)
 
 
+def vocab_size_of(config: TokenizerConfig) -> int | None:
+    """The size of the vocabulary, if it is known before there is a corpus; None for an encoding by name.
+
+    A tokenizer in files is read, so its faults are told before any work too.
+
+    Raises:
+        UserError: the files are missing, or can't be read exactly.
+    """
+    if isinstance(config, BpeConfig):
+        return config.vocab_size
+    return None if isinstance(config, TiktokenConfig) else make_tokenizer(config, ()).vocab_size
+
+
 def identity(config: TokenizerConfig) -> dict[str, Any]:
     """What a tokenizer's hash depends on: its config, with the content of files in place of their paths."""
     if isinstance(config, FolderTokenizerConfig):
-        files = tokenizer_files(Path(config.path))
-        return {
-            "kind": "folder",
-            "digests": {f.name: hashlib.sha256(read_bytes(f)).hexdigest() for f in files},
-        }
+        folder = Path(config.path)
+        files = tokenizer_files(folder)
+        digests_by_name = {f.name: hashlib.sha256(read_bytes(f)).hexdigest() for f in files}
+        # such tokenizers gave other ids once: what they encoded then must not be found again
+        added = {"added_tokens": "split"} if splits_at_added(folder) else {}
+        return {"kind": "folder", "digests": digests_by_name} | added
     if not isinstance(config, FilesConfig):
         return config.model_dump(mode="json")
     digests = [
@@ -83,12 +98,8 @@ def _named(name: str) -> Tokenizer:
     known = tiktoken.list_encoding_names()
     if name not in known:
         raise UserError(f"tokenizer.name: {name!r}: allowed: {', '.join(sorted(known))}")
-    try:
+    with foreign(f"tokenizer.name: {name!r}: tiktoken could not fetch it"):
         encoding = tiktoken.get_encoding(name)
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"tokenizer.name: {name!r}: tiktoken could not fetch it ({type(error).__name__})"
-        ) from None
     if END_OF_TEXT not in encoding.special_tokens_set:
         raise UserError(f"tokenizer.name: {name!r}: this encoding has no {END_OF_TEXT}")
     return Tokenizer(encoding)

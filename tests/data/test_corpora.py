@@ -1,6 +1,7 @@
 """Each kind of corpus: what it reads, what it drops, what names it, and what it says to bad input."""
 
 import json
+import os
 import sys
 from importlib import metadata
 from itertools import islice
@@ -193,6 +194,51 @@ def test_folder_reads_what_the_patterns_name(tmp_path: Path) -> None:
     ]
 
 
+def not_utf8(folder: Path) -> Path:
+    """A file of folder whose name is no UTF-8; the test is skipped where no file can be named so."""
+    path = folder / os.fsdecode(b"caf\xe9.py")
+    try:
+        path.write_text(SOURCE, encoding="utf-8")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    return path
+
+
+def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "texts").mkdir()
+    not_utf8(tmp_path / "texts")
+    (tmp_path / "texts" / "caf\u00e9.txt").write_text("one", encoding="utf-8")
+    config = FolderConfig(path=str(tmp_path / "texts"))
+    names = ["caf\u00e9.txt", "caf\\xe9.py"]
+    assert sorted(document.source for document in config.documents()) == sorted(names)
+    assert sorted(file[0] for file in config.identity()["files"]) == sorted(names)
+    corpus = corpus_folder(config, tmp_path / "root")
+    found = [
+        document.source for split in ("train", "validation") for document in read_documents(corpus, split)
+    ]
+    assert sorted(found) == sorted(names)
+
+
+def test_a_package_with_such_a_name_is_a_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = not_utf8(tmp_path)
+    (tmp_path / "b.py").write_text(f"{SOURCE}# b\n")
+    box = Package("box", "1.0", [(path.name, path), ("b.py", tmp_path / "b.py")])
+    monkeypatch.setattr(python_source, "installed", lambda names: [box])
+    corpus = corpus_folder(PythonSourceConfig(), tmp_path / "root")
+    found = {
+        document.source for split in ("train", "validation") for document in read_documents(corpus, split)
+    }
+    assert found == {"box/caf\\xe9.py", "box/b.py"}
+
+
+def test_such_a_name_is_told_and_identifies_a_dataset(tmp_path: Path) -> None:
+    path = not_utf8(tmp_path)
+    path.write_bytes(b"caf\xe9")
+    with pytest.raises(UserError, match=r"caf\\xe9\.py: not UTF-8 \(byte 3\)"):
+        list(FolderConfig(path=str(tmp_path)).documents())
+    assert HuggingFaceConfig(name=str(tmp_path)).identity()["files"][0][0] == "caf\\xe9.py"
+
+
 def test_folder_is_named_by_its_content_not_its_place(tmp_path: Path) -> None:
     configs = []
     for place in ("x", "y"):
@@ -286,9 +332,11 @@ def test_wrong_columns_and_splits_are_named(tmp_path: Path, rows: list[dict[str,
     datasets.Dataset.from_list(rows).to_parquet(str(tmp_path / "train.parquet"))
     with pytest.raises(UserError, match=r"corpus.text_column: 'body': allowed: other, text"):
         texts(HuggingFaceConfig(name=str(tmp_path), text_column="body"))
-    with pytest.raises(UserError, match=r"corpus.text_column: 'other': row 0 is int, not text"):
+    with pytest.raises(
+        UserError, match=r"corpus.text_column: 'other': .*train.parquet: row 0 is int, not text"
+    ):
         texts(HuggingFaceConfig(name=str(tmp_path), text_column="other"))
-    with pytest.raises(UserError, match=r"can't be read as a dataset: .*dev"):
+    with pytest.raises(UserError, match=r"corpus.split: 'dev': allowed: train"):
         texts(HuggingFaceConfig(name=str(tmp_path), split="dev"))
 
 
@@ -302,6 +350,28 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'sparsity_lab\[huggingface\]'"):
         texts(HuggingFaceConfig(name="any"))
+
+
+def test_a_csv_goes_through_the_library(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,other\none,1\ntwo,2\n")
+    assert texts(HuggingFaceConfig(name=str(tmp_path / "a.csv"))) == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    "error", [TypeError("Couldn't cast\n string to null"), NotImplementedError("nested")]
+)
+def test_whatever_the_library_raises_is_one_whole_line(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*args: Any, **more: Any) -> Any:
+        yield {"text": "one"}
+        raise error
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    with pytest.raises(UserError) as told:
+        texts(HuggingFaceConfig(name="some/name"))
+    reason = " ".join(f"{type(error).__name__}: {error}".split())
+    assert str(told.value) == f"corpus.name: some/name: can't be read as a dataset: {reason}"
 
 
 # --- the stage

@@ -1,5 +1,7 @@
 """The data module: batches are the same with workers, after a resume, and in Lightning's own hands."""
 
+import pickle
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +9,13 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
+from sparsity_lab.data import loader as loader_module
 from sparsity_lab.data.datamodule import TokenDataModule
+from sparsity_lab.data.loader import StepBatches, TrainBatches
 from sparsity_lab.data.packed import TokensMeta, fixed_windows, random_batch, write_tokens
 
 
@@ -42,7 +47,6 @@ def test_the_loader_gives_each_steps_batch(tokens_folder: Path) -> None:
     assert len(loader) == len(batches) == 10
     for step, batch in enumerate(batches):
         assert torch.equal(batch, random_batch(module.train.tokens, 8, 4, 3, step))
-        assert torch.equal(batch, module.train_batch(step))
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # where there is one core
@@ -50,6 +54,63 @@ def test_workers_change_nothing(tokens_folder: Path) -> None:
     alone = list(data(tokens_folder).train_dataloader())
     several = list(data(tokens_folder, num_workers=2).train_dataloader())
     assert torch.equal(torch.stack(alone), torch.stack(several))
+
+
+def test_what_workers_are_given_is_a_few_plain_values(tokens_folder: Path) -> None:
+    module = data(tokens_folder)
+    batches = StepBatches(tokens_folder, 8, 4, 3)
+    first = batches[0]  # the file is mapped now
+    pickled = pickle.dumps(batches)
+    assert len(pickled) < 1000  # 6000 bytes of tokens are not in it
+    assert torch.equal(pickle.loads(pickled)[0], first)
+    assert torch.equal(first, random_batch(module.train.tokens, 8, 4, 3, 0))
+
+
+def test_the_loader_of_a_rank_can_be_pickled_and_keeps_its_share(tokens_folder: Path) -> None:
+    shares = [StepBatches(tokens_folder, 8, 5, 3, rank, 2) for rank in range(2)]
+    again = [pickle.loads(pickle.dumps(TrainBatches(share, 4))) for share in shares]
+    whole = data(tokens_folder, batch_size=5, n_steps=4).train_dataloader()
+    for first, second, both in zip(*again, whole, strict=True):
+        assert torch.equal(torch.cat([first, second]), both)
+        assert len(first) == 3
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_spawned_workers_give_the_same_batches(tokens_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = list(data(tokens_folder, n_steps=3).train_dataloader())
+    monkeypatch.setattr(loader_module, "DataLoader", partial(DataLoader, multiprocessing_context="spawn"))
+    module = data(tokens_folder, num_workers=1, n_steps=3)
+    monkeypatch.setattr(module, "trainer", Unpicklable())
+    assert torch.equal(torch.stack(list(module.train_dataloader())), torch.stack(alone))
+
+
+@pytest.mark.parametrize(
+    ("n_steps", "told"), [(93, []), (94, ["3,008 tokens, the corpus has 3,001: it is seen 1.0 times"])]
+)
+def test_more_tokens_than_there_are_is_said(
+    tokens_folder: Path, caplog: pytest.LogCaptureFixture, n_steps: int, told: list[str]
+) -> None:
+    data(tokens_folder, n_steps=n_steps)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"trainer.tokens: training reads {line}" for line in told
+    ]
+
+
+def test_epochs_are_counted_in_tokens_trained_on(
+    tokens_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data(tokens_folder, n_steps=250, batch_size=8, n_ctx=16)
+    (record,) = caplog.records
+    assert record.getMessage().endswith("32,000 tokens, the corpus has 3,001: it is seen 10.7 times")
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_a_split_without_a_window_is_told_before_training(tokens_folder: Path, split: str) -> None:
+    n_ctx = {"training": 3001, "validation": 1001}[split]
+    with pytest.raises(
+        UserError, match=rf"^model\.n_ctx: {n_ctx}: too long, the {split} split has {n_ctx} tok"
+    ):
+        data(tokens_folder, n_ctx=n_ctx)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
@@ -76,10 +137,27 @@ def test_validation_windows_are_fixed_and_complete(tokens_folder: Path) -> None:
     assert torch.equal(torch.cat(list(loader)), torch.cat(batches))
 
 
-@pytest.mark.parametrize("name", ["batch_size", "validation_windows", "n_ctx", "n_steps"])
-def test_a_size_below_one_is_named(tokens_folder: Path, name: str) -> None:
-    with pytest.raises(UserError, match=rf"{name}: 0: must be at least 1"):
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("batch_size", r"trainer\.batch_size: 0: "),
+        ("validation_windows", r"trainer\.validation_windows: 0: "),
+        ("n_ctx", r"model\.n_ctx: 0: "),
+        ("n_steps", r"trainer\.tokens: 0 steps: "),
+    ],
+)
+def test_a_size_below_one_is_named_by_its_key(tokens_folder: Path, name: str, told: str) -> None:
+    with pytest.raises(UserError, match=rf"^{told}must be at least 1$"):
         data(tokens_folder, **{name: 0})
+
+
+class Unpicklable:
+    """Stands for the trainer, which a worker can't be sent."""
+
+    global_rank, world_size = 0, 1
+
+    def __reduce__(self) -> str:
+        raise TypeError("cannot pickle 'generator' object")
 
 
 class Recorder(pl.LightningModule):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.data import tokenizer as tokenizer_module
 from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.data.packed import (
     MAX_BIGRAM_VOCAB,
@@ -22,8 +24,8 @@ from sparsity_lab.data.packed import (
     windows,
     write_tokens,
 )
-from sparsity_lab.data.prepare import Progress, corpus_folder, prepare, read_documents
-from sparsity_lab.data.tokenizer import load_tokenizer
+from sparsity_lab.data.prepare import Progress, corpus_folder, prepare, read_documents, tokens_folder
+from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.data.tokenizers import BpeConfig
 
 TOKENS = np.arange(1000, dtype=np.uint16)
@@ -105,6 +107,24 @@ def test_progress_is_logged_but_not_often(caplog: pytest.LogCaptureFixture) -> N
     ]
 
 
+def test_a_text_that_takes_long_shows_progress(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks = threading.Semaphore(0)
+
+    def encode(tokenizer: Tokenizer, text: str) -> list[int]:
+        assert all(looks.acquire(timeout=60) for _ in range(3))  # until three looks have been taken
+        return [1]
+
+    monkeypatch.setattr(tokenizer_module, "LOOK", 0.01)
+    monkeypatch.setattr(Tokenizer, "encode", encode)
+    monkeypatch.setattr(Progress, "tick", lambda progress: looks.release())
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for split in ("train", "validation"):
+        (corpus / f"{split}.jsonl").write_text('{"text": "def area(width)", "source": "0"}\n')
+    folder = tokens_folder(corpus, BpeConfig(vocab_size=257), tmp_path)
+    assert open_tokens(folder, "train").tokens.tolist() == [1, 256]
+
+
 # --- corrupt files
 
 
@@ -173,11 +193,19 @@ def test_fixed_windows_of_a_short_split_share_no_prediction(length: int) -> None
 
 
 def test_too_long_a_context_is_named() -> None:
-    with pytest.raises(UserError, match=r"n_ctx: 1000: too long, the split has 1000 tokens"):
+    with pytest.raises(UserError) as train:
         random_batch(TOKENS, 1000, 2, 0, 0)
+    assert str(train.value) == (
+        "model.n_ctx: 1000: too long, the training split has 1000 tokens; "
+        "lower model.n_ctx or add text to the corpus"
+    )
     assert random_batch(TOKENS, 999, 2, 0, 0).shape == (2, 1000)
-    with pytest.raises(UserError, match=r"n_ctx: 1000"):
+    with pytest.raises(UserError) as validation:
         fixed_windows(TOKENS, 1000, 2)
+    assert str(validation.value) == (
+        "model.n_ctx: 1000: too long, the validation split has 1000 tokens; "
+        "lower model.n_ctx, raise corpus.validation_share, or add text to the corpus"
+    )
 
 
 # --- bigrams
@@ -196,5 +224,5 @@ def test_bigram_counts_by_hand(chunk: int, monkeypatch: pytest.MonkeyPatch) -> N
 def test_bigram_counts_refuse_what_they_cannot_count() -> None:
     with pytest.raises(UserError, match=r"token id 999: not in the vocabulary of 500"):
         bigram_counts(TOKENS, 500)
-    with pytest.raises(UserError, match=r"bigram table: vocabulary of \d+: at most 16384"):
+    with pytest.raises(UserError, match=r"^model\.bigram: a vocabulary of \d+ .*at most 16384"):
         bigram_counts(TOKENS, MAX_BIGRAM_VOCAB + 1)

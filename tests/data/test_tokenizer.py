@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data import tokenizer as module
 from sparsity_lab.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, train_bpe
-from sparsity_lab.data.tokenizer_folder import gpt2_bytes
+from sparsity_lab.data.tokenizer_folder import _parts, gpt2_bytes
 from sparsity_lab.data.tokenizers import BpeConfig, FilesConfig, TiktokenConfig, identity, make_tokenizer
 
 TEXTS = [f"def area_{i}(width, height):\n    return width * {i} + height\n\n\n" for i in range(50)]
@@ -187,13 +187,7 @@ def pair(tmp_path: Path) -> FilesConfig:
     merges = ["#version: 0.2"]
     for i, token in enumerate(long):
         encoder[spell(token)] = 256 + i
-        # a merge that could have made it: two parts that are tokens of lower rank
-        cut = next(
-            n
-            for n in range(1, len(token))
-            if all(ranks.get(part, 10**6) < ranks[token] for part in (token[:n], token[n:]))
-        )
-        merges.append(f"{spell(token[:cut])} {spell(token[cut:])}")
+        merges.append(" ".join(spell(part) for part in _parts(token, ranks)))
     encoder[END_OF_TEXT] = 310  # a gap below it, as in the released tokenizer
     (tmp_path / "vocab.bpe").write_text("\n".join(merges) + "\n", encoding="utf-8")
     (tmp_path / "encoder.json").write_text(json.dumps(encoder), encoding="utf-8")

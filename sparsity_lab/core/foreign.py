@@ -1,0 +1,47 @@
+"""The boundary to libraries whose errors can be anything: whatever they raise becomes one line of ours."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sparsity_lab.core.errors import UserError
+
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextmanager
+def foreign(what: str) -> Iterator[None]:
+    """Turn any error of a library in the block into a UserError: `what`, then the whole message.
+
+    A panic of a Rust library, which is a BaseException, counts as an error. Our own UserError, interruptions,
+    a full disk and a lack of memory pass through unchanged.
+
+    Raises:
+        UserError: the library raised an error.
+    """
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in FULL_DISK:
+            raise
+        raise UserError(f"{what}: {one_line(error)}") from error
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # each library has a class of its own, of this name
+            raise
+        raise UserError(f"{what}: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Type and message of an error and of its stated causes, printable, on one line."""
+    parts: list[str] = []
+    current: BaseException | None = error
+    while current is not None and len(parts) < 5:
+        message = " ".join(str(current).split())
+        part = f"{type(current).__name__}: {message}" if message else type(current).__name__
+        if not any(message and message in earlier for earlier in parts):
+            parts.append(part)
+        current = current.__cause__
+    text = "; caused by ".join(parts)
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
