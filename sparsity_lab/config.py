@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from pydantic import Field, PositiveInt, model_validator
 
 from sparsity_lab.bridges.config import BridgeConfig, SteeringConfig
@@ -18,7 +17,6 @@ from sparsity_lab.data.tokenizers import TokenizerConfig
 from sparsity_lab.evidence.config import ValidationConfig
 from sparsity_lab.importers.imported import ExistingConfig
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.record import Kind
 from sparsity_lab.tasks.config import TasksConfig
@@ -117,6 +115,9 @@ def number_of_weights(config: ModelConfig, vocab_size: int) -> int:
     Raises:
         ValueError: tensors cannot be that large.
     """
+    import torch  # here: it takes seconds, and most wrong values are told without it
+
+    from sparsity_lab.model.transformer import Transformer
 
     def total(n_layer: int) -> int:
         with torch.device("meta"):
@@ -140,6 +141,8 @@ def from_hydra(config: DictConfig) -> RunConfig:
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         plain = OmegaConf.to_container(config, resolve=True)
+    except InterpolationToMissingValueError as error:
+        raise UserError(f"{str(error).splitlines()[0].rpartition(': ')[2]}: missing") from None
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(key + str(error).splitlines()[0]) from None
