@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from sparsity_lab.bridges.config import BridgeConfig, SteeringConfig
@@ -145,6 +145,8 @@ def from_hydra(config: DictConfig) -> RunConfig:
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         plain = OmegaConf.to_container(config, resolve=True)
+    except InterpolationToMissingValueError as error:
+        raise UserError(f"{str(error).splitlines()[0].rpartition(': ')[2]}: missing") from None
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(key + str(error).splitlines()[0]) from None

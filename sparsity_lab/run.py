@@ -1,4 +1,4 @@
-"""The program, as Hydra starts it; what it does is in `pipeline`, imported only when there is work.
+"""The program, as Hydra starts it. What it does is in `stages.pipeline`, imported once the config is valid.
 
 python -m sparsity_lab.run experiment=smoke
 python -m sparsity_lab.run +sweep=width_l0 -m
@@ -13,7 +13,6 @@ from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -22,6 +21,7 @@ from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.sweep.job_status import Point, at_work, folder_of_points, tell
+from sparsity_lab.sweep.refusals import is_refusal, refusal
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 log = logging.getLogger(__name__)
@@ -43,6 +43,10 @@ def main(config: DictConfig) -> None:
         help_the_first(config)
         return
     hydra_config = HydraConfig.get()
+    sweep = hydra_config.runtime.choices.get("sweep")
+    if sweep and hydra_config.mode == RunMode.RUN:
+        sys.stderr.write(f"+sweep={sweep}: a sweep is run with -m: +sweep={sweep} -m\n")
+        sys.exit(1)
     overrides = list(hydra_config.overrides.task)
     log_file = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -69,10 +73,12 @@ def main(config: DictConfig) -> None:
 def help_the_first(config: DictConfig) -> None:
     """Help with a point as one of the processes that srun or torchrun started; the first tells of it."""
     from sparsity_lab.config import from_hydra
-    from sparsity_lab.stages.pipeline import help_run
 
     try:
-        help_run(from_hydra(config))
+        valid = from_hydra(config)
+        from sparsity_lab.stages.pipeline import help_run
+
+        help_run(valid)
     except (UserError, signals.Interrupted):
         sys.exit(1)  # the first has the same to say
 
@@ -83,9 +89,13 @@ def attempt(config: DictConfig, begun: Point) -> tuple[Point, int]:
     ended, status = begun, 1
     try:
         from sparsity_lab.config import from_hydra
-        from sparsity_lab.stages.pipeline import run
 
-        record, is_new = run(from_hydra(config), overrides)
+        valid = from_hydra(config)
+        from sparsity_lab.stages.pipeline import (
+            run,
+        )  # here: it takes seconds, and a wrong value is told first
+
+        record, is_new = run(valid, overrides)
         worked = time.monotonic() - started if is_new else begun.worked
         values = {"state": "finished" if is_new else "reused", "name": record.name, "worked": worked}
         ended, status = begun.model_copy(update=values), 0
@@ -159,13 +169,16 @@ def program() -> None:
         main()
     except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)
-    except (HydraException, OmegaConfBaseException, OSError) as error:
+    except Exception as error:
         missing = getattr(error, "missing_cfg_file", None) or ""  # "group/option", in a sweep's file as well
         if renamed := renamed_in_overrides([*sys.argv[1:], missing.replace("/", "=")]):
             sys.stderr.write("\n".join(renamed) + "\n")
-            sys.exit(1)
-        lines = explain(error)[0] if isinstance(error, OSError) else str(error)
-        sys.stderr.write("; ".join(line.strip() for line in lines.splitlines() if line.strip()) + "\n")
+        elif is_refusal(error) or isinstance(error, OmegaConfBaseException):
+            sys.stderr.write(refusal(error, sys.argv[1:], folder_of("conf")) + "\n")
+        elif isinstance(error, OSError):
+            sys.stderr.write(explain(error)[0] + "\n")
+        else:
+            raise
         sys.exit(1)
 
 

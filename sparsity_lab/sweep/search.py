@@ -19,7 +19,6 @@ from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import locked, write_json
 from sparsity_lab.core.signals import received
-from sparsity_lab.results.record import read_record
 from sparsity_lab.sweep.job_status import folder_of_points, known, point_file, write_plan
 
 if TYPE_CHECKING:
@@ -107,6 +106,8 @@ def _rounds(search: Search, studies: Sequence["Study"], runs: Path, launch: Laun
 
 def _tell(study: "Study", trial: "FrozenTrial", runs: Path, folder: Path) -> None:
     point = known(point_file(folder, study.overrides(trial)))
+    from sparsity_lab.results.record import read_record
+
     if point is not None and point.state in ("finished", "reused"):
         study.tell(trial, read_record(runs / point.name).metrics)
     elif point is not None and point.state == "failed":

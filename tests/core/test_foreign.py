@@ -1,4 +1,4 @@
-"""The boundary to libraries: any error is one line with our key; interruptions and full disks are not errors."""
+"""The boundary to libraries: an error is one line with our key; interruptions and full disks pass as they are."""
 
 import errno
 

@@ -1,0 +1,103 @@
+"""Say in one line why Hydra refuses a command: what is allowed, and which name was probably meant."""
+
+import re
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+
+NULL_GROUP = "Config group override must be a string or a list"  # Hydra's words, in a ValueError
+NOTHING = ("null", "none", "false", "")
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether Hydra refuses the command, rather than something being wrong with the program."""
+    return isinstance(error, HydraException) or str(error).startswith(NULL_GROUP)
+
+
+def refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
+    """The line for `error`, which Hydra raised for `arguments`; `conf` is the folder of the config."""
+    text = str(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override)
+    if found := re.match(r"Could not override '([^']+)'", text):
+        key = found[1]
+        argument = next((a for a in arguments if _key(a) == key), key)
+        return _unknown(argument, key, conf)
+    if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
+        return _no_option(found[1], found[2], _options(text))
+    if text.startswith(NULL_GROUP):
+        groups = {path.name for path in conf.iterdir() if path.is_dir()}
+        named = [a for a in arguments if _key(a) in groups and a.partition("=")[2].lower() in NOTHING]
+        return "; ".join(f"{a}: to leave a group out: ~{_key(a)}" for a in named or arguments)
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def _unreadable(argument: str) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals:
+        return f"{argument}: expected KEY=VALUE"
+    bare = value.strip("\"'")
+    return f"{argument}: not readable; quote the value: '{key}=\"{bare}\"'"
+
+
+def _unknown(argument: str, key: str, conf: Path) -> str:
+    if key == "sweep":
+        return f"{argument}: a sweep is chosen with a plus and run with -m: +{argument} -m"
+    keys = _keys(conf)
+    parent, _, leaf = key.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == parent}
+    same_leaf = [name for name in keys if name.rpartition(".")[2] == leaf]
+    in_section = [siblings[near] for near in get_close_matches(leaf, siblings, 1, 0.7)]
+    first, second = (in_section, same_leaf) if parent else (same_leaf, in_section)
+    if near := first or second or ([] if siblings else get_close_matches(key, keys, 1, 0.7)):
+        return f"{key}: unknown key; did you mean {near[0]}?"
+    if parent and siblings:
+        return f"{key}: unknown key; allowed in {parent}: {', '.join(siblings)}"
+    return f"{key}: unknown key; allowed: {', '.join(name for name in keys if '.' not in name)}"
+
+
+def _no_option(group: str, option: str, options: list[str]) -> str:
+    if option.lower() in NOTHING:
+        return f"{group}={option}: no such option; to leave a group out: ~{group}"
+    near = get_close_matches(option, options, 1, 0.6)
+    meant = f"; did you mean {group}={near[0]}?" if near else ""
+    return f"{group}={option}: no such option{meant}; allowed: {', '.join(options)}"
+
+
+def _options(text: str) -> list[str]:
+    """The options that Hydra lists, a line each, between two lines of its own."""
+    lines = text.partition("Available options in")[2].splitlines()[1:]
+    options: list[str] = []
+    for line in lines:
+        if not line.startswith("\t"):
+            break
+        options.append(line.strip())
+    return options[: next((i for i, line in enumerate(options) if line.startswith("provider=")), None)]
+
+
+def _key(argument: str) -> str:
+    """The key of an override, without what it may begin with."""
+    return argument.partition("=")[0].lstrip("+~")
+
+
+def _keys(conf: Path) -> list[str]:
+    """Every key of the default config, as `section.key`, and those of each group's other options."""
+    with initialize_config_dir(str(conf), version_base="1.3"):
+        keys = dict.fromkeys(_flat(OmegaConf.to_container(compose("config")), ""))
+    for path in sorted(conf.glob("*/*.yaml")):
+        if path.parent.name not in ("experiment", "hydra"):
+            section = OmegaConf.to_container(OmegaConf.load(path))
+            keys |= dict.fromkeys(_flat(section, f"{path.parent.name}."))
+    return list(keys)
+
+
+def _flat(values: Any, prefix: str) -> Iterable[str]:
+    for key, value in values.items() if isinstance(values, dict) else ():
+        if key != "defaults":
+            yield f"{prefix}{key}"
+            yield from _flat(value, f"{prefix}{key}.")

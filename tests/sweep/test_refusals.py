@@ -1,0 +1,79 @@
+"""Whatever Hydra refuses is told in one line that says what is allowed, or what was meant."""
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from sparsity_lab import run
+from sparsity_lab.sweep.refusals import is_refusal, refusal
+from sparsity_lab.sweep.sweeper import folder_of
+
+
+def refused(*arguments: str) -> str:
+    conf = folder_of("conf")
+    with initialize_config_dir(str(conf), version_base="1.3"), pytest.raises(Exception) as caught:  # noqa: PT011
+        compose("config", list(arguments))
+    assert is_refusal(caught.value)
+    line = refusal(caught.value, arguments, conf)
+    assert "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("model.dmodel=64", "model.dmodel: unknown key; did you mean model.d_model?"),
+        ("d_model=64", "d_model: unknown key; did you mean model.d_model?"),
+        ("tokeniser.vocab_size=300", "tokeniser.vocab_size: unknown key; did you mean tokenizer.vocab_size?"),
+        ("modle=dense", "modle: unknown key; did you mean model?"),
+        ("corpus.pth=x", "corpus.pth: unknown key; did you mean corpus.path?"),  # of another option
+        (
+            "sweep=width_l0",
+            "sweep=width_l0: a sweep is chosen with a plus and run with -m: +sweep=width_l0 -m",
+        ),
+        ("dense=null", "dense=null: to leave a group out: ~dense"),
+        ("dense=None", "dense=None: no such option; to leave a group out: ~dense"),
+        ("root=~/x", "root=~/x: not readable; quote the value: 'root=\"~/x\"'"),
+        ("smoke", "smoke: expected KEY=VALUE"),
+    ],
+)
+def test_the_line(argument: str, line: str) -> None:
+    assert refused(argument) == line
+
+
+def test_a_key_like_no_other_lists_what_its_section_allows() -> None:
+    line = refused("trainer.zzz=1")
+    assert line.startswith("trainer.zzz: unknown key; allowed in trainer: tokens, batch_size, ")
+
+
+def test_an_unknown_option_lists_the_options() -> None:
+    assert refused("model=spares") == (
+        "model=spares: no such option; did you mean model=sparse?; allowed: "
+        + ", ".join(sorted(path.stem for path in folder_of("conf").glob("model/*.yaml")))
+    )
+
+
+def test_the_quoted_value_is_readable() -> None:
+    quoted = refused("root=~/x").partition("'")[2].removesuffix("'")
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        assert compose("config", [quoted]).root == "~/x"
+
+
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("+sweep=width_l0", "+sweep=width_l0: a sweep is run with -m: +sweep=width_l0 -m\n"),
+        ("model.dmodel=64", "model.dmodel: unknown key; did you mean model.d_model?\n"),
+    ],
+)
+def test_the_program_tells_it(
+    argument: str,
+    line: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: object,
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run", argument, f"root={tmp_path}"])
+    with pytest.raises(SystemExit) as ended:
+        run.program()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == line
