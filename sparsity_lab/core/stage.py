@@ -94,7 +94,7 @@ def _make(stage: Stage, folder: Path) -> None:
     partial.mkdir(exist_ok=True)
     try:
         stage.make(partial)
-        files = {name: _checksum(partial / name, on_disk=True) for name in _files(partial)}
+        files = {name: checksum(partial / name, on_disk=True) for name in _files(partial)}
         about = {"stage": stage.room, "version": stage.version, "inputs": dict(stage.inputs)}
         write_json(partial / ABOUT, {**about, "files": files})
     except BaseException:
@@ -110,7 +110,7 @@ def _files(folder: Path) -> list[str]:
     return sorted(name for name in found if name != ABOUT)
 
 
-def _checksum(path: Path, on_disk: bool = False) -> list[int]:
+def checksum(path: Path, on_disk: bool = False) -> list[int]:
     """Size and CRC-32. With `on_disk`, return only when the content has reached the disk."""
     crc = 0
     with path.open("rb") as file:
@@ -133,7 +133,7 @@ def _intact(folder: Path) -> Path:
     """`folder`, if each file that `about.json` lists is as it was; folders of old versions list none."""
     for name, expected in _listed(folder).items():
         try:
-            found = _checksum(folder / name)
+            found = checksum(folder / name)
         except OSError as error:
             raise UserError(f"{folder / name}: {error.strerror}; {REMEDY}") from None
         if found != expected:

@@ -140,7 +140,6 @@ def test_effects_are_of_what_the_circuit_reads_and_writes() -> None:
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"tasks": ["nothing"]}, "unknown task"),
         ({"node": "1.attn_v.2"}, "LAYER.SITE.CHANNEL"),
         ({"strengths": [0.5, 1.0]}, "must ascend from 0"),
         ({"strengths": [0.0, 1.0, 0.5]}, "must ascend from 0"),
