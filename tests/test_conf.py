@@ -168,8 +168,8 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
         (["sparsity.at_least=-1"], r"^sparsity.at_least: -1: input should be greater than or equal to 0$"),
         (["sparsity=file", "sparsity.path=nowhere.py"], r"^sparsity.path: nowhere.py: No such file"),
         (
-            ["sparsity=file", f"sparsity.path={METHOD_FILE}", "sparsity.options={shared: 1}"],
-            r"^sparsity.options.shared: unknown key; allowed: kind, share, at_step$",
+            ["sparsity=file", f"sparsity.path={METHOD_FILE}", "sparsity.options={share: 0.5, at: 1}"],
+            r"^sparsity.options.at: unknown key; allowed: kind, share, at_step$",
         ),
         (
             ["dense=trained", "bridge=default", "sparsity=none", "model=dense"],

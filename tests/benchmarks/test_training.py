@@ -9,33 +9,39 @@ import torch
 from micro import SMALL, VOCABULARY, random_tokens
 
 from benchmarks import training as bench
-from benchmarks.plain_pytorch import PlainSparseModule, PlainTransformer
+from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.config import SparsityConfig, TrainerConfig
-from sparsity_lab.training.module import SparseModule
+from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.module import LanguageModule
+from sparsity_lab.training.objective import NextToken
+from sparsity_lab.training.sparsity.magnitude import Config, Magnitude
 
 TRAINER = TrainerConfig(tokens=1000, batch_size=2, learning_rate=0.1)
-SPARSITY = SparsityConfig(kind="sparse", kept_fraction=0.2, at_least=2, anneal_until=0.0)
+SPARSITY = Config(kept_fraction=0.2, at_least=2, anneal_until=0.0)
 
 
-def trained(transformer: type[Transformer], module: type[SparseModule]) -> tuple[list[float], dict[str, Any]]:
+def trained(
+    transformer: type[Transformer], objective: NextToken, sparsifier: type[Magnitude]
+) -> tuple[list[float], dict[str, Any]]:
     """The losses before and after a step, and the weights then.
 
     No more steps: of the zeros that tie once weights are zero, the plain way lets others pass a gradient.
     """
     torch.manual_seed(0)
     table_vv = torch.randn(VOCABULARY, VOCABULARY)
-    trains = module(transformer(SMALL, VOCABULARY, table_vv), TRAINER, 1, SPARSITY)
+    model, windows = transformer(SMALL, VOCABULARY, table_vv), random_tokens(2, 12)
+    trains = LanguageModule(model, objective, sparsifier(SPARSITY, model, 1), TRAINER, 1)
     optimizer = trains.configure_optimizers()["optimizer"]
-    loss = trains.loss(random_tokens(2, 12))
+    loss, _ = objective(model, windows, 0, None)
     loss.backward()
     trains.scale_gradients()
     optimizer.step()
-    return [loss.item(), trains.loss(random_tokens(2, 12)).item()], trains.model.state_dict()
+    return [loss.item(), objective(model, windows, 1, None)[0].item()], model.state_dict()
 
 
 def test_the_plain_step_does_what_the_shipped_one_does() -> None:
-    plain, shipped = trained(PlainTransformer, PlainSparseModule), trained(Transformer, SparseModule)
+    plain = trained(PlainTransformer, PlainNextToken(), PlainMagnitude)
+    shipped = trained(Transformer, NextToken(), Magnitude)
     assert plain[0] == pytest.approx(shipped[0], rel=1e-5)
     for name, tensor in shipped[1].items():
         torch.testing.assert_close(plain[1][name], tensor, rtol=1e-3, atol=1e-5)

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
@@ -27,11 +27,11 @@ KEY = "sparsity.path"
 
 
 class Config(SparsifierConfig):
-    """The `path` of the file, and `options` for the file's own `Config`."""
+    """The `path` of the file, and `options` for the file's own `Config`; null gives none."""
 
     kind: Literal["file"] = "file"
     path: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] | None = None  # {} could not be set on Hydra's command line
 
     @model_validator(mode="after")
     def _options_fit(self) -> Config:
@@ -58,7 +58,7 @@ class Config(SparsifierConfig):
         Raises:
             UserError: they do not fit it; a line for each wrong key.
         """
-        found: SparsifierConfig = validate(self.module().Config, self.options, "sparsity.options")
+        found: SparsifierConfig = validate(self.module().Config, self.options or {}, "sparsity.options")
         return found
 
     @property

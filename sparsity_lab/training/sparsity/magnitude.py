@@ -31,7 +31,7 @@ class Config(BudgetConfig):
 
     @field_validator("anneal_until")
     @classmethod
-    def _is_share(cls, anneal_until: float) -> float:
+    def _within_training(cls, anneal_until: float) -> float:
         if not 0 <= anneal_until <= 1:
             raise ValueError("must lie between 0 and 1")
         return anneal_until

@@ -72,13 +72,13 @@ class BudgetConfig(SparsifierConfig):
 
     @field_validator("kept_fraction")
     @classmethod
-    def _is_share(cls, kept_fraction: float | None) -> float | None:
+    def _kept_share(cls, kept_fraction: float | None) -> float | None:
         if kept_fraction is not None and not 0 < kept_fraction <= 1:
             raise ValueError("must be above 0 and at most 1")
         return kept_fraction
 
     @model_validator(mode="after")
-    def _is_one_budget(self) -> BudgetConfig:
+    def _one_budget(self) -> BudgetConfig:
         if (self.kept_fraction is None) == (self.nonzeros is None):
             raise ValueError(f"{self.kind}: give either kept_fraction or nonzeros; the other must be null")
         return self
