@@ -28,7 +28,7 @@ from sparsity_lab.results.record import METRICS_FILE, RECORD, RunRecord, TaskRes
 
 log = logging.getLogger(__name__)
 
-INIT_TIMEOUT = 30.0  # seconds to reach the server before the run goes on offline
+INIT_TIMEOUT = 15.0  # seconds to reach the server before the run goes on offline
 ARTIFACT_TIMEOUT = 60  # seconds for the server to take an artifact that the next is made from
 FINISH_TIMEOUT = 120.0  # seconds to send what is left; the rest stays in the run's folder
 
@@ -208,12 +208,13 @@ def _start(config: LoggerConfig, mode: str, folder: Path, about: dict[str, Any])
     try:
         run = init("online" if mode == "online" else "offline")
     except wandb.Error as error:
+        wandb.teardown()
+        reason = str(error).partition("\n")[0]
         if config.mode == "online":
             raise UserError(
-                f"logger.mode: 'online': W&B cannot be reached ({error}); allowed: auto, offline"
+                f"logger.mode: 'online': W&B cannot be reached ({reason}); allowed: auto, offline"
             ) from None
-        wandb.teardown()
-        log.warning("W&B cannot be reached (%s); this run is tracked offline", error)
+        log.warning("W&B cannot be reached (%s); this run is tracked offline", reason)
         run = init("offline")
     if not run.offline:
         log.info("W&B: %s", run.url)

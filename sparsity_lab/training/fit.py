@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import deferred
+from sparsity_lab.kernels.compiled import compiled_before
 from sparsity_lab.kernels.machine import native_bf16
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
 from sparsity_lab.training.config import TrainerConfig
@@ -128,7 +129,12 @@ def _trainer(config: TrainerConfig, **more: Any) -> lightning.Trainer:
 
 
 class Progress(lightning.Callback):
-    """A row in the logs for each step that is measured, and a line of progress every few seconds."""
+    """A row in the logs for each step that is measured, and a line of progress every few seconds.
+
+    Speed and time left are those of the steps after the first, which also compiles kernels and fills caches.
+    """
+
+    LEAST = 5, 2.0  # steps and seconds, after the first step, that a time left is told from
 
     def __init__(self, name: str, seconds: float = 10.0) -> None:
         self.name, self.seconds = name, seconds
@@ -136,6 +142,9 @@ class Progress(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.started = self.spoken = time.monotonic()
         self.first_step = trainer.global_step
+        self.warm = self.started, self.first_step  # time and step that speed is counted from
+        if module.device.type == "cpu" and not compiled_before():
+            log.info("%s: compiling kernels, once: the first step takes half a minute", self.name)
         self.loss = float("nan")
 
     def on_train_batch_end(
@@ -149,7 +158,11 @@ class Progress(lightning.Callback):
         assert isinstance(module, LanguageModule)
         now, step = time.monotonic(), trainer.global_step
         per_step = trainer.world_size * batch.shape[0] * (batch.shape[1] - 1)
-        speed = (step - self.first_step) * per_step / max(now - self.started, 1e-9)
+        since, first = self.warm
+        steps, seconds = step - first, max(now - since, 1e-9)
+        speed = steps * per_step / seconds
+        if step == self.first_step + 1:
+            self.warm = now, step
         if module.is_measured(step):
             row = {metrics.TOKENS.name: step * per_step, metrics.THROUGHPUT.name: speed} | module.measured()
             self.loss = row[metrics.TRAIN_LOSS.name]
@@ -157,8 +170,9 @@ class Progress(lightning.Callback):
                 logger.log_metrics(row, step)
         if now - self.spoken >= self.seconds or step == module.n_steps:
             self.spoken = now
-            left = (module.n_steps - step) * per_step / speed
+            tells = first > self.first_step and steps >= self.LEAST[0] and seconds >= self.LEAST[1]
+            left = f", {(module.n_steps - step) * seconds / steps:.0f} s left" if tells else ""
             log.info(
-                "%s: step %d of %d, loss %.3f, %.0f tokens/s, %.0f s left",
+                "%s: step %d of %d, loss %.3f, %.0f tokens/s%s",
                 self.name, step, module.n_steps, self.loss, speed, left,
             )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The boundary to libraries: an error is one line with our key; interruptions and full disks pass as they are."""
+"""The boundary to libraries: an error is one line with our key; interruptions and full disks pass through."""
 
 import errno
 

@@ -18,6 +18,7 @@ from sparsity_lab.circuits.circuit import Scores
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.evidence.record import Check, Measured
+from sparsity_lab.results import tracking
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, write_record
@@ -105,6 +106,7 @@ def test_auto_is_offline_within_the_run_folder(
     capfd: pytest.CaptureFixture[str],
     key: str | None,
 ) -> None:
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT", 2.0)
     wandb.teardown()  # so that this is W&B's first use
     if key:
         monkeypatch.setenv("WANDB_API_KEY", key)
@@ -116,7 +118,7 @@ def test_auto_is_offline_within_the_run_folder(
     (local,) = (folder / "wandb").glob("offline-run-*")
     assert list(local.glob("run-*.wandb"))
     assert f"wandb sync {local}" in caplog.text
-    assert ("no connection" if key else "no key") in caplog.text
+    assert ("W&B cannot be reached" if key else "no key") in caplog.text
     assert (local / "files" / "record.json").exists()
     (table,) = (local / "files" / "media" / "table").glob("evidence*.json")
     told = ["t", "necessity", "for", "loss without it 0.75 nats", "It breaks."]
@@ -158,6 +160,17 @@ def test_runs_of_one_process_do_not_mix(tmp_path: Path) -> None:
 def test_online_without_a_key_is_one_clear_line(tmp_path: Path) -> None:
     with (
         pytest.raises(UserError, match=r"^logger\.mode: 'online': no key .*auto, offline"),
+        track(LoggerConfig(kind="wandb", mode="online"), tmp_path, name="a"),
+    ):
+        pass
+
+
+def test_online_without_a_server_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracking, "INIT_TIMEOUT", 2.0)
+    monkeypatch.setenv("WANDB_API_KEY", SECRET)
+    wandb.teardown()
+    with (
+        pytest.raises(UserError, match=r"^logger\.mode: 'online': W&B cannot be reached .*: auto, offline$"),
         track(LoggerConfig(kind="wandb", mode="online"), tmp_path, name="a"),
     ):
         pass

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.results.metrics_log import MetricsLog
-from sparsity_lab.training.fit import fit, precision
+from sparsity_lab.training.fit import Progress, fit, precision
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.snapshots import snapshot_folder
 
@@ -102,6 +103,27 @@ def test_the_log_holds_our_own_lines_alone(
     assert {name for name, _ in told} == {"sparsity_lab.training.fit"}
     assert told[-1][1].startswith(f"test: step {STEPS} of {STEPS}, loss ")
     assert capfd.readouterr() == ("", "")
+
+
+def test_time_left_is_that_of_the_steps_after_the_first_and_not_told_too_early(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step takes 100 s, all others 1 s: after 7 steps of 20 there are 13 s left."""
+    clock = iter([0.0, *(100.0 + step for step in range(1, 21))])
+    monkeypatch.setattr("sparsity_lab.training.fit.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("sparsity_lab.training.fit.compiled_before", lambda: False)
+    caplog.set_level("INFO")
+    module, progress = new_module(DENSE, n_steps=20), Progress("test", seconds=0.0)
+    module.is_measured = lambda step: False  # type: ignore[method-assign]
+    trainer: Any = SimpleNamespace(global_step=0, world_size=1, loggers=[])
+    progress.on_train_start(trainer, module)
+    for step in range(1, 21):
+        trainer.global_step = step
+        progress.on_train_batch_end(trainer, module, None, torch.zeros(2, 9), step)
+    compiling, *lines = [record.getMessage() for record in caplog.records]
+    assert compiling == "test: compiling kernels, once: the first step takes half a minute"
+    assert [" left" in line for line in lines] == [False] * 5 + [True] * 15
+    assert lines[6].endswith(", 16 tokens/s, 13 s left")
 
 
 class Interrupted(Exception):
