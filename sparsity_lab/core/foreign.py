@@ -43,5 +43,9 @@ def one_line(error: BaseException) -> str:
         if not any(message and message in earlier for earlier in parts):
             parts.append(part)
         current = current.__cause__
-    text = "; caused by ".join(parts)
+    return printable("; caused by ".join(parts))
+
+
+def printable(text: str) -> str:
+    """A text from outside for a message: characters that a terminal can't show are escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.foreign import foreign, printable
 from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, file_digest, printable_name
 from sparsity_lab.data.rows import Value, column, is_readable
 
@@ -98,7 +98,7 @@ class HuggingFaceConfig(Corpus):
         with foreign(f"corpus.name: {self.name}: can't be read as a dataset"):
             for index, row in enumerate(self._load(library)):
                 if self.text_column not in row:
-                    columns = ", ".join(sorted(row))
+                    columns = printable(", ".join(sorted(row)))
                     raise UserError(f"corpus.text_column: {self.text_column!r}: allowed: {columns}")
                 yield Value(row[self.text_column], f"row {index}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.foreign import foreign, printable
 from sparsity_lab.data.documents import printable_name
 
 LINES = (".jsonl", ".ndjson")
@@ -101,7 +101,7 @@ def _member(row: Any, name: str, place: str) -> Any:
     if not isinstance(row, dict):
         raise UserError(f"corpus.name: {place}: not a JSON object")
     if name not in row:
-        allowed = ", ".join(sorted(row))
+        allowed = printable(", ".join(sorted(row)))
         raise UserError(f"corpus.text_column: {name!r}: {place} has no such key; allowed: {allowed}")
     return row[name]
 
@@ -112,7 +112,7 @@ def _parquet(path: Path, name: str, where: str) -> Iterator[Value]:
     with pyarrow.parquet.ParquetFile(path) as file:
         names = file.schema_arrow.names
         if name not in names:
-            raise UserError(f"corpus.text_column: {name!r}: allowed: {', '.join(sorted(names))}")
+            raise UserError(f"corpus.text_column: {name!r}: allowed: {printable(', '.join(sorted(names)))}")
         number = 0
         for batch in file.iter_batches(columns=[name]):
             for value in batch.column(batch.schema.names.index(name)).to_pylist():

@@ -174,7 +174,7 @@ def checked_tokenizer(
             "sparsity_lab", pat_str=pattern, mergeable_ranks=ranks, special_tokens=specials
         )
     for token in added:
-        if ranks.get(token.content.encode(), specials.get(token.content)) != token.id:
+        if token.id not in (ranks.get(token.content.encode()), specials.get(token.content)):
             raise UserError(
                 f"{where}: added token {token.content!r}: no token of this text has the id {token.id}"
             )

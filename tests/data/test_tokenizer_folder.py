@@ -5,38 +5,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from byte_level import TEXTS, library
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.tokenizer import RELEASED_PATTERN, train_bpe
 from sparsity_lab.data.tokenizer_folder import GPT2_PATTERN, read_folder, write_pair
 from sparsity_lab.data.tokenizers import FolderTokenizerConfig, identity, make_tokenizer
 
-TEXTS = [f"def area_{i}(width, height):\n    return width * {i} + height\n\n\n" for i in range(50)]
 PROBES = [
     *TEXTS[:3],
     "it's 1234 naïve\t  tabs\r\n\n x  ",
     "if x == True:\n        return [1, 22, 333]",
     "日本 'll",
 ]
-
-
-def library(pattern: str | None) -> Any:
-    """A byte-level BPE trained by the library `tokenizers`, split by GPT-2's pattern or another."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-
-    tokenizer = Tokenizer(models.BPE())
-    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
-    split = [] if pattern is None else [pre_tokenizers.Split(Regex(pattern), "isolated")]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*split, level]) if split else level
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=300,
-        special_tokens=["<|endoftext|>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(TEXTS, trainer)
-    return tokenizer
 
 
 @pytest.mark.parametrize("pattern", [None, RELEASED_PATTERN])

@@ -17,6 +17,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import tokenizers
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -24,9 +27,10 @@ from hypothesis import strategies as st
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scores, load_circuit, save_circuit
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
+from sparsity_lab.data.huggingface import HuggingFaceConfig
 from sparsity_lab.data.packed import open_tokens
 from sparsity_lab.data.tokenizer import load_tokenizer, train_bpe
-from sparsity_lab.data.tokenizer_folder import gpt2_bytes
+from sparsity_lab.data.tokenizer_folder import gpt2_bytes, read_folder
 from sparsity_lab.data.tokenizers import FilesConfig, make_tokenizer
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.results.record import (
@@ -102,6 +106,11 @@ def readers(folder: Path) -> dict[str, Reader]:
     (folder / "encoder.json").write_text(json.dumps(encoder))
     (folder / "vocab.bpe").write_text("#version: 0.2\n")
     files = FilesConfig(vocab_bpe=str(folder / "vocab.bpe"), encoder_json=str(folder / "encoder.json"))
+    theirs = write_librarys_tokenizer(folder / "library")
+    rows = HuggingFaceConfig(name=str(folder / "rows.jsonl"))
+    (folder / "rows.jsonl").write_text('{"text": "one", "n": 1}\n{"n": null, "text": "two"}\n')
+    table = HuggingFaceConfig(name=str(folder / "rows.parquet"))
+    pq.write_table(pa.table({"text": ["one", "two"], "n": [1, 2]}), folder / "rows.parquet")
     model = folder / "model"
     save_model(small_model(), model)
     tokens = write_tokens_folder(folder / "tokens")
@@ -116,6 +125,9 @@ def readers(folder: Path) -> dict[str, Reader]:
         "tokenizer": Reader(folder / "tokenizer.json", lambda: load_tokenizer(folder / "tokenizer.json")),
         "encoder.json": Reader(folder / "encoder.json", lambda: make_tokenizer(files, [])),
         "vocab.bpe": Reader(folder / "vocab.bpe", lambda: make_tokenizer(files, [])),
+        "library's tokenizer.json": Reader(theirs, lambda: read_folder(folder / "library")),
+        "rows.jsonl": Reader(folder / "rows.jsonl", lambda: list(rows.documents())),
+        "rows.parquet": Reader(folder / "rows.parquet", lambda: list(table.documents())),
         "model.json": Reader(model / "model.json", lambda: load_model(model)),
         "model.safetensors": Reader(model / "model.safetensors", lambda: load_model(model)),
         "tokens' meta.json": Reader(tokens / "meta.json", lambda: open_tokens(tokens, "train")),
@@ -124,6 +136,23 @@ def readers(folder: Path) -> dict[str, Reader]:
         "point": Reader(folder / "point.json", lambda: read_point(folder / "point.json")),
         "plan": Reader(folder / "points" / "plan.json", lambda: read_plan(folder / "points")),
     }
+
+
+def write_librarys_tokenizer(folder: Path) -> Path:
+    """A `tokenizer.json` of the library `tokenizers`, with an added token that is not special."""
+    library = tokenizers.Tokenizer(tokenizers.models.BPE())
+    library.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=270,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=tokenizers.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    library.train_from_iterator(["for name in names:\n    print(name)\n" * 50], trainer)
+    library.add_tokens(["return"])
+    folder.mkdir()
+    library.save(str(folder / "tokenizer.json"))
+    return folder / "tokenizer.json"
 
 
 LEAVES = st.one_of(
