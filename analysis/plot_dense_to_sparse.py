@@ -75,7 +75,7 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
     Raises:
         UserError: there are none, or they share no task.
     """
-    by_hash = {r.config_hash: r for r in records if r.kind in WAYS and metrics.DENSE_KL.name in r.metrics}
+    by_hash = {r.config_hash: r for r in records if r.kind in WAYS and metrics.REFERENCE_KL.name in r.metrics}
     compared = frontier.models(by_hash.values(), target)
     tasks = frontier.shared(compared)
     if not tasks:
@@ -95,8 +95,8 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
                 nonzeros=model.nonzeros,
                 tokens=record.model.tokens,
                 loss=model.loss,
-                dense_loss=measured[metrics.DENSE_LOSS.name],
-                dense_kl=measured[metrics.DENSE_KL.name],
+                dense_loss=measured[metrics.REFERENCE_LOSS.name],
+                dense_kl=measured[metrics.REFERENCE_KL.name],
                 hybrid_excess=measured.get(metrics.HYBRID_EXCESS.name),
                 tasks=len(tasks),
                 edges=frontier.size(model, tasks),

@@ -2,8 +2,8 @@
 
     python analysis/plot_formation.py RUN_OR_SWEEP [--out DIR]
 
-Needs runs with circuits.at, as experiment=formation has it. Overlap is the Jaccard index of the nodes: those
-that a circuit shares with the trained model's, over those of either. Writes formation.png, .svg and .csv.
+Needs runs with snapshots.fractions, as experiment=formation has it. Overlap is the Jaccard index of the nodes
+of a circuit and of the trained model's. Writes formation.png, .svg and .csv.
 """
 
 import sys
@@ -55,7 +55,7 @@ def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str,
     Raises:
         UserError: no run has circuits of its way, or one lacks its curve.
     """
-    runs = [(folder, record) for folder, record in read_all(source) if record.formation]
+    runs = [(folder, record) for folder, record in read_all(source) if record.snapshots]
     if not runs:
         raise UserError(
             f"{source}: no run with circuits on the way; make one: sparsity_lab.run experiment=formation"
@@ -87,7 +87,7 @@ def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
     target = record.pruning.target
     at_the_end = {task.task: task.at(target) for task in record.tasks}
     ways = [
-        *((s.at, s.step, s.nonzeros, s.tasks, s.shared) for s in record.formation),
+        *((s.fraction, s.step, s.nonzeros, s.tasks, s.shared) for s in record.snapshots),
         _end(record, {task: found.nodes for task, found in at_the_end.items() if found}),
     ]
     for at, step, nonzeros, tasks, shared in ways:
@@ -100,7 +100,7 @@ def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
                 "step": step,
                 "nonzeros": nonzeros,
                 "status": task.status,
-                "unpruned_loss": task.unpruned.loss if task.unpruned else None,
+                "unpruned_loss": task.unpruned.raw_loss if task.unpruned else None,
                 "nodes": found.nodes if found else None,
                 "edges": found.edges if found else None,
                 "shared": shared.get(task.task),
@@ -117,8 +117,8 @@ def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
 def _end(
     record: RunRecord, nodes: dict[str, int]
 ) -> tuple[float, int, int, tuple[TaskResult, ...], dict[str, int]]:
-    last = record.formation[-1]
-    steps = round(last.step / last.at)
+    last = record.snapshots[-1]
+    steps = round(last.step / last.fraction)
     return 1.0, steps, int(record.metrics[metrics.MODEL_NONZEROS.name]), record.tasks, nodes
 
 

@@ -11,14 +11,14 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from sparsity_lab.bridges.config import BridgeConfig, SteeringConfig
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.finders import FinderConfig
-from sparsity_lab.circuits.snapshots import CircuitsConfig
+from sparsity_lab.circuits.snapshots import SnapshotsConfig
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizers import TokenizerConfig
-from sparsity_lab.evidence.config import ValidationConfig
-from sparsity_lab.importers.imported import ExistingConfig
+from sparsity_lab.evidence.config import EvidenceConfig
+from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.record import Kind
@@ -27,15 +27,15 @@ from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.sparsity import METHODS, SparsityConfig
 
 
-class DenseConfig(Config):
-    """An existing dense model: a run's model `folder`, a model from elsewhere, or one to train here first."""
+class ReferenceConfig(Config):
+    """The reference model: a run's model `folder`, a model from elsewhere, or one to train here first."""
 
     folder: str | None = None
-    model: Annotated[ModelConfig | ExistingConfig | None, Field(discriminator="kind")] = None
+    model: Annotated[ModelConfig | ImportedConfig | None, Field(discriminator="kind")] = None
     trainer: TrainerConfig | None = None
 
     @model_validator(mode="after")
-    def _one_way(self) -> "DenseConfig":
+    def _one_way(self) -> "ReferenceConfig":
         if (self.folder is None) == (self.model is None):
             raise ValueError("give either folder or model")
         if isinstance(self.model, ModelConfig) != (self.trainer is not None):
@@ -49,7 +49,7 @@ def _on_or_off(value: Any) -> Any:
 
 
 class RunConfig(Config):
-    """One point of a sweep, or a run by itself.
+    """One job of a sweep, or a run by itself.
 
     `root` is the folder that everything is written below, `sweep` the sweep's name, if any, `threads` how
     many cores the run may use (null: all), `seed` what every random choice is derived from. `kernels` off
@@ -63,35 +63,39 @@ class RunConfig(Config):
     kernels: Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)] = "on"
     corpus: Annotated[CorpusConfig, Field(discriminator="kind")]
     tokenizer: Annotated[TokenizerConfig, Field(discriminator="kind")]
-    model: Annotated[ModelConfig | ExistingConfig, Field(discriminator="kind")]
+    model: Annotated[ModelConfig | ImportedConfig, Field(discriminator="kind")]
     sparsity: SparsityConfig
     trainer: TrainerConfig
-    dense: DenseConfig | None = None
+    reference: ReferenceConfig | None = None
     bridge: BridgeConfig | None = None
     tasks: TasksConfig
     finder: Annotated[FinderConfig, Field(discriminator="kind")]
     pruning: PruningConfig
-    circuits: CircuitsConfig
+    snapshots: SnapshotsConfig
     steering: SteeringConfig | None = None
-    validation: ValidationConfig
+    evidence: EvidenceConfig
     logger: LoggerConfig
 
     @model_validator(mode="after")
     def _fits(self) -> "RunConfig":
-        if isinstance(self.model, ExistingConfig):
+        if isinstance(self.model, ImportedConfig):
             if self.sparsity.is_sparse:
-                raise ValueError("sparsity: an existing model is taken as it is; allowed: sparsity=none")
-            if self.dense is not None or self.trainer.start == "dense":
-                raise ValueError(f"model: kind {self.model.kind} is not trained; leave out dense and bridge")
-            if self.circuits.on_the_way:
-                raise ValueError(f"circuits.at: kind {self.model.kind} is not trained; allowed: [1.0]")
+                raise ValueError("sparsity: an imported model is taken as it is; allowed: sparsity=none")
+            if self.reference is not None or self.trainer.start == "reference":
+                raise ValueError(
+                    f"model: kind {self.model.kind} is not trained; leave out reference and bridge"
+                )
+            if self.snapshots.before_the_end:
+                raise ValueError(
+                    f"snapshots.fractions: kind {self.model.kind} is not trained; allowed: [1.0]"
+                )
             return self
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
         if vocab_size is not None:
             self.sparsity.check_size(number_of_weights(self.model, vocab_size))
-        if self.dense is None and (self.bridge is not None or self.trainer.start == "dense"):
-            asked = "trainer.start dense" if self.bridge is None else "bridge"
-            raise ValueError(f"{asked} needs an existing dense model: dense=trained or dense=folder")
+        if self.reference is None and (self.bridge is not None or self.trainer.start == "reference"):
+            asked = "trainer.start reference" if self.bridge is None else "bridge"
+            raise ValueError(f"{asked} needs a reference model: reference=trained or reference=folder")
         if self.bridge is not None and not self.sparsity.is_sparse:
             allowed = ", ".join(f"sparsity={kind}" for kind in METHODS if kind != self.sparsity.kind)
             raise ValueError(f"bridge needs a sparse model; allowed: {allowed}")
@@ -105,19 +109,19 @@ class RunConfig(Config):
 
     @property
     def kind(self) -> Kind:
-        """How the model came to be: dense, sparse, sparse by way of an existing dense one, or imported."""
-        if isinstance(self.model, ExistingConfig):
+        """How the model came to be: dense, sparse, sparse by way of a reference model, or imported."""
+        if isinstance(self.model, ImportedConfig):
             return "imported"
         if self.bridge is not None:
             return "bridged"
-        if self.trainer.start == "dense":
+        if self.trainer.start == "reference":
             return "sparsified"
         return "sparse" if self.sparsity.is_sparse else "dense"
 
     @property
     def name(self) -> str:
         """What tells this run from others of its sweep, for people: kind, width, depth, nonzero weights."""
-        if isinstance(self.model, ExistingConfig):
+        if isinstance(self.model, ImportedConfig):
             return f"{self.model.kind}-{Path(self.model.path).name}"
         shape = f"{self.kind}-d{self.model.d_model}-l{self.model.n_layer}"
         return f"{shape}-{self.sparsity.label}" if self.sparsity.label else shape

@@ -53,14 +53,14 @@ def main(config: DictConfig) -> None:
         if interrupted := signals.received():
             raise RuntimeError(f"not begun: {interrupted}")
         if "joblib" in hydra_config.launcher._target_.lower():
-            signals.follow_parent()
-    signals.listen()
+            signals.die_with_parent()
+    signals.take_over()
     try:
         folder = folder_of_points(Path(str(config.root)).absolute(), config.sweep)
         with at_work(folder, overrides, str(log_file)) as begun:
             ended, status = attempt(config, begun)
             tell(folder, ended)
-        signals.hand_over()
+        signals.requeue_if_preempted()
     except (OSError, UserError) as error:
         ended, status = Point(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
         log.error("failed: %s\n%s", " ".join(overrides), ended.error)
@@ -161,7 +161,7 @@ def help_text(overrides: list[str]) -> str:
 def program() -> None:
     """The command: what Hydra itself refuses is told in a line, too."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to here, instead of printing a traceback
-    signals.listen()
+    signals.take_over()
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):
             sys.stdout.write(help_text([word for word in sys.argv[1:] if not word.startswith("-")]))

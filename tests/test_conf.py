@@ -35,11 +35,11 @@ NEEDED = {
     ("sparsity", "none"): ["model=dense"],
     ("sparsity", "file"): [f"sparsity.path={METHOD_FILE}", "sparsity.options={share: 0.5}"],
     ("finder", "file"): [f"finder.path={FINDER_FILE}"],
-    ("dense", "folder"): ["dense.folder=models/some"],
-    ("dense", "gpt2"): ["dense.model.path=somewhere"],
-    ("dense", "released"): ["dense.model.path=somewhere"],
-    ("bridge", "default"): ["dense=trained"],
-    ("steering", "default"): ["dense=trained", "bridge=default"],
+    ("reference", "folder"): ["reference.folder=models/some"],
+    ("reference", "gpt2"): ["reference.model.path=somewhere"],
+    ("reference", "released"): ["reference.model.path=somewhere"],
+    ("bridge", "default"): ["reference=trained"],
+    ("steering", "default"): ["reference=trained", "bridge=default"],
 }
 
 register_sweeps()
@@ -74,7 +74,7 @@ def test_the_defaults_compose_and_name_every_field() -> None:
     config = config_of([])
     composed = OmegaConf.to_container(compose("config"))
     assert isinstance(composed, dict)
-    optional = {"dense", "bridge", "steering"}
+    optional = {"reference", "bridge", "steering"}
     assert (set(composed) - {"experiment"}) | optional == set(RunConfig.model_fields)
     assert isinstance(config.model, ModelConfig)
     assert config.model.n_layer >= 2
@@ -91,7 +91,7 @@ def test_every_option_composes_and_validates(group: str, option: str) -> None:
 
 @pytest.mark.parametrize(
     ("group", "option"),
-    [pair for pair in sorted(NEEDED) if pair[0] in ("corpus", "tokenizer", "dense", "finder")],
+    [pair for pair in sorted(NEEDED) if pair[0] in ("corpus", "tokenizer", "reference", "finder")],
 )
 def test_values_that_must_be_given_are_asked_for_by_name(group: str, option: str) -> None:
     keys = [value.partition("=")[0] for value in NEEDED[group, option] if value != "sparsity=none"]
@@ -145,7 +145,7 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
         (["+corpus.size=3"], r"^corpus.size: unknown key; allowed: .*megabytes"),
         (
             ["model=released", "model.path=x"],
-            r"^config: sparsity: an existing model is taken as it is; allowed: sparsity=none",
+            r"^config: sparsity: an imported model is taken as it is; allowed: sparsity=none",
         ),
         (["model.kind=gpt3"], r"^model: .*gpt3.*'transformer', 'released', 'gpt2'"),
         (["model.n_layer=two"], r"^model.n_layer: 'two': input should be a valid integer$"),
@@ -172,7 +172,7 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
             r"^sparsity.options.at: unknown key; allowed: kind, share, at_step$",
         ),
         (
-            ["dense=trained", "bridge=default", "sparsity=none", "model=dense"],
+            ["reference=trained", "bridge=default", "sparsity=none", "model=dense"],
             r"^config: bridge needs a sparse model; allowed: sparsity=file, sparsity=magnitude, sparsity=ran",
         ),
         (
@@ -195,24 +195,33 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
         ),
         (
             ["bridge=default"],
-            r"^config: bridge needs an existing dense model: dense=trained or dense=folder$",
+            r"^config: bridge needs a reference model: reference=trained or reference=folder$",
         ),
         (
-            ["trainer.start=dense"],
-            r"^config: trainer.start dense needs an existing dense model: dense=trained",
+            ["trainer.start=reference"],
+            r"^config: trainer.start reference needs a reference model: reference=trained",
         ),
         (["steering=default"], r"^config: steering needs a bridge: bridge=default$"),
-        (["dense=trained", "dense.folder=x"], r"^dense: give either folder or model$"),
-        (["dense=trained", "dense.model.d_model=20"], r"^dense.model: d_model 20 must be a multiple of"),
+        (["reference=trained", "reference.folder=x"], r"^reference: give either folder or model$"),
+        (
+            ["reference=trained", "reference.model.d_model=20"],
+            r"^reference.model: d_model 20 must be a multiple of",
+        ),
         (["seed=-1"], r"^seed: -1: input should be greater than or equal to 0"),
         (["corpus.kind=tinypithon"], r"^corpus: .*tinypithon.*'tinypython'"),
         (["trainer.tokens=${nothing}"], r"^trainer.tokens: Interpolation key 'nothing' not found"),
-        (["circuits.at=[0.5]"], r"^circuits.at: \[0.5\]: must be fractions of training above 0, ascending"),
-        (["circuits.at=[0.5,0.25,1.0]"], r"^circuits.at: .*ascending, each once, the last of them 1$"),
-        (["circuits.at=[0.0,1.0]"], r"^circuits.at: .*above 0"),
         (
-            ["model=released", "model.path=x", "sparsity=none", "circuits.at=[0.5,1.0]"],
-            r"^config: circuits.at: kind released is not trained; allowed: \[1.0\]$",
+            ["snapshots.fractions=[0.5]"],
+            r"^snapshots.fractions: \[0.5\]: must be fractions of training above 0, ascending",
+        ),
+        (
+            ["snapshots.fractions=[0.5,0.25,1.0]"],
+            r"^snapshots.fractions: .*ascending, each once, the last of them 1$",
+        ),
+        (["snapshots.fractions=[0.0,1.0]"], r"^snapshots.fractions: .*above 0"),
+        (
+            ["model=released", "model.path=x", "sparsity=none", "snapshots.fractions=[0.5,1.0]"],
+            r"^config: snapshots.fractions: kind released is not trained; allowed: \[1.0\]$",
         ),
         (["threads=0"], r"^threads: 0: input should be greater than 0"),
     ],
@@ -261,7 +270,7 @@ def test_a_runs_name_says_kind_width_depth_and_weights() -> None:
     assert config_of(["sparsity=random_mask"]).name == "sparse-d256-l2-random-n100000"
     from_file = ["sparsity=file", f"sparsity.path={METHOD_FILE}", "sparsity.options={share: 0.5}"]
     assert config_of(from_file).name == "sparse-d256-l2-one_shot-one_shot"
-    assert config_of([*from_file, "dense=trained", "bridge=default"]).kind == "bridged"
+    assert config_of([*from_file, "reference=trained", "bridge=default"]).kind == "bridged"
 
 
 def test_every_sparsity_method_has_its_option() -> None:

@@ -155,7 +155,7 @@ def test_the_readers_start_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.xfail(reason="PruningConfig, ExistingConfig and ModelConfig stand beside code that needs torch")
+@pytest.mark.xfail(reason="PruningConfig, ImportedConfig and ModelConfig stand beside code that needs torch")
 def test_a_wrong_value_is_told_without_torch() -> None:
     """Importing torch takes seconds; the config is validated first."""
     heavy = {"torch", "lightning", "numba", "pandas", "wandb"}

@@ -41,7 +41,7 @@ SMALL = [
     "finder.steps=15",
     "pruning.target=0.6",
     "pruning.targets=[0.65]",
-    "circuits.at=[0.5,1.0]",
+    "snapshots.fractions=[0.5,1.0]",
 ]
 
 
@@ -130,7 +130,7 @@ def test_every_circuit_of_the_record_can_be_read(folder: Path) -> None:
         circuit = load_circuit(run / task.circuit)
         (point,) = (point for point in task.curve if point.target == circuit.target)
         assert circuit.counts == (point.nodes, point.edges)
-        assert circuit.select.calibrated_loss <= circuit.target
+        assert circuit.select.selection_loss <= circuit.target
 
 
 def test_circuits_on_the_way_are_found_as_the_final_ones_are(folder: Path) -> None:

@@ -161,8 +161,8 @@
 
   function scores() {
     const circuit = view.circuits[state.index];
-    const raw = circuit.test.calibrated_loss === circuit.test.loss;
-    const cells = (name, s) => [name, nats(s.loss), ...(raw ? [] : [nats(s.calibrated_loss)]), percent(s.accuracy)];
+    const raw = circuit.test.selection_loss === circuit.test.raw_loss;
+    const cells = (name, s) => [name, nats(s.raw_loss), ...(raw ? [] : [nats(s.selection_loss)]), percent(s.accuracy)];
     return card("How well it answers",
       h("table", {}, h("thead", {}, row("th", ["on held-out pairs", "loss", ...(raw ? [] : ["calibrated loss"]), "accuracy"])),
         h("tbody", {}, view.unpruned && row("td", cells("the whole model", view.unpruned)), row("td", cells("the circuit alone", circuit.test)))),

@@ -47,7 +47,7 @@ def score(logit_diff_b: Tensor, label_b: Tensor, calibration: Calibration) -> Sc
     right_b = (logit_diff_b > 0) == (label_b == 0)
     calibrated_b = calibration.scale * logit_diff_b + calibration.shift
     return Scores(
-        loss=two_way_loss(logit_diff_b, label_b).item(),
-        calibrated_loss=two_way_loss(calibrated_b, label_b).item(),
+        raw_loss=two_way_loss(logit_diff_b, label_b).item(),
+        selection_loss=two_way_loss(calibrated_b, label_b).item(),
         accuracy=right_b.double().mean().item(),
     )

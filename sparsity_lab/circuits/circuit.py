@@ -6,6 +6,9 @@ reads it.
 """
 
 from pathlib import Path
+from typing import Any
+
+from pydantic import model_validator
 
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.files import read_json, write_json
@@ -30,15 +33,23 @@ class Edge(Config):
 class Scores(Config):
     """How well something answers a task, on one set of pairs. Losses in nats, over the two answers only.
 
-    `calibrated_loss` is measured after the two-way logit has been given the circuit's own scale and shift,
-    which change nothing where the raw loss was asked for (`pruning.selection: raw`).
-    `loss` and `accuracy` are of the raw logits: calibration can hide that a circuit misranks the answers.
-    The accuracy is null where a file from elsewhere does not tell it.
+    `raw_loss` and `accuracy` are of the raw logits. `selection_loss` is the loss that `pruning.selection`
+    asks for: the raw loss again, or the loss after the circuit's own scale and shift, which can hide that
+    the circuit misranks the answers. The accuracy is null where a file from elsewhere does not give it.
     """
 
-    loss: float
-    calibrated_loss: float
+    raw_loss: float
+    selection_loss: float
     accuracy: float | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _older_names(cls, values: Any) -> Any:
+        """Read a file from before the two losses had these names."""
+        if isinstance(values, dict) and values.keys() == {"loss", "calibrated_loss", "accuracy"}:
+            raw, selection = values["loss"], values["calibrated_loss"]
+            return {"raw_loss": raw, "selection_loss": selection, "accuracy": values["accuracy"]}
+        return values
 
 
 class Calibration(Config):

@@ -53,9 +53,9 @@ class CircuitEvaluator:
         select = self.data.select
         logit_diff_b = self.logit_difference(kept_n, select, model)
         calibration = self.calibration(logit_diff_b)
-        loss = score(logit_diff_b, select.label_b, calibration).calibrated_loss
+        loss = score(logit_diff_b, select.label_b, calibration).selection_loss
         restored = [
-            score(self.logit_difference(kept_n | more_n, select), select.label_b, calibration).calibrated_loss
+            score(self.logit_difference(kept_n | more_n, select), select.label_b, calibration).selection_loss
             for more_n in self.restored
         ]
         return max(loss, sum(restored) / len(restored)) if restored else loss

@@ -80,7 +80,7 @@ def learn_masks(
         optimizer.zero_grad()
         loss.backward()
         assert tau_n.grad is not None
-        restoration.saw(tau_n.grad)
+        restoration.note_gradient(tau_n.grad)
         with torch.no_grad():
             tau_n.grad += k_coef * heaviside_slope(tau_n, config.temperature)
             tau_n.grad *= live_n

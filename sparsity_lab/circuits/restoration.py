@@ -35,7 +35,7 @@ class Restoration:
         drawn_n = restored_nodes(self.size, share, self.generator)
         return drawn_n & self.harmful_n if self.adversarial and self.harmful_n is not None else drawn_n
 
-    def saw(self, slope_n: Tensor) -> None:
+    def note_gradient(self, slope_n: Tensor) -> None:
         """Take note of the loss's slope in every gate."""
         if self.adversarial and self.plain:
             self.harmful_n = slope_n > 0

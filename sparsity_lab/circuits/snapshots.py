@@ -6,24 +6,29 @@ from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.core.config import Config
 
 
-class CircuitsConfig(Config):
-    """`at`: the fractions of training after which circuits are found; the last is 1, the trained model."""
+class SnapshotsConfig(Config):
+    """`fractions` of training after which circuits are found; the last is 1, the trained model."""
 
-    at: tuple[float, ...] = (1.0,)
+    fractions: tuple[float, ...] = (1.0,)
 
-    @field_validator("at")
+    @field_validator("fractions")
     @classmethod
-    def _to_the_end(cls, at: tuple[float, ...]) -> tuple[float, ...]:
-        if list(at) != sorted(set(at)) or not at or at[0] <= 0 or at[-1] != 1:
+    def _to_the_end(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
+        if (
+            not fractions
+            or list(fractions) != sorted(set(fractions))
+            or fractions[0] <= 0
+            or fractions[-1] != 1
+        ):
             raise ValueError(
                 "must be fractions of training above 0, ascending, each once, the last of them 1"
             )
-        return at
+        return fractions
 
     @property
-    def on_the_way(self) -> tuple[float, ...]:
+    def before_the_end(self) -> tuple[float, ...]:
         """The fractions before the end."""
-        return self.at[:-1]
+        return self.fractions[:-1]
 
 
 def shared_nodes(one: Circuit, other: Circuit) -> int:

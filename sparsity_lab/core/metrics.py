@@ -54,8 +54,8 @@ WEIGHTS = Metric(
 )
 MODEL_NONZEROS = Metric("model/nonzeros", "weights", "neither", "nonzero ones of them after training")
 
-DENSE_LOSS = Metric("dense/loss", "nats/token", "lower", "validation loss of the existing dense model")
-DENSE_KL = Metric("dense/kl", "nats/token", "lower", "KL(existing dense model, this model) on validation")
+REFERENCE_LOSS = Metric("reference/loss", "nats/token", "lower", "validation loss of the reference model")
+REFERENCE_KL = Metric("reference/kl", "nats/token", "lower", "KL(reference model, this model), held-out text")
 HYBRID_EXCESS = Metric(
     "bridge/hybrid_excess", "nats/token", "lower", "mean over hybrid passes of loss minus the dense model's"
 )
@@ -78,7 +78,7 @@ TASKS_SOLVED = Metric(
 GEOMEAN_EDGES = Metric("circuits/geomean_edges", "edges", "lower", "geometric mean of edges over those tasks")
 GEOMEAN_NODES = Metric("circuits/geomean_nodes", "nodes", "lower", "geometric mean of nodes over those tasks")
 TEST_LOSS = Metric(
-    "circuits/test_loss", "nats", "lower", "mean over them of the circuit's calibrated loss on the test pairs"
+    "circuits/test_loss", "nats", "lower", "mean over them of the circuit's selection loss on the test pairs"
 )
 
 TRAINING = (
@@ -99,8 +99,8 @@ SUMMARY = (
     KURTOSIS,
     WEIGHTS,
     MODEL_NONZEROS,
-    DENSE_LOSS,
-    DENSE_KL,
+    REFERENCE_LOSS,
+    REFERENCE_KL,
     *BRIDGING,
     HYBRID_EXCESS,
     WORST_HYBRID_EXCESS,

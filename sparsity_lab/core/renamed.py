@@ -9,6 +9,16 @@ RENAMED = {
     "sparsity=sparse": "sparsity=magnitude",
     "sparsity.kind=dense": "sparsity.kind=none",
     "sparsity.kind=sparse": "sparsity.kind=magnitude",
+    "validation": "evidence",
+    "circuits.at": "snapshots.fractions",
+    "circuits": "snapshots",
+    "dense": "reference",
+    "trainer.start=dense": "trainer.start=reference",
+    "pruning.method=masks": "finder=masks",
+    "pruning.method=gradient": "finder=gradient",
+    "pruning.method=integrated": "finder=integrated",
+    "pruning.masks": "finder",
+    "pruning.retries": "finder.retries",
 }
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-TOKENS, MODEL, REFERENCE, AGREEMENT = "tokens", "model", "dense", "agreement"
+TOKENS, MODEL, REFERENCE, AGREEMENT = "tokens", "model", "reference", "agreement"
 CIRCUITS, EVIDENCE, EXAMPLES, STEERING = "circuits", "evidence", "examples", "steering"
 SNAPSHOTS = "snapshots"
 LINKED = (CIRCUITS, EVIDENCE, EXAMPLES, STEERING, SNAPSHOTS, TOKENS, MODEL, REFERENCE, AGREEMENT)

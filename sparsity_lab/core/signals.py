@@ -4,7 +4,7 @@ A signal raises `Interrupted` at once, except within `deferred()`: there it is o
 can finish its step and save it. A second signal raises at once anywhere.
 
 A cluster that wants the machine back sends SIGUSR2 to jobs of submitit, whose handler puts the job back into
-the queue and ends the process. Here it waits like the others, and `hand_over` then calls that handler.
+the queue and ends the process. Here it waits like the others, and `requeue_if_preempted` calls that handler.
 """
 
 import multiprocessing
@@ -38,7 +38,7 @@ class _State:
     requeue: Callable[[int, FrameType | None], object] | None = None
 
 
-def listen() -> None:
+def take_over() -> None:
     """Take the two signals over, where nobody else has (submitit does)."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
@@ -49,7 +49,7 @@ def listen() -> None:
         signal.signal(signal.SIGUSR2, _receive)
 
 
-def hand_over() -> None:
+def requeue_if_preempted() -> None:
     """If a cluster has asked for the machine: put the job back into the queue, and end this process."""
     if _State.received == signal.SIGUSR2 and _State.requeue is not None:
         _State.requeue(signal.SIGUSR2, None)
@@ -78,14 +78,14 @@ def _receive(number: int, frame: FrameType | None) -> None:
         raise Interrupted(number)
 
 
-def follow_parent() -> None:
+def die_with_parent() -> None:
     """In a worker process: end as soon as the process that started it is gone, however it went."""
     if _State.parent is None:
         _State.parent = os.getppid()
         threading.Thread(target=_watch, args=(_State.parent,), daemon=True).start()
 
 
-def serve() -> None:
+def begin_worker() -> None:
     """In a worker of a pool: signals, which a cluster sends to all of a job, are the owner's to act on.
 
     The worker ends when that process is gone, which need not be the one it was forked from.

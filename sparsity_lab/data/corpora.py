@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.signals import serve
+from sparsity_lab.core.signals import begin_worker
 from sparsity_lab.data import tinypython
 from sparsity_lab.data.documents import MEGABYTE, Corpus, Document
 from sparsity_lab.data.folder import FolderConfig
@@ -98,7 +98,7 @@ def synthetic(seed: int, workers: int) -> Iterator[Document]:
         yield from chain.from_iterable(_chunk(seed, index) for index in count())
     # fork, as torch's data loader does: nothing to import again, and the main script needs no guard
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), serve) as pool:
+    with ProcessPoolExecutor(workers, multiprocessing.get_context(method), begin_worker) as pool:
         try:
             pending = deque(pool.submit(_chunk, seed, index) for index in range(2 * workers))
             for index in count(2 * workers):

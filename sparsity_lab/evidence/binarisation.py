@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, activations, nats
+from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, activations, nats
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.sites import Tap
 from sparsity_lab.model.taps import ablate, chain, on_nodes
@@ -19,7 +19,7 @@ PAIRS = 16
 LEARNING_RATE = 0.03  # in units of a node's spread
 
 
-def binarisation(subject: Subject, steps: int, seed: int) -> Check:
+def binarisation(subject: CircuitUnderTest, steps: int, seed: int) -> Check:
     """The task loss that remains when every kept node takes one of two values."""
     verdict: Verdict
     generator = torch.Generator().manual_seed(derive_seed(seed, "binarisation"))
@@ -53,16 +53,16 @@ def binarisation(subject: Subject, steps: int, seed: int) -> Check:
         optimizer.step()
     with torch.no_grad():
         found_b = logit_difference(subject.narrow, subject.test, tap(0.0))
-    left = subject.scores(found_b).calibrated_loss
+    left = subject.scores(found_b).selection_loss
     refitted = subject.refitted_loss(found_b)
     values = (
-        nats("calibrated loss", subject.scores(subject.circuit_b).calibrated_loss),
+        nats("calibrated loss", subject.scores(subject.circuit_b).selection_loss),
         nats("with two values a node", left),
         nats("the same, scale and shift fitted anew", refitted),
     )
     if min(left, refitted) <= 2 * subject.circuit.target:
         verdict, sentence = "for", "Two values a node are enough: each says yes or no."
-    elif min(left, refitted) <= GUESSING / 2:
+    elif min(left, refitted) <= CHANCE_LOSS / 2:
         verdict, sentence = "mixed", "With two values a node the circuit answers, but less surely."
     else:
         verdict, sentence = "against", "Two values a node are not enough: some carry a quantity."
@@ -70,7 +70,7 @@ def binarisation(subject: Subject, steps: int, seed: int) -> Check:
 
 
 @torch.no_grad()
-def two_levels(subject: Subject, sampler: PairSampler) -> tuple[Tensor, Tensor, Tensor]:
+def two_levels(subject: CircuitUnderTest, sampler: PairSampler) -> tuple[Tensor, Tensor, Tensor]:
     """Low, threshold and high of every node (n), by two-means over its values in the circuit on the task."""
     rows = sampler.draw()
     tap = ablate(subject.layout, subject.kept_n, subject.means_n)

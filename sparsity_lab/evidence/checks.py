@@ -20,8 +20,8 @@ from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.binarisation import binarisation
-from sparsity_lab.evidence.circuit_under_test import Subject
-from sparsity_lab.evidence.config import ValidationConfig
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest
+from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.controls import controls
 from sparsity_lab.evidence.generalisation import generalisation
 from sparsity_lab.evidence.minimality import drop_effects, minimality
@@ -36,7 +36,7 @@ from sparsity_lab.tasks.task import Pair, Task
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class SharedInputs:
     """What is not the circuit's own: the pretraining text, real source, and the model of shuffled weights."""
 
     text_bt: Tensor
@@ -45,7 +45,7 @@ class Surroundings:
     shuffled: tuple[Transformer, Tensor] | None
 
 
-def validate_circuit(
+def check_circuit(
     circuit: Circuit,
     circuit_file: str,
     model: Transformer,
@@ -53,19 +53,19 @@ def validate_circuit(
     task: Task,
     data: TaskData,
     test_pairs: Sequence[Pair],
-    surroundings: Surroundings,
+    shared_inputs: SharedInputs,
     finder: FinderConfig,
     pruning: PruningConfig,
-    config: ValidationConfig,
+    config: EvidenceConfig,
 ) -> Evidence:
     """Make every check of `circuit`. `test_pairs` are those that `data.test` encodes."""
-    subject = Subject(
+    subject = CircuitUnderTest(
         model=model,
         means_n=means_n,
         circuit=circuit,
         train=data.train,
         test=first_pairs(data.test, config.pairs),
-        text_bt=surroundings.text_bt,
+        text_bt=shared_inputs.text_bt,
     )
     effects = drop_effects(subject)
     on_task, on_text = active_shares(subject)
@@ -75,16 +75,16 @@ def validate_circuit(
         minimality(subject, effects),
         robustness(subject, config.seed, config.draws),
     ]
-    if surroundings.shuffled is None:
+    if shared_inputs.shuffled is None:
         checks.append(
-            Check(name="controls", verdict="not_measured", values=(), sentence="validation.controls is off.")
+            Check(name="controls", verdict="not_measured", values=(), sentence="evidence.controls is off.")
         )
     else:
         checks.append(
             controls(
                 model,
                 means_n,
-                surroundings.shuffled,
+                shared_inputs.shuffled,
                 data,
                 finder,
                 pruning,
@@ -97,8 +97,8 @@ def validate_circuit(
             subject,
             task,
             test_pairs[: config.pairs],
-            surroundings.tokenizer,
-            surroundings.real_lines,
+            shared_inputs.tokenizer,
+            shared_inputs.real_lines,
             config.seed,
         ),
         binarisation(subject, config.binarisation_steps, config.seed),

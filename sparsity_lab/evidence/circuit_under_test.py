@@ -16,11 +16,11 @@ from sparsity_lab.model.taps import ablate, chain, on_nodes
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
-GUESSING = 0.6931471805599453  # ln 2: the two-way loss of a coin
+CHANCE_LOSS = 0.6931471805599453  # ln 2: the two-way loss of a coin
 
 
 @dataclass(frozen=True)
-class Subject:
+class CircuitUnderTest:
     """`test`: pairs that had no part in finding the circuit; `text_bt`: windows of pretraining text.
 
     `means_n` are the values that nodes outside the circuit are frozen at.
@@ -63,7 +63,7 @@ class Subject:
         """Loss on the test pairs, after a scale and shift fitted to them if the circuit has such at all."""
         own = self.circuit.calibration
         calibration = own if own == IDENTITY else calibrate(logit_diff_b, self.test.label_b)
-        return score(logit_diff_b, self.test.label_b, calibration).calibrated_loss
+        return score(logit_diff_b, self.test.label_b, calibration).selection_loss
 
     @cached_property
     def unpruned_b(self) -> Tensor:

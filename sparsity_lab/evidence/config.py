@@ -5,7 +5,7 @@ from pydantic import NonNegativeInt, PositiveInt
 from sparsity_lab.core.config import Config
 
 
-class ValidationConfig(Config):
+class EvidenceConfig(Config):
     """How much is asked of each circuit.
 
     `pairs`: test pairs that the checks use; `draws`: random subsets restored, for each share of the nodes;

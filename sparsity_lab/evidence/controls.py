@@ -22,13 +22,13 @@ from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.evidence.circuit_under_test import GUESSING, count
+from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, count
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch
 
-TIMES = 4  # as many times the real circuit's edges a control must need
-GIVE_UP = GUESSING / 2
+MIN_CONTROL_RATIO = 4  # as many times the real circuit's edges a control must need
+GIVE_UP = CHANCE_LOSS / 2
 
 
 @torch.no_grad()
@@ -101,7 +101,7 @@ def controls(
     values.append(count("controls without any circuit", failed, "controls"))
     if ratios:
         values.append(count("least ratio of a control's edges to these", min(ratios.values()), "times"))
-    small = sorted(name for name, ratio in ratios.items() if ratio < TIMES)
+    small = sorted(name for name, ratio in ratios.items() if ratio < MIN_CONTROL_RATIO)
     if not ratios:
         verdict, sentence = "for", "The same search finds nothing where there is nothing to find."
     elif not small:

@@ -1,4 +1,4 @@
-"""Does the circuit answer the same question in other surroundings?
+"""Does the circuit answer the same question in other shared_inputs?
 
 The task's own test pairs are asked again after lines of real source instead of the grammar's, after a longer
 context, and with identifiers that the tasks never use. Such a pair is asked only if the tokenizer allows it.
@@ -18,7 +18,7 @@ from sparsity_lab.circuits.calibration import score
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.data.lexicon import FUNCTIONS, NAMES, Pen, plain_lines
 from sparsity_lab.data.tokenizer import Tokenizer
-from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, nats
+from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, nats
 from sparsity_lab.evidence.record import Check, Measured, Verdict
 from sparsity_lab.tasks.batch import NotAskable, TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.task import Pair, Task
@@ -28,7 +28,7 @@ _WORD = re.compile(r"[A-Za-z_]+")
 
 
 def generalisation(
-    subject: Subject,
+    subject: CircuitUnderTest,
     task: Task,
     pairs: Sequence[Pair],
     tokenizer: Tokenizer,
@@ -55,8 +55,8 @@ def generalisation(
             continue
         whole, alone = losses(subject, batch)
         values += [nats(f"circuit, {kind}", alone), nats(f"whole model, {kind}", whole)]
-        if whole <= GUESSING / 2:
-            (held if alone <= GUESSING / 2 else lost).append(kind)
+        if whole <= CHANCE_LOSS / 2:
+            (held if alone <= CHANCE_LOSS / 2 else lost).append(kind)
     if not held and not lost:
         why = "the whole model does not answer there either" if values else "the tokenizer doesn't allow it"
         return Check(
@@ -66,7 +66,7 @@ def generalisation(
             sentence=f"Prompts of other kinds say nothing of the circuit: {why}.",
         )
     if not lost:
-        verdict, sentence = "for", f"It answers in other surroundings too: {', '.join(held)}."
+        verdict, sentence = "for", f"It answers in other shared_inputs too: {', '.join(held)}."
     elif held:
         verdict = "mixed"
         sentence = f"It answers with {', '.join(held)}, not with {', '.join(lost)}."
@@ -76,7 +76,7 @@ def generalisation(
 
 
 @torch.no_grad()
-def losses(subject: Subject, batch: TaskBatch) -> tuple[float, float]:
+def losses(subject: CircuitUnderTest, batch: TaskBatch) -> tuple[float, float]:
     """Raw loss of the whole model and calibrated loss of the circuit on `batch`."""
     tap = ablate(subject.layout, subject.kept_n, subject.means_n)
     whole_b, circuit_b = (
@@ -85,8 +85,8 @@ def losses(subject: Subject, batch: TaskBatch) -> tuple[float, float]:
     )
     calibration = subject.circuit.calibration
     return (
-        score(whole_b, batch.label_b, calibration).loss,
-        score(circuit_b, batch.label_b, calibration).calibrated_loss,
+        score(whole_b, batch.label_b, calibration).raw_loss,
+        score(circuit_b, batch.label_b, calibration).selection_loss,
     )
 
 

@@ -1,18 +1,18 @@
 """Is all of the circuit needed? Its nodes are dropped one by one."""
 
 from sparsity_lab.circuits.leave_one_out import differences_without_each
-from sparsity_lab.evidence.circuit_under_test import Subject, count, nats
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, count, nats
 from sparsity_lab.evidence.record import Check, Verdict
 
 
-def drop_effects(subject: Subject) -> list[float]:
-    """Rise of the test loss (`Subject.refitted_loss`) when each kept node is frozen too, in their order."""
+def drop_effects(subject: CircuitUnderTest) -> list[float]:
+    """Rise of the refitted test loss, in nats, when each kept node is frozen too, in the nodes' order."""
     whole = subject.refitted_loss(subject.circuit_b)
     without_kb = differences_without_each(subject.narrow, subject.kept_n, subject.means_n, subject.test)
     return [subject.refitted_loss(without_b) - whole for without_b in without_kb]
 
 
-def minimality(subject: Subject, effects: list[float]) -> Check:
+def minimality(subject: CircuitUnderTest, effects: list[float]) -> Check:
     """How many kept nodes could go, one at a time, without missing the target on the held-out pairs."""
     verdict: Verdict
     room = max(subject.circuit.target - subject.refitted_loss(subject.circuit_b), 0.0)

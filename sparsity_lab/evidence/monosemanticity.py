@@ -1,10 +1,10 @@
 """On how much of the pretraining text are the circuit's nodes active?"""
 
-from sparsity_lab.evidence.circuit_under_test import Subject, count, fraction
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, count, fraction
 from sparsity_lab.evidence.record import Check, Verdict
 
 
-def active_shares(subject: Subject) -> tuple[list[float], list[float]]:
+def active_shares(subject: CircuitUnderTest) -> tuple[list[float], list[float]]:
     """For each kept node, the share of the task's tokens, and of the text's, that it is active on.
 
     Active: further from its mean than half of its largest distance on the task's prompts.
@@ -20,7 +20,7 @@ def active_shares(subject: Subject) -> tuple[list[float], list[float]]:
     return shares[0], shares[1]
 
 
-def monosemanticity(subject: Subject, on_text: list[float]) -> Check:
+def monosemanticity(subject: CircuitUnderTest, on_text: list[float]) -> Check:
     """On how much of the pretraining text the kept nodes are active, and on how many different tokens."""
     verdict: Verdict
     nodes = subject.kept_n.nonzero().flatten()

@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, nats
+from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, nats
 from sparsity_lab.evidence.record import Check, Verdict
 
 RANDOM_SETS = 4
 
 
-def necessity(subject: Subject, seed: int) -> Check:
+def necessity(subject: CircuitUnderTest, seed: int) -> Check:
     """The whole model without the circuit, without as many other nodes, and without as active ones."""
     verdict: Verdict
     kept_n, size = subject.kept_n, int(subject.kept_n.sum())
@@ -22,7 +22,7 @@ def necessity(subject: Subject, seed: int) -> Check:
 
     def loss_without(nodes: Tensor) -> float:
         logit_diff_b = subject.kept_difference(torch.ones_like(kept_n).index_fill(0, nodes, False))
-        return subject.scores(logit_diff_b).loss
+        return subject.scores(logit_diff_b).raw_loss
 
     random = [
         loss_without(others[torch.randperm(len(others), generator=generator)[:size]])
@@ -30,7 +30,7 @@ def necessity(subject: Subject, seed: int) -> Check:
     ]
     without = loss_without(kept_n.nonzero().flatten())
     matched = loss_without(matched_nodes(subject))
-    whole, mean_random = subject.scores(subject.unpruned_b).loss, sum(random) / len(random)
+    whole, mean_random = subject.scores(subject.unpruned_b).raw_loss, sum(random) / len(random)
     values = (
         nats("loss of the whole model", whole),
         nats("without the circuit", without),
@@ -38,9 +38,9 @@ def necessity(subject: Subject, seed: int) -> Check:
         nats("without random others, worst", max(random)),
         nats("without others as active", matched),
     )
-    if without <= GUESSING:
+    if without <= CHANCE_LOSS:
         verdict, sentence = "against", "The model still answers without these nodes: it has another way."
-    elif max(mean_random, matched) <= GUESSING:
+    elif max(mean_random, matched) <= CHANCE_LOSS:
         verdict = "for"
         sentence = "Without these nodes the model no longer answers; without as many others it still does."
     else:
@@ -49,7 +49,7 @@ def necessity(subject: Subject, seed: int) -> Check:
     return Check(name="necessity", verdict=verdict, values=values, sentence=sentence)
 
 
-def matched_nodes(subject: Subject) -> Tensor:
+def matched_nodes(subject: CircuitUnderTest) -> Tensor:
     """For each kept node another one of its site and layer, outside the circuit, of the nearest activity.
 
     Activity is the root mean square of a node's distance from its mean on the task's prompts. Indices, each

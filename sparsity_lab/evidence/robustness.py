@@ -13,7 +13,7 @@ from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.gates import gate_nodes
 from sparsity_lab.circuits.restoration import restored_nodes
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.evidence.circuit_under_test import GUESSING, Subject, fraction, nats
+from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, fraction, nats
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.tasks.batch import logit_difference
 
@@ -23,15 +23,15 @@ ADVERSARIAL_SHARE = 0.02  # of the nodes outside
 ADVERSARIAL_STEPS = 2
 
 
-def robustness(subject: Subject, seed: int, draws: int) -> Check:
+def robustness(subject: CircuitUnderTest, seed: int, draws: int) -> Check:
     """The circuit's calibrated loss, under its own calibration, with the rest treated in other ways."""
     verdict: Verdict
     generator = torch.Generator().manual_seed(derive_seed(seed, "robustness"))
 
     def loss(kept_n: Tensor, values_n: Tensor | None = None) -> float:
-        return subject.scores(subject.kept_difference(kept_n, values_n)).calibrated_loss
+        return subject.scores(subject.kept_difference(kept_n, values_n)).selection_loss
 
-    mean = subject.scores(subject.circuit_b).calibrated_loss
+    mean = subject.scores(subject.circuit_b).selection_loss
     zero = loss(subject.kept_n, torch.zeros_like(subject.means_n))
     positions = torch.randperm(len(subject.text_activations), generator=generator)[:RESAMPLES]
     resampled = [loss(subject.kept_n, subject.text_activations[position]) for position in positions]
@@ -60,7 +60,7 @@ def robustness(subject: Subject, seed: int, draws: int) -> Check:
         "frozen at another text's values": resample,
         "restored at random": max(sum(losses) / len(losses) for losses in restored.values()),
     }
-    broken = [kind for kind, value in kinds.items() if value > GUESSING]
+    broken = [kind for kind, value in kinds.items() if value > CHANCE_LOSS]
     if not broken:
         verdict, sentence = "for", "It answers however the rest is frozen, and with parts of it restored."
     elif len(broken) < len(kinds):
@@ -73,7 +73,7 @@ def robustness(subject: Subject, seed: int, draws: int) -> Check:
     return Check(name="robustness", verdict=verdict, values=tuple(values), sentence=sentence)
 
 
-def adversarial_nodes(subject: Subject) -> Tensor:
+def adversarial_nodes(subject: CircuitUnderTest) -> Tensor:
     """The nodes outside whose restoring raises the circuit's loss most, to first order; boolean (n).
 
     Chosen in a few steps, each by the gradient where the last one led.

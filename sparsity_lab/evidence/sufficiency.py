@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, logsigmoid
 
-from sparsity_lab.evidence.circuit_under_test import Subject, fraction, nats
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, fraction, nats
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.sites import HEAD_SITES, Site, Tap
 from sparsity_lab.model.taps import Record, ablate, chain
@@ -15,22 +15,22 @@ from sparsity_lab.model.transformer import Transformer
 ACCURATE = 0.9  # raw accuracy from which a circuit is said to rank the answers
 
 
-def sufficiency(subject: Subject) -> Check:
+def sufficiency(subject: CircuitUnderTest) -> Check:
     """The circuit alone on held-out pairs, against the whole model."""
     verdict: Verdict
     found, whole = subject.scores(subject.circuit_b), subject.scores(subject.unpruned_b)
     assert found.accuracy is not None  # it is measured
     values = [
-        nats("raw loss", found.loss),
-        nats("calibrated loss", found.calibrated_loss),
+        nats("raw loss", found.raw_loss),
+        nats("calibrated loss", found.selection_loss),
         fraction("accuracy", found.accuracy),
-        nats("raw loss of the whole model", whole.loss),
+        nats("raw loss of the whole model", whole.raw_loss),
         nats("KL from the whole model's answers", two_way_kl(subject.unpruned_b, subject.circuit_b)),
     ]
     similarity = pattern_similarity(subject)
     if similarity is not None:
         values.append(fraction("likeness of attention patterns", similarity))
-    meets = found.calibrated_loss <= 1.5 * subject.circuit.target
+    meets = found.selection_loss <= 1.5 * subject.circuit.target
     ranks = found.accuracy >= ACCURATE
     if meets and ranks:
         verdict, sentence = "for", "On pairs it has never seen the circuit alone gives the right answer."
@@ -54,7 +54,7 @@ def two_way_kl(whole_b: Tensor, circuit_b: Tensor) -> float:
     return kl_div(log_p(circuit_b), log_p(whole_b), reduction="batchmean", log_target=True).item()
 
 
-def pattern_similarity(subject: Subject) -> float | None:
+def pattern_similarity(subject: CircuitUnderTest) -> float | None:
     """How alike the patterns of heads with kept nodes are in the circuit and in the whole model, 0 to 1.
 
     1 - total variation distance, the sink included, mean over heads, prompts and their tokens; None if the

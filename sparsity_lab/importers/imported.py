@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".json", ".pt", ".safetensors", ".bin")
 
 
-class ExistingConfig(Config):
+class ImportedConfig(Config):
     """A model in a folder: `released` as `released.py` reads it, `gpt2` as `gpt2.py` does.
 
     `n_ctx` is the length, in tokens, of the windows of the corpus over which its loss and the nodes' means

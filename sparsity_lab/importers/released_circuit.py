@@ -62,7 +62,7 @@ def read_released_circuit(path: Path, model: Transformer, model_name: str, task:
         kept_n = layout.mask(nodes)
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0]}: no node of this model") from None
-    scores = Scores(loss=pruned, calibrated_loss=pruned, accuracy=None)
+    scores = Scores(raw_loss=pruned, selection_loss=pruned, accuracy=None)
     circuit = Circuit(
         task=task,
         model=model_name,

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
     """One row per run × task × target; a task without any circuit has one row without target and sizes.
 
-    Losses are in nats per token; `select_loss` and `test_loss` are calibrated, `test_raw_loss` and
-    `unpruned_loss` are not.
+    `validation_loss` is in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
+    are the circuit's on the test pairs, `select_...` those on the pairs that chose it.
     """
     import pandas as pd  # here: it takes a second, and tracking without W&B needs no frame
 
@@ -39,30 +39,30 @@ _COLUMNS: dict[str, Any] = {
     "target": "float64",
     "nodes": "Int64",
     "edges": "Int64",
-    "select_loss": "float64",
+    "pruned_edges": "Int64",
+    "select_selection_loss": "float64",
     "select_accuracy": "float64",
-    "test_loss": "float64",
-    "test_raw_loss": "float64",
-    "test_accuracy": "float64",
+    "selection_loss": "float64",
+    "raw_loss": "float64",
+    "accuracy": "float64",
 }
 
 
 def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
-    model, sparsity = record.config.get("model", {}), record.config.get("sparsity", {})
     run = {
         "name": record.name,
         "sweep": record.sweep,
         "config_hash": record.config_hash,
-        "kind": sparsity.get("kind"),
-        "d_model": model.get("d_model"),
-        "n_layer": model.get("n_layer"),
+        "kind": record.kind,
+        "d_model": record.model.d_model,
+        "n_layer": record.model.n_layer,
         "weights": record.metrics.get(metrics.WEIGHTS.name),
         "nonzeros": record.metrics.get(metrics.MODEL_NONZEROS.name),
         "validation_loss": record.metrics.get(metrics.VALIDATION_LOSS.name),
     }
     for result in record.tasks:
         task = run | {"task": result.task, "status": result.status}
-        task["unpruned_loss"] = result.unpruned.loss if result.unpruned else None
+        task["unpruned_loss"] = result.unpruned.raw_loss if result.unpruned else None
         yield from (task | _sizes(point) for point in result.curve)
         if not result.curve:
             yield task
@@ -73,9 +73,10 @@ def _sizes(point: CurvePoint) -> dict[str, Any]:
         "target": point.target,
         "nodes": point.nodes,
         "edges": point.edges,
-        "select_loss": point.select.calibrated_loss,
+        "pruned_edges": point.pruned_edges,
+        "select_selection_loss": point.select.selection_loss,
         "select_accuracy": point.select.accuracy,
-        "test_loss": point.test.calibrated_loss,
-        "test_raw_loss": point.test.loss,
-        "test_accuracy": point.test.accuracy,
+        "selection_loss": point.test.selection_loss,
+        "raw_loss": point.test.raw_loss,
+        "accuracy": point.test.accuracy,
     }

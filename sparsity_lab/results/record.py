@@ -68,12 +68,12 @@ class TaskResult(Config):
 
 
 class Snapshot(Config):
-    """The model on its way, after `step` optimizer steps, fraction `at` of its training, and its circuits.
+    """The model after `step` optimizer steps, `fraction` of its training, and its circuits.
 
     `shared`: how many nodes a task's circuit at the main target shares with the trained model's, if it does.
     """
 
-    at: float
+    fraction: float
     step: int
     nonzeros: int
     tasks: tuple[TaskResult, ...]
@@ -127,7 +127,7 @@ class RunRecord(Config):
     stages: dict[str, str]
     metrics: dict[str, float]
     tasks: tuple[TaskResult, ...]
-    formation: tuple[Snapshot, ...] = ()
+    snapshots: tuple[Snapshot, ...] = ()
 
     @field_validator("config")
     @classmethod

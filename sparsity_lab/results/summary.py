@@ -22,7 +22,7 @@ def summarise(tasks: Sequence[TaskResult], target: float) -> dict[str, float]:
     if solved:
         found[metrics.GEOMEAN_EDGES.name] = geometric_mean(point.edges for point in solved)
         found[metrics.GEOMEAN_NODES.name] = geometric_mean(point.nodes for point in solved)
-        found[metrics.TEST_LOSS.name] = fmean(point.test.calibrated_loss for point in solved)
+        found[metrics.TEST_LOSS.name] = fmean(point.test.selection_loss for point in solved)
     return found
 
 

@@ -1,7 +1,8 @@
 """How records of older schemas are read: for each, the function that turns it into the next.
 
 Schema 2 added the tasks' evidence, schema 3 the snapshots of training: older records have neither. Schema 4
-added `kind`, `model` and `pruning`, which older records say only in their config.
+added `kind`, `model` and `pruning`, which older records say only in their config, and renamed the snapshots
+and the metrics of the reference model.
 """
 
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any
 Plain = dict[str, Any]
 
 
-def _say_kind_model_and_pruning(old: Plain) -> Plain:
+def _to_schema_4(old: Plain) -> Plain:
     """Schema 3 to 4. Values that the config of an old record lacks are those that held before it had them."""
     config = _part(old, "config")
     model, trainer, sparsity, pruning = (
@@ -26,7 +27,14 @@ def _say_kind_model_and_pruning(old: Plain) -> Plain:
     else:
         kind = sparsity.get("kind")
     shape = {name: model.get(name) for name in ("d_model", "n_layer", "d_head")}
-    return old | {
+    snapshots = [
+        {**snapshot, "fraction": snapshot["at"]} for snapshot in old.get("formation", ()) if "at" in snapshot
+    ]
+    metrics = {name.replace("dense/", "reference/"): value for name, value in _part(old, "metrics").items()}
+    kept = {name: value for name, value in old.items() if name != "formation"}
+    return kept | {
+        "snapshots": [{k: v for k, v in snapshot.items() if k != "at"} for snapshot in snapshots],
+        "metrics": metrics,
         "kind": kind,
         "model": shape | {"tokens": None if imported else trainer.get("tokens")},
         "pruning": {
@@ -43,4 +51,4 @@ def _part(values: Plain, name: str) -> Plain:
     return part if isinstance(part, dict) else {}
 
 
-UPGRADES: dict[int, Callable[[Plain], Plain]] = {1: dict, 2: dict, 3: _say_kind_model_and_pruning}
+UPGRADES: dict[int, Callable[[Plain], Plain]] = {1: dict, 2: dict, 3: _to_schema_4}

@@ -19,7 +19,7 @@ def agreement(context: ModelContext, reference: Path) -> Path:
 
     def make(folder: Path) -> None:
         pair = report_agreement(load_model(reference), context.model, context.windows)
-        names = (metrics.DENSE_LOSS.name, metrics.DENSE_KL.name)
+        names = (metrics.REFERENCE_LOSS.name, metrics.REFERENCE_KL.name)
         write_json(folder / AGREEMENT, dict(zip(names, pair, strict=True)))
 
     inputs = context.inputs | {"dense": model_hash(reference, FOLDER)}

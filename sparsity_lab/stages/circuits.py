@@ -59,7 +59,7 @@ def _write_circuits(config: RunConfig, context: ModelContext, task: str, folder:
     write_json(folder / RESULT, result)
     main = result.at(config.pruning.target)
     told = (
-        f"{main.nodes} nodes, {main.edges} edges, test loss {main.test.calibrated_loss:.3f}"
+        f"{main.nodes} nodes, {main.edges} edges, test loss {main.test.selection_loss:.3f}"
         if main
         else result.reason
     )
@@ -98,9 +98,9 @@ def explain_task(
         return result("not_askable", f"prompts of {longest} tokens, the context is {model.config.n_ctx}"), []
     evaluator = make_evaluator(model, means_n, data, config.finder, config.pruning)
     select, test = evaluator.unpruned()
-    if select.loss > target:
+    if select.raw_loss > target:
         return result(
-            "not_learned", f"unpruned loss {select.loss:.3f} is above {target:g} nats", unpruned=test
+            "not_learned", f"unpruned loss {select.raw_loss:.3f} is above {target:g} nats", unpruned=test
         ), []
     empty = evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
     if empty <= target:

@@ -23,8 +23,8 @@ from sparsity_lab.core.hashing import content_hash, derive_seed
 from sparsity_lab.core.run_folder import circuit_file
 from sparsity_lab.core.stage import Stage
 from sparsity_lab.data.python_source import PythonSourceConfig
-from sparsity_lab.evidence.checks import Surroundings, validate_circuit
-from sparsity_lab.evidence.config import ValidationConfig
+from sparsity_lab.evidence.checks import SharedInputs, check_circuit
+from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.controls import shuffled_weights
 from sparsity_lab.evidence.record import save_evidence
 from sparsity_lab.stages.circuits import search_inputs
@@ -43,15 +43,15 @@ class _Shared:
     """What the checks of every task need besides its circuit."""
 
     context: ModelContext
-    config: ValidationConfig
+    config: EvidenceConfig
 
     @cached_property
-    def surroundings(self) -> Surroundings:
+    def shared_inputs(self) -> SharedInputs:
         context, shuffled = self.context, None
         if self.config.controls:
             other = shuffled_weights(context.model, self.config.seed)
             shuffled = (other, mean_activations(other, context.text))
-        return Surroundings(
+        return SharedInputs(
             text_bt=torch.cat(context.text)[: self.config.text_windows],
             real_lines=real_pieces(self.config.seed),
             tokenizer=context.tokenizer,
@@ -60,7 +60,7 @@ class _Shared:
 
     def load(self) -> None:
         self.context.load()
-        _ = self.surroundings
+        _ = self.shared_inputs
 
 
 def circuit_evidence(
@@ -71,9 +71,9 @@ def circuit_evidence(
     found = {task: folder / name for task, folder in circuits.items() if (folder / name).exists()}
     if not found:
         return {}
-    shared = _Shared(context, config.validation)
-    inputs = context.inputs | search_inputs(config) | {"checks": config.validation.model_dump(mode="json")}
-    inputs["real_lines"] = content_hash(real_pieces(config.validation.seed))
+    shared = _Shared(context, config.evidence)
+    inputs = context.inputs | search_inputs(config) | {"checks": config.evidence.model_dump(mode="json")}
+    inputs["real_lines"] = content_hash(real_pieces(config.evidence.seed))
     stages = {
         task: Stage(
             room="evidence",
@@ -92,7 +92,7 @@ def circuit_evidence(
 def _write_evidence(config: RunConfig, shared: _Shared, circuit: Path, task: str, folder: Path) -> None:
     started = time.monotonic()
     context = shared.context
-    evidence = validate_circuit(
+    evidence = check_circuit(
         circuit=load_circuit(circuit),
         circuit_file=circuit.name,
         model=context.model,
@@ -104,10 +104,10 @@ def _write_evidence(config: RunConfig, shared: _Shared, circuit: Path, task: str
             test=task_batch(config, task, "test", context.tokenizer),
         ),
         test_pairs=asked_pairs(config.tasks, task, "test"),
-        surroundings=shared.surroundings,
+        shared_inputs=shared.shared_inputs,
         finder=config.finder,
         pruning=config.pruning,
-        config=config.validation,
+        config=config.evidence,
     )
     save_evidence(evidence, folder)
     verdicts = ", ".join(f"{check.name} {check.verdict}" for check in evidence.checks)

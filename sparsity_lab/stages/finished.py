@@ -22,7 +22,7 @@ from sparsity_lab.core.run_folder import (
     circuit_files,
 )
 from sparsity_lab.evidence.record import load_evidence
-from sparsity_lab.importers.imported import ExistingConfig
+from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.provenance import environment
 from sparsity_lab.results.record import ModelSummary, PruningSummary, RunRecord, TaskResult
@@ -30,7 +30,7 @@ from sparsity_lab.results.summary import summarise
 from sparsity_lab.stages import agreement
 from sparsity_lab.stages.model import VALIDATION
 from sparsity_lab.stages.reference import measured_bridge
-from sparsity_lab.stages.snapshots import formation
+from sparsity_lab.stages.snapshots import snapshot_records
 
 Folders = Mapping[str, Path]  # a folder a task
 
@@ -92,7 +92,7 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
         stages={name: folder.name for name, folder in finished.links().items()},
         metrics=_measured(config, tasks, finished),
         tasks=tasks,
-        formation=formation(config, finished.model, finished.snapshots, finished.circuits),
+        snapshots=snapshot_records(config, finished.model, finished.snapshots, finished.circuits),
         **environment(),
     )
 
@@ -118,7 +118,7 @@ def _measured(config: RunConfig, tasks: tuple[TaskResult, ...], finished: Finish
 
 def _model(config: RunConfig, folder: Path) -> ModelSummary:
     shape = read_card(folder).config
-    imported = isinstance(config.model, ExistingConfig)
+    imported = isinstance(config.model, ImportedConfig)
     return ModelSummary(
         d_model=shape.d_model,
         n_layer=shape.n_layer,

@@ -14,7 +14,7 @@ from sparsity_lab.core.files import write_json
 from sparsity_lab.core.stage import Built, Stage, content_hash_of, run_stage
 from sparsity_lab.data.packed import TOKENIZER
 from sparsity_lab.data.tokenizer import load_tokenizer
-from sparsity_lab.importers.imported import ExistingConfig
+from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.stages.context import validation_windows
 from sparsity_lab.stages.model import VALIDATION, weight_counts
@@ -32,7 +32,7 @@ def imported_model(
         UserError: the model can't be read, or the tokenizer has tokens that it doesn't know.
     """
     imported, trainer = config.model, config.trainer
-    assert isinstance(imported, ExistingConfig)
+    assert isinstance(imported, ImportedConfig)
 
     def make(folder: Path) -> None:
         model = imported.read()

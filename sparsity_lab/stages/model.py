@@ -71,7 +71,7 @@ def help_train(config: RunConfig, tokens: Path, root: Path) -> None:
     Raises:
         UserError: the model needs a reference model, which the first rank alone knows.
     """
-    if config.bridge is not None or config.trainer.start == "dense":
+    if config.bridge is not None or config.trainer.start == "reference":
         raise UserError("trainer: with a dense model, srun and torchrun start one process alone")
     folder = _stage(config, tokens, None, lambda folder: None).folder(root)
     if not folder.exists():
@@ -87,7 +87,7 @@ def _stage(config: RunConfig, tokens: Path, reference: Path | None, make: Callab
         "precision": precision(config.trainer.precision),
         "kernels": config.kernels,
         "seed": config.seed,
-        "snapshots": config.circuits.on_the_way,  # the folder holds the snapshots too
+        "snapshots": config.snapshots.before_the_end,  # the folder holds the snapshots too
     }
     room = "models" if config.bridge is None else "bridges"
     inputs |= reference_inputs(config, reference)
@@ -118,14 +118,14 @@ def _train(
         counts_vv = bigram_counts(data.train.tokens, vocab_size)
         bigram_vv = bigram_log_probabilities(torch.from_numpy(counts_vv))
     model = Transformer(shape, vocab_size, bigram_vv)
-    if dense is not None and config.trainer.start == "dense":
+    if dense is not None and config.trainer.start == "reference":
         start_from(model, dense)
     objective: Objective = NextToken()
     if dense is not None and config.bridge is not None:
         objective = bridge_objective(config, model, dense)
     sparsifier = make_sparsifier(config.sparsity, model, n_steps, derive_seed(config.seed, "sparsity"))
     module = LanguageModule(model, objective, sparsifier, config.trainer, n_steps)
-    return module, data, fit(module, data, folder, loggers, config.name, config.circuits.on_the_way)
+    return module, data, fit(module, data, folder, loggers, config.name, config.snapshots.before_the_end)
 
 
 def weight_counts(model: Transformer) -> dict[str, float]:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.signals import serve
+from sparsity_lab.core.signals import begin_worker
 from sparsity_lab.core.stage import Built, Stage, run_stage
 from sparsity_lab.kernels.install import Switch
 from sparsity_lab.kernels.machine import prepare_processor
@@ -89,7 +89,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _begin(lines: Any, level: int, folder: str, kernels: Switch) -> None:
-    serve()
+    begin_worker()
     os.chdir(folder)  # the config's paths are relative to it
     prepare_processor(threads=1, kernels=kernels)
     logging.getLogger().addHandler(QueueHandler(lines))

@@ -19,7 +19,7 @@ from sparsity_lab.core.stage import Built
 from sparsity_lab.data.packed import TOKENIZER
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tokenizer import load_tokenizer
-from sparsity_lab.importers.imported import ExistingConfig
+from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.results.metrics_log import MetricsLog
@@ -90,7 +90,7 @@ def _run(
         context = ModelContext.of(config, tokens, model.path, root)
         _explain(config, context, finished, folder)
         clock.lap("circuits")
-        if config.validation.enabled:
+        if config.evidence.enabled:
             finished.evidence = circuit_evidence(config, context, finished.circuits)
         folder.link_all(finished.links())
         folder.remove_other_links(finished.links())
@@ -119,7 +119,7 @@ def _explain(config: RunConfig, context: ModelContext, finished: Finished, folde
 
 
 def _model(config: RunConfig, tokens: Path, root: Path, tracker: Tracker, reference: Path | None) -> Built:
-    if isinstance(config.model, ExistingConfig):
+    if isinstance(config.model, ImportedConfig):
         return imported_model(config, tokens, root, tracker.loggers)
     return trained_model(config, tokens, root, tracker.loggers, reference)
 
@@ -130,13 +130,13 @@ def _reference_model(config: RunConfig, reference: RunConfig | None, tokens: Pat
     Raises:
         UserError: the given model can't be read, or has another vocabulary.
     """
-    if config.dense is None:
+    if config.reference is None:
         return None
     if reference is None:
-        assert config.dense.folder is not None
-        key, folder = FOLDER, Path(config.dense.folder).absolute()
-    elif isinstance(reference.model, ExistingConfig):
-        key, folder = "dense.model.path", imported_model(reference, tokens, root, _own_log).path
+        assert config.reference.folder is not None
+        key, folder = FOLDER, Path(config.reference.folder).absolute()
+    elif isinstance(reference.model, ImportedConfig):
+        key, folder = "reference.model.path", imported_model(reference, tokens, root, _own_log).path
     else:
         return trained_model(reference, tokens, root, _own_log).path
     theirs, ours = load_model(folder).vocab_size, load_tokenizer(tokens / TOKENIZER).vocab_size

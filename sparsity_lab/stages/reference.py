@@ -27,7 +27,7 @@ BRIDGE = "bridge.json"
 BRIDGE_VERSION = 2  # raise when the same config would give another bridge
 MIXED_PATHS = 8
 DENSE = {"kind": "none"}  # the sparsity of a reference model that is trained here
-FOLDER = "dense.folder"
+FOLDER = "reference.folder"
 
 
 def reference_config(config: RunConfig) -> RunConfig | None:
@@ -38,19 +38,19 @@ def reference_config(config: RunConfig) -> RunConfig | None:
     Raises:
         UserError: a line for each value that such a run can't have.
     """
-    if config.dense is None or config.dense.model is None:
+    if config.reference is None or config.reference.model is None:
         return None
-    trainer = config.dense.trainer or config.trainer.model_copy(update={"start": "scratch"})
+    trainer = config.reference.trainer or config.trainer.model_copy(update={"start": "scratch"})
     changes = {
-        "model": config.dense.model.model_dump(mode="json"),
+        "model": config.reference.model.model_dump(mode="json"),
         "trainer": trainer.model_dump(mode="json"),
         "sparsity": DENSE,
-        "circuits": {},
-        "dense": None,
+        "snapshots": {},
+        "reference": None,
         "bridge": None,
         "steering": None,
     }
-    return validate(RunConfig, config.model_dump(mode="json") | changes, "dense")
+    return validate(RunConfig, config.model_dump(mode="json") | changes, "reference")
 
 
 def reference_inputs(config: RunConfig, reference: Path | None) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def reference_inputs(config: RunConfig, reference: Path | None) -> dict[str, Any
     if reference is None:
         return {}
     inputs: dict[str, Any] = {}
-    if config.trainer.start == "dense":
+    if config.trainer.start == "reference":
         inputs["start"] = model_hash(reference, FOLDER)
     if config.bridge is not None:
         inputs |= {
@@ -83,7 +83,7 @@ def start_from(model: Transformer, folder: Path) -> None:
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape
     ):
         raise UserError(
-            f"trainer.start: dense: the model in {folder} has another shape ({', '.join(wrong[:3])}); "
+            f"trainer.start: reference: the model in {folder} has another shape ({', '.join(wrong[:3])}); "
             "give model.* that model's widths and switches"
         )
     model.load_state_dict(tensors, strict=True)

@@ -22,18 +22,18 @@ def snapshot_circuits(config: RunConfig, tokens: Path, model: Path, root: Path) 
     """The folders of circuits at each fraction of training before the end."""
     return {
         at: task_circuits(config, ModelContext.of(config, tokens, snapshot_folder(model, at), root))
-        for at in config.circuits.on_the_way
+        for at in config.snapshots.before_the_end
     }
 
 
-def formation(
+def snapshot_records(
     config: RunConfig, model: Path, circuits: Mapping[float, Folders], final: Folders
 ) -> tuple[Snapshot, ...]:
     """The record's part about each snapshot."""
     n_steps = config.trainer.steps(config.model.n_ctx)
     return tuple(
         Snapshot(
-            at=at,
+            fraction=at,
             step=step_at(at, n_steps),
             nonzeros=count_weights(load_model(snapshot_folder(model, at)))[1],
             tasks=tuple(_result(at, folder) for folder in folders.values()),

@@ -12,7 +12,7 @@ class TrainerConfig(Config):
 
     `gradient`: "normalise" scales every gradient to root mean square 1, "clip" only those above 1.
     `precision`: "auto" is bfloat16 autocast where the processor computes it natively, float32 elsewhere.
-    `start`: "dense" goes on from the weights of the run's existing dense model.
+    `start`: "reference" continues from the weights of the run's reference model.
     `devices` on each of `num_nodes` machines share a step's `batch_size` windows (`training.ranks`).
     `workers` processes load batches beside each of them, 0: itself; `pin_memory` has an effect with a GPU,
     `fused` on AdamW.
@@ -27,7 +27,7 @@ class TrainerConfig(Config):
     eps: PositiveFloat = 0.1
     gradient: Literal["normalise", "clip"] = "normalise"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    start: Literal["scratch", "dense"] = "scratch"
+    start: Literal["scratch", "reference"] = "scratch"
     validation_windows: PositiveInt = 256
     validations: PositiveInt = 4
     checkpoint_every: PositiveInt = 200

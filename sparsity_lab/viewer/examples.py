@@ -141,7 +141,7 @@ def _in_circuit(
     few = first_pairs(batch, DROPPED_PAIRS)
 
     def loss(logit_diff_b: Tensor) -> float:
-        return score(logit_diff_b, few.label_b, circuit.calibration).calibrated_loss
+        return score(logit_diff_b, few.label_b, circuit.calibration).selection_loss
 
     effects: list[float | None] = [None] * len(circuit.nodes)
     if len(effects) <= MAX_DROPPED:

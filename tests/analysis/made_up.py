@@ -6,8 +6,8 @@ from typing import Any
 from sparsity_lab.circuits.circuit import Scores
 from sparsity_lab.results.record import CurvePoint, ModelSummary, PruningSummary, RunRecord, TaskResult
 
-SCORES = Scores(loss=0.1, calibrated_loss=0.05, accuracy=1.0)
-POOR = Scores(loss=3.0, calibrated_loss=0.69, accuracy=0.5)
+SCORES = Scores(raw_loss=0.1, selection_loss=0.05, accuracy=1.0)
+POOR = Scores(raw_loss=3.0, selection_loss=0.69, accuracy=0.5)
 
 
 def shape(d_model: int | None, tokens: int | None = 1000) -> ModelSummary:

@@ -16,7 +16,7 @@ def made(way: str, loss: float, kl: float, edges: dict[str, int]) -> RunRecord:
     kind = "sparse" if way == "scratch" else way
     plain = record(kind, {"sparsified": 64}.get(way, 256), 60_000, loss, edges, sweep=SWEEP)
     more = {"bridge/hybrid_excess": 0.1} if way == "bridged" else {}
-    metrics = plain.metrics | {"dense/loss": 1.9, "dense/kl": kl} | more
+    metrics = plain.metrics | {"reference/loss": 1.9, "reference/kl": kl} | more
     changes = {"metrics": metrics, "config_hash": way, "name": way}
     return plain.model_copy(update=changes)
 

@@ -28,7 +28,7 @@ from sparsity_lab.model.taps import with_residuals
 from sparsity_lab.tasks.batch import TaskBatch
 
 CONFIG = SteeringConfig(tasks=("var_if",), strengths=(0.0, 0.5, 1.0), random_directions=5)
-SCORES = Scores(loss=0.1, calibrated_loss=0.1, accuracy=1.0)
+SCORES = Scores(raw_loss=0.1, selection_loss=0.1, accuracy=1.0)
 NODES = tuple(Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED)
 IDLE = Node(layer=0, site="attn_in", channel=3)
 

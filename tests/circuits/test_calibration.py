@@ -17,7 +17,7 @@ def both(difference: list[float], label: list[int]) -> tuple[Tensor, Tensor]:
 
 
 def calibrated(logit_diff_b: Tensor, label_b: Tensor) -> float:
-    return score(logit_diff_b, label_b, calibrate(logit_diff_b, label_b)).calibrated_loss
+    return score(logit_diff_b, label_b, calibrate(logit_diff_b, label_b)).selection_loss
 
 
 def test_two_way_loss_by_hand() -> None:
@@ -78,8 +78,8 @@ def test_scores_by_hand() -> None:
     scores = score(*both([3.0, -1.0, 2.0, -4.0], [0, 0, 1, 1]), Calibration(scale=0.0, shift=1.0))
     assert scores.accuracy == 0.5
     wrong = [math.log(1 + math.exp(-x)) for x in (3.0, -1.0, -2.0, 4.0)]
-    assert scores.loss == pytest.approx(sum(wrong) / 4)
-    assert scores.calibrated_loss == pytest.approx(
+    assert scores.raw_loss == pytest.approx(sum(wrong) / 4)
+    assert scores.selection_loss == pytest.approx(
         (math.log(1 + math.exp(-1)) + math.log(1 + math.exp(1))) / 2
     )
 

@@ -18,8 +18,8 @@ CIRCUIT = Circuit(
     nodes=(A, B),
     edges=(Edge(source=A, target=B, weight=-0.1),),
     calibration=Calibration(scale=1 / 3, shift=-1e-9),
-    select=Scores(loss=0.5, calibrated_loss=0.1, accuracy=1.0),
-    test=Scores(loss=0.6, calibrated_loss=0.2, accuracy=0.9),
+    select=Scores(raw_loss=0.5, selection_loss=0.1, accuracy=1.0),
+    test=Scores(raw_loss=0.6, selection_loss=0.2, accuracy=0.9),
     provenance={"method": "masks", "seed": 0, "k_coef": 0.1, "polish": True, "note": None},
 )
 

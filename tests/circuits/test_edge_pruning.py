@@ -50,7 +50,7 @@ def test_the_edges_that_the_task_needs_stay_and_others_go() -> None:
         ("attn_in", "attn_v"),
         ("attn_v", "attn_out"),
     }
-    assert both.pruned.select.calibrated_loss <= 0.15
+    assert both.pruned.select.selection_loss <= 0.15
     gone = [edge for edge in circuit.edges if edge not in left]
     narrowed = replace(evaluator, model=without_edges(model, evaluator.means_n, gone))
     assert narrowed.scores(kept_n) == pytest.approx(
@@ -98,6 +98,6 @@ def test_a_model_without_biases_gets_one_where_an_edge_is_dropped() -> None:
     circuit = make_circuit(evaluator, kept_n, "question", "small", 0.69, {})
     pruned = prune_edges(evaluator, circuit).pruned
     assert pruned is not None
-    assert pruned.select.calibrated_loss <= 0.69
+    assert pruned.select.selection_loss <= 0.69
     assert len(pruned.edges) < len(circuit.edges)
     assert model.blocks[0].get_submodule("mlp.up").bias is None

@@ -25,10 +25,10 @@ def test_s7_the_all_nodes_circuit_has_the_unpruned_models_loss(model: Transforme
     evaluator = evaluator_of(model, CALIBRATED)
     select, test = evaluator.unpruned()
     for scores, batch in ((select, evaluator.data.select), (test, evaluator.data.test)):
-        assert scores.loss == pytest.approx(
+        assert scores.raw_loss == pytest.approx(
             two_way_loss(logit_difference(model, batch), batch.label_b).item()
         )
-    assert evaluator.select_loss(everything(evaluator)) == pytest.approx(select.calibrated_loss)
+    assert evaluator.select_loss(everything(evaluator)) == pytest.approx(select.selection_loss)
 
 
 @pytest.mark.parametrize("model", [small_model(), planted_model()], ids=["small", "planted"])

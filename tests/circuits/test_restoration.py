@@ -22,12 +22,12 @@ def test_every_other_step_restores_and_none_without_a_share() -> None:
 def test_adversarial_restoring_takes_only_what_did_harm() -> None:
     restoration = Restoration(1.0, True, 100, seed=0)
     assert restoration.draw(0) is None
-    restoration.saw(torch.linspace(-1, 1, 100))
+    restoration.note_gradient(torch.linspace(-1, 1, 100))
     drawn = restoration.draw(1)
     assert drawn is not None
     assert drawn.any()
     assert not drawn[:50].any()
-    restoration.saw(torch.ones(100))  # a step with something restored says nothing of harm
+    restoration.note_gradient(torch.ones(100))  # a step with something restored says nothing of harm
     assert restoration.draw(2) is None
     again = restoration.draw(3)
     assert again is not None
@@ -41,7 +41,7 @@ def test_a_hardened_search_stands_its_own_subsets_and_finds_what_is_planted() ->
     (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
     assert set(PLANTED) <= {(node.layer, node.site, node.channel) for node in circuit.nodes}
     assert circuit.provenance["restore"] == 0.5
-    assert circuit.select.loss <= 0.15
+    assert circuit.select.raw_loss <= 0.15
 
 
 def test_raw_selection_meets_the_target_without_calibration() -> None:
@@ -49,6 +49,6 @@ def test_raw_selection_meets_the_target_without_calibration() -> None:
         finder, pruning = quick_masks(retries=0), quick_pruning(targets=[0.15], selection=selection)
         evaluator = evaluator_of(planted_model(), pruning)
         (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
-        assert circuit.select.calibrated_loss <= 0.15
+        assert circuit.select.selection_loss <= 0.15
         if selection == "raw":
-            assert circuit.select.loss <= 0.15
+            assert circuit.select.raw_loss <= 0.15

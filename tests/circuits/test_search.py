@@ -51,7 +51,7 @@ def test_s9_every_circuit_meets_its_target_on_held_out_pairs(
         for batch, told in ((planted.data.select, circuit.select), (planted.data.test, circuit.test)):
             found = score(planted.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
             assert found.model_dump() == pytest.approx(told.model_dump())
-        assert circuit.select.calibrated_loss <= circuit.target
+        assert circuit.select.selection_loss <= circuit.target
         assert len(circuit.edges) == count_edges(planted.model, kept_n)
         assert (circuit.task, circuit.model) == ("question", "planted")
 
@@ -72,7 +72,7 @@ def test_s9_only_the_targets_that_are_met_have_a_circuit(planted: CircuitEvaluat
     found = [circuit.target for circuit in found_by_masks(planted, config)]
     assert found[-2:] == [0.15, 0.3]
     met = [circuit for circuit in found_by_masks(planted, config) if circuit.target < 0.1]
-    assert all(circuit.select.calibrated_loss <= circuit.target for circuit in met)
+    assert all(circuit.select.selection_loss <= circuit.target for circuit in met)
 
 
 def test_the_planted_circuit_is_found_and_little_else(

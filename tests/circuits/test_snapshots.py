@@ -3,7 +3,7 @@
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
 from sparsity_lab.circuits.snapshots import shared_nodes
 
-SCORES = Scores(loss=0.1, calibrated_loss=0.1, accuracy=1.0)
+SCORES = Scores(raw_loss=0.1, selection_loss=0.1, accuracy=1.0)
 
 
 def circuit(*nodes: tuple[int, str, int]) -> Circuit:

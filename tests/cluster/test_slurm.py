@@ -16,7 +16,7 @@ from sparsity_lab.results.runs import read_all
 ROOT = Path(__file__).parents[2]
 POINT = [
     "experiment=smoke",
-    "validation=none",
+    "evidence=none",
     "logger=csv",
     "threads=1",
     "corpus.megabytes=1",

@@ -14,7 +14,7 @@ from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.search import make_circuit, make_evaluator
 from sparsity_lab.evidence.binarisation import binarisation
-from sparsity_lab.evidence.circuit_under_test import Subject, activations
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, activations
 from sparsity_lab.evidence.controls import (
     controls,
     random_answers,
@@ -40,19 +40,19 @@ RIGHT = LAYOUT.mask(Node(layer=layer, site=site, channel=channel) for layer, sit
 WRONG = RIGHT.roll(2)  # as many nodes, of the same sites, that have nothing to do with the question
 
 
-def subject_of(kept_n: Tensor) -> Subject:
+def subject_of(kept_n: Tensor) -> CircuitUnderTest:
     evaluator = make_evaluator(MODEL, MEANS, DATA, FINDER, PRUNING)
     circuit = make_circuit(evaluator, kept_n, "question", "planted", 0.15, {})
-    return Subject(MODEL, MEANS, circuit, DATA.train, DATA.test, random_tokens(16, 8, seed=5))
+    return CircuitUnderTest(MODEL, MEANS, circuit, DATA.train, DATA.test, random_tokens(16, 8, seed=5))
 
 
 @pytest.fixture(scope="module")
-def right() -> Subject:
+def right() -> CircuitUnderTest:
     return subject_of(RIGHT)
 
 
 @pytest.fixture(scope="module")
-def wrong() -> Subject:
+def wrong() -> CircuitUnderTest:
     return subject_of(WRONG)
 
 
@@ -60,22 +60,26 @@ def values(check: Check) -> dict[str, float]:
     return {measured.name: measured.value for measured in check.values}
 
 
-def test_the_planted_circuit_suffices_and_another_does_not(right: Subject, wrong: Subject) -> None:
+def test_the_planted_circuit_suffices_and_another_does_not(
+    right: CircuitUnderTest, wrong: CircuitUnderTest
+) -> None:
     assert sufficiency(right).verdict in ("for", "mixed")
     assert sufficiency(wrong).verdict == "against"
     told = values(sufficiency(right))
-    assert told["calibrated loss"] == pytest.approx(right.circuit.test.calibrated_loss)
-    assert told["raw loss"] == pytest.approx(right.circuit.test.loss)
+    assert told["calibrated loss"] == pytest.approx(right.circuit.test.selection_loss)
+    assert told["raw loss"] == pytest.approx(right.circuit.test.raw_loss)
 
 
-def test_the_model_needs_the_planted_circuit_and_not_another(right: Subject, wrong: Subject) -> None:
+def test_the_model_needs_the_planted_circuit_and_not_another(
+    right: CircuitUnderTest, wrong: CircuitUnderTest
+) -> None:
     needed = values(necessity(right, seed=0))
     assert needed["without the circuit"] > 0.6 > 0.2 > needed["without random others, worst"]
     assert (necessity(right, seed=0).verdict == "for") == (needed["without the circuit"] > math.log(2))
     assert necessity(wrong, seed=0).verdict == "against"
 
 
-def test_matched_nodes_are_others_of_the_same_sites(right: Subject) -> None:
+def test_matched_nodes_are_others_of_the_same_sites(right: CircuitUnderTest) -> None:
     matched = matched_nodes(right)
     assert len(matched.unique()) == len(PLANTED)
     assert not right.kept_n[matched].any()
@@ -84,7 +88,7 @@ def test_matched_nodes_are_others_of_the_same_sites(right: Subject) -> None:
         assert inside == right.kept_n[place].sum()
 
 
-def test_dropping_a_planted_node_costs_the_answer_and_a_spare_one_nothing(right: Subject) -> None:
+def test_dropping_a_planted_node_costs_the_answer_and_a_spare_one_nothing(right: CircuitUnderTest) -> None:
     assert min(drop_effects(right)) > 0.3
     assert minimality(right, drop_effects(right)).verdict == "for"
     larger = subject_of(RIGHT | WRONG)
@@ -105,22 +109,22 @@ def test_a_model_agrees_with_itself() -> None:
     assert two_way_kl(everything.unpruned_b, -everything.circuit_b) > 1
 
 
-def test_recorded_activations_are_those_of_the_forward_pass(right: Subject) -> None:
+def test_recorded_activations_are_those_of_the_forward_pass(right: CircuitUnderTest) -> None:
     tokens_bt = random_tokens(5, 6)
     found = activations(MODEL, tokens_bt, rows=2)
     assert found.shape == (5, 6, LAYOUT.size)
     torch.testing.assert_close(found.flatten(0, 1).mean(0), mean_activations(MODEL, [tokens_bt]))
 
 
-def test_adversarial_nodes_do_more_harm_than_random_ones(right: Subject) -> None:
+def test_adversarial_nodes_do_more_harm_than_random_ones(right: CircuitUnderTest) -> None:
     chosen = adversarial_nodes(right)
     assert not (chosen & right.kept_n).any()
     assert chosen.sum() <= max(1, round(ADVERSARIAL_SHARE * int((~right.kept_n).sum())))
-    harmed = right.scores(right.kept_difference(right.kept_n | chosen)).calibrated_loss
-    assert harmed > right.scores(right.circuit_b).calibrated_loss - 1e-3
+    harmed = right.scores(right.kept_difference(right.kept_n | chosen)).selection_loss
+    assert harmed > right.scores(right.circuit_b).selection_loss - 1e-3
     told = values(robustness(right, seed=0, draws=2))
     assert told["2% of the rest restored, chosen against it"] == pytest.approx(harmed)
-    assert told["rest at its means"] == pytest.approx(right.circuit.test.calibrated_loss)
+    assert told["rest at its means"] == pytest.approx(right.circuit.test.selection_loss)
 
 
 def test_a_circuit_that_only_works_under_exact_mean_ablation_is_named() -> None:
@@ -130,18 +134,20 @@ def test_a_circuit_that_only_works_under_exact_mean_ablation_is_named() -> None:
     calibrated = PRUNING.model_copy(update={"selection": "calibrated"})
     evaluator = make_evaluator(faint, MEANS, DATA, FINDER, calibrated)
     circuit = make_circuit(evaluator, RIGHT, "question", "faint", 0.15, {})
-    assert circuit.test.calibrated_loss < 0.1
-    check = robustness(Subject(faint, MEANS, circuit, DATA.train, DATA.test, random_tokens(16, 8)), 0, 2)
+    assert circuit.test.selection_loss < 0.1
+    check = robustness(
+        CircuitUnderTest(faint, MEANS, circuit, DATA.train, DATA.test, random_tokens(16, 8)), 0, 2
+    )
     assert check.verdict == "against"
     assert "only works under exact mean ablation" in check.sentence
 
 
-def test_two_values_are_enough_for_a_yes_or_no(right: Subject) -> None:
+def test_two_values_are_enough_for_a_yes_or_no(right: CircuitUnderTest) -> None:
     assert binarisation(right, 40, seed=0).verdict == "for"
     assert binarisation(right, 40, seed=0) == binarisation(right, 40, seed=0)
 
 
-def test_activity_is_counted_over_the_text(right: Subject) -> None:
+def test_activity_is_counted_over_the_text(right: CircuitUnderTest) -> None:
     on_task, on_text = active_shares(right)
     assert all(0 < share <= 1 for share in on_task)
     assert all(0 <= share <= 1 for share in on_text)

@@ -58,7 +58,7 @@ def test_nodes_edges_losses_and_prompts(tmp_path: Path) -> None:
         ("mlp_in", 0, "mlp_neuron", 1, 5.0),
     }
     assert (found.task, found.model) == ("with_as", "csp_yolo1")
-    assert found.select.loss == pytest.approx(0.15)
+    assert found.select.raw_loss == pytest.approx(0.15)
     assert found.provenance["unpruned_loss"] == pytest.approx(0.1)
     assert found.provenance["final_resid"] == 2
     assert prompts == ((1, 2, 1), (2, 0, 1))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 
 
 @numba.njit(nogil=True)
@@ -21,7 +21,7 @@ def count_part(begin: int, end: int, counts: np.ndarray, step: int) -> None:
 
 @numba.njit(nogil=True)
 def count(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(count_part, threads, size, arguments)
+    parallel_for(count_part, threads, size, arguments)
 
 
 @pytest.mark.parametrize("size", [0, 1, 2, 7, 1000])
@@ -46,7 +46,7 @@ def fill_part(begin, end, x):
 
 @numba.njit(nogil=True)
 def fill(threads, size, *arguments):
-    parallel_for.in_parts(fill_part, threads, size, arguments)
+    parallel_for.parallel_for(fill_part, threads, size, arguments)
 
 x = np.zeros(7)
 fill(3, 7, x)
@@ -63,7 +63,7 @@ def fail_part(begin: int, end: int, limit: int) -> None:
 
 @numba.njit(nogil=True)
 def fail(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(fail_part, threads, size, arguments)
+    parallel_for(fail_part, threads, size, arguments)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

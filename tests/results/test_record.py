@@ -27,8 +27,8 @@ from sparsity_lab.results.record import (
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.summary import geometric_mean, learned, summarise
 
-GOOD = Scores(loss=0.5, calibrated_loss=0.1, accuracy=0.875)
-POOR = Scores(loss=2.5, calibrated_loss=0.69, accuracy=0.5)
+GOOD = Scores(raw_loss=0.5, selection_loss=0.1, accuracy=0.875)
+POOR = Scores(raw_loss=2.5, selection_loss=0.69, accuracy=0.5)
 
 
 def make(name: str = "sparse-64", **changes: Any) -> RunRecord:
@@ -259,7 +259,7 @@ def test_the_frame_has_a_row_for_each_task_and_target() -> None:
         8,
         12,
     )
-    assert (first.select_loss, first.test_loss, first.test_raw_loss, first.test_accuracy) == (
+    assert (first.select_selection_loss, first.selection_loss, first.raw_loss, first.accuracy) == (
         0.1,
         0.69,
         2.5,

@@ -27,7 +27,7 @@ from sparsity_lab.results.tracking import track
 from tests.analysis.made_up import empty_record
 
 SECRET = "0123456789abcdef" * 2 + "deadbeef"  # as long as a real key
-SCORES = Scores(loss=0.3, calibrated_loss=0.1, accuracy=0.9)
+SCORES = Scores(raw_loss=0.3, selection_loss=0.1, accuracy=0.9)
 
 
 @pytest.fixture(autouse=True)

@@ -20,9 +20,10 @@ SMALL = [
     "experiment=smoke", "logger=csv", "threads=1", "root=out", "corpus.megabytes=1", "corpus.real_fraction=0",
     "tokenizer.vocab_size=700", *(f"model.{value}" for value in SHAPE), "sparsity.nonzeros=20000",
     "trainer.tokens=120000", "trainer.learning_rate=0.02", "trainer.validation_windows=16",
-    "trainer.precision=float32", "dense=trained", *(f"dense.model.{value}" for value in SHAPE),
-    "dense.trainer.tokens=150000", "dense.trainer.batch_size=8", "dense.trainer.learning_rate=0.02",
-    "dense.trainer.precision=float32", "tasks.names=[bracket_brace]", "tasks.n_train_pairs=64",
+    "trainer.precision=float32", "reference=trained", *(f"reference.model.{value}" for value in SHAPE),
+    "reference.trainer.tokens=150000", "reference.trainer.batch_size=8",
+    "reference.trainer.learning_rate=0.02",
+    "reference.trainer.precision=float32", "tasks.names=[bracket_brace]", "tasks.n_train_pairs=64",
     "tasks.n_select_pairs=32", "tasks.n_test_pairs=32", "finder.steps=15", "pruning.target=0.65",
     "pruning.targets=[0.65]",
 ]  # fmt: skip
@@ -58,13 +59,13 @@ def test_a_bridged_run_records_the_bridge_and_steers(folder: Path) -> None:
     (made,) = (folder / "out" / "single").glob("[!.]*")  # beside it lie the points and locks
     record = read_record(made)
     assert made.name.startswith("bridged-d32-l1-n20000-")
-    for metric in (*metrics.BRIDGING, metrics.HYBRID_EXCESS, metrics.MIXED_EXCESS, metrics.DENSE_KL):
+    for metric in (*metrics.BRIDGING, metrics.HYBRID_EXCESS, metrics.MIXED_EXCESS, metrics.REFERENCE_KL):
         assert metric.name in record.metrics
     assert record.metrics[metrics.HYBRID_EXCESS.name] < 0.3
     assert record.metrics[metrics.WORST_HYBRID_EXCESS.name] >= record.metrics[metrics.HYBRID_EXCESS.name]
     report = json.loads((made / "model" / "bridge.json").read_text())
-    assert report["dense"]["loss"] == pytest.approx(record.metrics[metrics.DENSE_LOSS.name], rel=1e-6)
-    assert report["sparse"]["kl"] == pytest.approx(record.metrics[metrics.DENSE_KL.name], rel=1e-6)
+    assert report["dense"]["loss"] == pytest.approx(record.metrics[metrics.REFERENCE_LOSS.name], rel=1e-6)
+    assert report["sparse"]["kl"] == pytest.approx(record.metrics[metrics.REFERENCE_KL.name], rel=1e-6)
     bridge = load_bridge(made / "model")
     assert bridge.shape.d_sparse == load_model(made / "model").config.d_model
     assert record.metrics[metrics.MODEL_NONZEROS.name] < record.metrics[metrics.WEIGHTS.name]
@@ -84,7 +85,7 @@ def test_running_again_makes_nothing_anew(folder: Path) -> None:
 
 
 def test_sparsifying_starts_at_the_dense_models_weights(folder: Path) -> None:
-    same_switches = ["model.activation_fraction=1.0", "trainer.start=dense"]
+    same_switches = ["model.activation_fraction=1.0", "trainer.start=reference"]
     status, said = run(folder, *same_switches, "trainer.tokens=1", "sparsity.anneal_until=1.0")
     assert status == 0, said
     (made,) = (folder / "out" / "single").glob("sparsified-*")
@@ -98,7 +99,7 @@ def test_sparsifying_starts_at_the_dense_models_weights(folder: Path) -> None:
 
 
 def test_another_shape_cannot_start_from_it(folder: Path) -> None:
-    status, said = run(folder, "trainer.start=dense", "model.d_model=64")
+    status, said = run(folder, "trainer.start=reference", "model.d_model=64")
     assert status == 1
-    assert "trainer.start: dense: the model in" in said
+    assert "trainer.start: reference: the model in" in said
     assert "Traceback" not in said

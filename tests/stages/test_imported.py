@@ -41,8 +41,8 @@ SMALL = [
     "pruning.targets=[0.75]",
 ]
 LITTLE_EVIDENCE = [
-    *("validation.controls=false", "validation.pairs=4", "validation.draws=1"),
-    *("validation.binarisation_steps=2", "validation.text_windows=4"),
+    *("evidence.controls=false", "evidence.pairs=4", "evidence.draws=1"),
+    *("evidence.binarisation_steps=2", "evidence.text_windows=4"),
 ]
 register_sweeper()
 
@@ -66,15 +66,15 @@ def released(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_the_program_bridges_to_a_released_model(released: Path, tmp_path: Path) -> None:
-    own = ["dense=released", "dense.model.path=csp", "dense.model.n_ctx=32", "tokenizer=folder"]
+    own = ["reference=released", "reference.model.path=csp", "reference.model.n_ctx=32", "tokenizer=folder"]
     sparse = ["model.n_layer=1", "model.d_model=32", "sparsity.nonzeros=20000", "bridge=default"]
-    quick = ["tokenizer.path=csp", "trainer.tokens=4096", "validation=none", "root=out"]
+    quick = ["tokenizer.path=csp", "trainer.tokens=4096", "evidence=none", "root=out"]
     command = [sys.executable, "-m", "sparsity_lab.run", *own, *sparse, *quick, *SMALL]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (tmp_path / "out" / "single").glob("bridged-*")
-    assert read_record(folder).metrics[metrics.DENSE_LOSS.name] > 1
+    assert read_record(folder).metrics[metrics.REFERENCE_LOSS.name] > 1
     theirs, ours = read_released(released).state_dict(), load_model(folder / "dense").state_dict()
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
@@ -168,11 +168,11 @@ def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:
     data = TaskData(train=question(32, 1), select=question(32, 2), test=question(32, 3))
     finder, pruning = quick_masks(), quick_pruning()  # raw: a scale can make an answer of rounding errors
     evaluator = make_evaluator(model, means_n, data, finder, pruning)
-    assert evaluator.unpruned()[0].loss < 0.15
+    assert evaluator.unpruned()[0].raw_loss < 0.15
     assert evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool)) > 0.15
     circuits = find_circuits(evaluator, "question", "gpt2", finder, pruning)
     found = next(circuit for circuit in circuits if circuit.target == 0.15)
     assert 0 < len(found.nodes) < len(means_n)
     assert found.edges
-    assert found.test.loss < 0.3
+    assert found.test.raw_loss < 0.3
     assert found.test.accuracy == 1

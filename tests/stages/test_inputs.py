@@ -142,7 +142,7 @@ def test_a_circuits_content(place: Workplace) -> None:
 def test_the_configs_of_evidence_and_of_finding(place: Workplace) -> None:
     place.run()
     both = ("lambda_func", "own")
-    assert place.new("validation.draws=1") == [f"evidence/{task}" for task in both]
+    assert place.new("evidence.draws=1") == [f"evidence/{task}" for task in both]
     made = place.new("pruning.masks.steps=14")
     assert [name for name in made if name.startswith("circuits/")] == [
         f"circuits/{task}" for task in both for _ in range(2)

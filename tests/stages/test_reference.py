@@ -17,32 +17,36 @@ def config_of(*overrides: str) -> RunConfig:
 
 
 def test_the_reference_models_config_is_a_whole_runs() -> None:
-    config = config_of("dense=trained", "bridge=default", "dense.model.d_model=64", "circuits.at=[0.5,1.0]")
+    config = config_of(
+        "reference=trained", "bridge=default", "reference.model.d_model=64", "snapshots.fractions=[0.5,1.0]"
+    )
     reference = reference_config(config)
     assert reference is not None
-    assert config.dense is not None
-    assert (reference.model, reference.trainer) == (config.dense.model, config.dense.trainer)
+    assert config.reference is not None
+    assert (reference.model, reference.trainer) == (config.reference.model, config.reference.trainer)
     assert reference.name == "dense-d64-l2"
-    assert (reference.dense, reference.bridge, reference.circuits.on_the_way) == (None, None, ())
+    assert (reference.reference, reference.bridge, reference.snapshots.before_the_end) == (None, None, ())
     assert reference.corpus == config.corpus
     assert RunConfig.model_validate(reference.model_dump()) == reference
 
 
 def test_it_is_validated_and_told_as_the_part_that_it_comes_from() -> None:
-    config = config_of("dense=trained")
-    assert config.dense is not None
-    wrong = config.dense.model_copy(update={"trainer": config.trainer.model_copy(update={"start": "dense"})})
-    with pytest.raises(UserError, match=r"^dense: .*trainer\.start dense needs an existing dense model"):
-        reference_config(config.model_copy(update={"dense": wrong}))
+    config = config_of("reference=trained")
+    assert config.reference is not None
+    wrong = config.reference.model_copy(
+        update={"trainer": config.trainer.model_copy(update={"start": "reference"})}
+    )
+    with pytest.raises(UserError, match=r"^reference: .*trainer\.start reference needs a reference model"):
+        reference_config(config.model_copy(update={"reference": wrong}))
 
 
 def test_a_run_without_one_or_with_a_folder_trains_none() -> None:
     assert reference_config(config_of()) is None
-    assert reference_config(config_of("dense=folder", "dense.folder=somewhere")) is None
+    assert reference_config(config_of("reference=folder", "reference.folder=somewhere")) is None
 
 
 def test_only_tasks_that_there_are_can_be_steered() -> None:
-    bridged = ["dense=trained", "bridge=default", "steering=default"]
+    bridged = ["reference=trained", "bridge=default", "steering=default"]
     with pytest.raises(UserError, match=r"steering\.tasks: unknown task \['nothing'\]; allowed: .*with_as"):
         config_of(*bridged, "steering.tasks=[nothing]")
     assert config_of(*bridged, "steering.tasks=[with_as]").steering is not None

@@ -61,7 +61,7 @@ class Reader:
 
 def readers(folder: Path) -> dict[str, Reader]:
     """Valid files of each kind, made in `folder`."""
-    scores = Scores(loss=0.5, calibrated_loss=0.1, accuracy=1.0)
+    scores = Scores(raw_loss=0.5, selection_loss=0.1, accuracy=1.0)
     node = Node(layer=0, site="attn_in", channel=3)
     circuit = Circuit(
         task="var_if",

@@ -20,7 +20,7 @@ SECRETS = {
 }
 SIDE_BY_SIDE = [
     *("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-    *(*POINT, "validation=none", "tasks.names=[bracket_brace]"),
+    *(*POINT, "evidence=none", "tasks.names=[bracket_brace]"),
 ]
 
 

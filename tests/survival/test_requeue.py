@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from sparsity_lab.core import signals
-from sparsity_lab.core.signals import Interrupted, deferred, hand_over, listen, received
+from sparsity_lab.core.signals import Interrupted, deferred, listen, received, requeue_if_preempted
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_training_ends_its_step_before_the_job_goes_back_into_the_queue(requeu
     assert len(done) == 1
     assert done[0] is not None
     assert not requeued
-    hand_over()
+    requeue_if_preempted()
     assert requeued == [signal.SIGUSR2]
 
 
@@ -46,7 +46,7 @@ def test_outside_of_a_training_it_interrupts_at_once(requeued: list[int]) -> Non
     listen()
     with pytest.raises(Interrupted, match="SIGUSR2"):
         signal.raise_signal(signal.SIGUSR2)
-    hand_over()
+    requeue_if_preempted()
     assert requeued == [signal.SIGUSR2]
 
 
@@ -54,5 +54,5 @@ def test_another_signal_puts_nothing_into_the_queue(requeued: list[int]) -> None
     listen()
     with pytest.raises(Interrupted, match="SIGTERM"):
         signal.raise_signal(signal.SIGTERM)
-    hand_over()
+    requeue_if_preempted()
     assert not requeued

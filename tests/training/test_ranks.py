@@ -170,7 +170,7 @@ def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_the_same_words(
 @pytest.mark.slow
 def test_processes_that_someone_else_starts_train_one_model(tmp_path: Path) -> None:
     point = [
-        *("experiment=smoke", "validation=none", "logger=csv", "threads=1"),
+        *("experiment=smoke", "evidence=none", "logger=csv", "threads=1"),
         *("corpus.megabytes=1", "corpus.real_fraction=0"),
         *("tokenizer.vocab_size=700", "model.n_layer=1", "model.d_model=32", "model.n_ctx=64"),
         *("sparsity.nonzeros=20000", "trainer.batch_size=8", "trainer.tokens=20000", "trainer.devices=2"),

@@ -16,7 +16,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from sparsity_lab.kernels.cpu.parallel_for import in_parts
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for
 from sparsity_lab.kernels.cpu.simd import (
     BITS,
     LANES,
@@ -157,12 +157,12 @@ def attend_back_part(
 
 @numba.njit(cache=True, nogil=True)
 def attend(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(attend_part, threads, size, arguments)
+    parallel_for(attend_part, threads, size, arguments)
 
 
 @numba.njit(cache=True, nogil=True)
 def attend_back(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(attend_back_part, threads, size, arguments)
+    parallel_for(attend_back_part, threads, size, arguments)
 
 
 @numba.njit(cache=True)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 from sparsity_lab.kernels.cpu.simd import BITS, as_float, as_kind, exp2, room
 from sparsity_lab.model.ops import IGNORED_TARGET
 
@@ -96,4 +96,4 @@ def _cross_entropy_part(
 
 @numba.njit(cache=True, nogil=True)
 def _cross_entropy(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(_cross_entropy_part, threads, size, arguments)
+    parallel_for(_cross_entropy_part, threads, size, arguments)

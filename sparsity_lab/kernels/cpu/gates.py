@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 from sparsity_lab.kernels.derivative import refuse_graph
 from sparsity_lab.model.dispatch import register
 
@@ -69,7 +69,7 @@ def _gate_backward_part(
 
 @numba.njit(cache=True, nogil=True)
 def _gate_backward(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(_gate_backward_part, threads, size, arguments)
+    parallel_for(_gate_backward_part, threads, size, arguments)
 
 
 register("gate_gradient", serves, gate_gradient)

@@ -3,12 +3,12 @@
 Threads of our own, Python's or those of numba's parallel loops, wait for cores on which torch's still spin: a
 second core then gains next to nothing, and each call costs 40 to 90 microseconds; here it costs one.
 
-A kernel takes `begin` and `end` first. A compiled function calls `in_parts` with it; it is called with
+A kernel takes `begin` and `end` first. A compiled function calls `parallel_for` with it; it is called with
 `threads_for(size)` and `size`:
 
     @numba.njit(cache=True, nogil=True)
     def _work(threads, size, *arguments):
-        in_parts(_work_part, threads, size, arguments)
+        parallel_for(_work_part, threads, size, arguments)
 """
 
 import ctypes
@@ -61,7 +61,7 @@ bind(_torch_openmp() or _OneThread)
 
 
 @intrinsic
-def in_parts(context: Any, kernel: Any, threads: Any, size: Any, arguments: Any) -> Any:
+def parallel_for(context: Any, kernel: Any, threads: Any, size: Any, arguments: Any) -> Any:
     """Call `kernel(begin, end, *arguments)` for consecutive parts of range(size), one in each of `threads`.
 
     Raises:

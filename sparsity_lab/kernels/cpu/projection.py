@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu.parallel_for import in_parts
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for
 from sparsity_lab.kernels.cpu.top_k import Integer, next_guess, threshold
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.ops import float_bits
@@ -44,13 +44,13 @@ def project_bits(threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_lea
     flat = bits_rc.reshape(-1)
     poor = np.flatnonzero(above_c < at_least)
     largest = np.empty((poor.size, at_least), dtype=np.int64)
-    in_parts(_largest_part, threads, poor.size, (bits_rc, mask, axis, poor, largest))
+    parallel_for(_largest_part, threads, poor.size, (bits_rc, mask, axis, poor, largest))
     guarded = largest.reshape(-1)
     saved = flat[guarded]
     flat[guarded] = 0  # the least of all, and not tied with others
     tied = _first_equal(bits_rc, mask, limit, keep - _kept(above_c, at_least), axis)
     tied_bits = flat[tied]
-    in_parts(_drop_part, threads, flat.size, (flat, mask, limit))
+    parallel_for(_drop_part, threads, flat.size, (flat, mask, limit))
     flat[tied] = tied_bits
     flat[guarded] = saved
 
@@ -71,7 +71,7 @@ def _limit(
     step, surplus, lack = 0, -1, keep - at_least * above_c.size
     while True:
         step += 1
-        in_parts(_count_part, threads, above_c.size, (bits_rc, mask, middle, axis, above_c))
+        parallel_for(_count_part, threads, above_c.size, (bits_rc, mask, middle, axis, above_c))
         missing = keep - _kept(above_c, at_least)
         if missing == 0 or low == high:
             break

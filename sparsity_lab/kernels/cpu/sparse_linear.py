@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, add_columns, room, transpose
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
@@ -218,7 +218,7 @@ def _multiply_part(
 
 @numba.njit(cache=True, nogil=True)
 def _multiply(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(_multiply_part, threads, size, arguments)
+    parallel_for(_multiply_part, threads, size, arguments)
 
 
 register("linear", serves, linear)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu.parallel_for import in_parts, threads_for
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.ops import float_bits
@@ -160,7 +160,7 @@ def _keep_largest_part(
 
 @numba.njit(cache=True, nogil=True)
 def _keep_largest(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(_keep_largest_part, threads, size, arguments)
+    parallel_for(_keep_largest_part, threads, size, arguments)
 
 
 @numba.njit(cache=True, nogil=True)
@@ -173,7 +173,7 @@ def _keep_where_part(begin: int, end: int, x_nc: np.ndarray, kept_nc: np.ndarray
 
 @numba.njit(cache=True, nogil=True)
 def _keep_where(threads: int, size: int, *arguments: Any) -> None:
-    in_parts(_keep_where_part, threads, size, arguments)
+    parallel_for(_keep_where_part, threads, size, arguments)
 
 
 register("abs_top_k", serves, abs_top_k)

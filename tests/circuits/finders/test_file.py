@@ -45,7 +45,7 @@ def test_it_goes_through_find_polish_and_edge_pruning(file: Path) -> None:
         assert len(circuit.nodes) < before  # a random order needs polish
         assert circuit.pruned_edges is not None
         assert 2 <= circuit.pruned_edges <= len(circuit.edges)
-        assert circuit.select.loss <= circuit.target
+        assert circuit.select.raw_loss <= circuit.target
 
 
 def test_only_plain_values_cross_to_a_worker(file: Path) -> None:
