@@ -2,6 +2,7 @@
 
 import multiprocessing
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,10 @@ def stage(make: Make, resume: bool = False, **inputs: Any) -> Stage:
 
 def write_x(folder: Path) -> None:
     (folder / "x").write_text("x")
+
+
+def _write(name: str, text: str, folder: Path) -> None:
+    (folder / name).write_text(text)
 
 
 def test_the_folders_name_depends_on_room_version_and_inputs_not_on_the_rest(tmp_path: Path) -> None:
@@ -91,12 +96,10 @@ def test_a_failing_make_leaves_no_folder_and_only_resume_keeps_the_rest(tmp_path
 
 
 def test_the_content_hash_depends_on_names_and_content_alone(tmp_path: Path) -> None:
-    def make(name: str, text: str) -> Make:
-        return lambda folder: (folder / name).write_text(text) and None
-
     files = [("x", "a"), ("x", "a"), ("x", "b"), ("y", "a")]
     folders = [
-        run_stage(stage(make(name, text), number=i), tmp_path).path for i, (name, text) in enumerate(files)
+        run_stage(stage(partial(_write, name, text), number=i), tmp_path).path
+        for i, (name, text) in enumerate(files)
     ]
     hashes = [content_hash_of(folder) for folder in folders]
     assert hashes[0] == hashes[1]

@@ -19,6 +19,8 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.core.stage import ABOUT, Stage
 from sparsity_lab.stages.parallel import build_many
+from sparsity_lab.tasks.asked import asked_pairs
+from sparsity_lab.tasks.config import TasksConfig
 
 NAMES = ("a", "b", "c", "d")
 Make = Callable[[str, Path], None]
@@ -91,6 +93,25 @@ def test_nothing_is_prepared_when_all_is_there_and_damage_is_told(threads: int, 
     with pytest.raises(UserError, match="name: damaged"):
         build_many(stages(fill), tmp_path, lambda: prepared.append("thrice"))
     assert prepared == ["once"]
+
+
+def ask(config: TasksConfig, name: str, folder: Path) -> None:
+    (folder / "pairs").write_text(repr(asked_pairs(config, "own", "test")))
+
+
+def test_a_worker_finds_tasks_outside_the_package(
+    threads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own.py").write_text(
+        "from sparsity_lab.tasks.python.with_as import make\n"
+        "from sparsity_lab.tasks.task import Task\n"
+        "TASK = Task('own', '', make)\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    config = TasksConfig(path="own.py", n_test_pairs=4)
+    expected = repr(asked_pairs(config, "own", "test"))
+    for folder in built(tmp_path / "out", partial(ask, config)).values():
+        assert (folder / "pairs").read_text() == expected
 
 
 def test_a_failure_ends_the_others_and_keeps_what_is_finished(threads: int, tmp_path: Path) -> None:
