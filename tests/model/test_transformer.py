@@ -191,6 +191,21 @@ def test_tied_embeddings_are_one_weight_and_stored_once() -> None:
     assert left == biases | {"unembedding.weight"}
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *VARIANTS,
+        {"positions": "learned", "tied_embeddings": True, "bigram": "learned"},
+        {"positions": "concatenated", "d_pos": 5, "n_head": 5, "d_mlp": 7, "bias": False, "n_layer": 5},
+    ],
+)
+def test_the_number_of_sparse_weights_is_known_without_making_them(changes: dict[str, Any]) -> None:
+    config = SMALL.model_copy(update=changes)
+    with torch.device("meta"):
+        model = Transformer(config, 37)
+    assert config.weight_count(37) == sum(weight.numel() for weight, _ in model.sparse_weights().values())
+
+
 def test_layer_norm_is_told_its_eps_and_bias() -> None:
     config = SMALL.model_copy(update={"norm": "layer"})
     norm: Any = make_norm(config, 4)
@@ -234,6 +249,7 @@ def test_bigram_log_probabilities_by_hand() -> None:
         ({"activation": "silu"}, "activation: 'silu': input should be 'gelu', 'gelu_tanh' or 'relu'"),
         ({"residual_sites": ["resid"]}, "residual_sites.0: 'resid': input should be 'resid_post_attn'"),
         ({"activation_sites": ["resid"]}, "activation_sites may not hold resid"),
+        ({"activation_sites": ["attn_pattern"]}, "activation_sites may not hold attn_pattern"),
         ({"activation_sites": ["mlp"]}, "activation_sites.0: 'mlp': input should be 'attn_in', 'attn_q'"),
         ({"positions": "concatenated"}, "d_pos belongs to positions=concatenated"),
         ({"d_pos": 4}, "d_pos belongs to positions=concatenated"),
