@@ -1,5 +1,6 @@
 """What training and validation iterate over: each item is a whole batch, int64, shape (b, n_ctx + 1)."""
 
+import multiprocessing
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -62,6 +63,7 @@ class TrainBatches:
             sampler=steps,
             num_workers=self.num_workers,
             pin_memory=self.pin_memory,
+            multiprocessing_context=_start_method() if self.num_workers else None,
         )
         for batch_bc in loader:
             self.step += 1  # before the yield: the state is saved while the batch is in use
@@ -75,6 +77,15 @@ class TrainBatches:
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Go on from a saved state."""
         self.step = state["step"]
+
+
+def _start_method() -> str | None:
+    """How workers start: as Python would, but by fork in joblib's processes.
+
+    joblib makes its own start method, "loky", the default there; torch's loader can't start with it, and
+    spawned processes don't find it.
+    """
+    return "fork" if multiprocessing.get_start_method() == "loky" else None
 
 
 class ValidationBatches:

@@ -62,12 +62,9 @@ def read_folder(folder: Path) -> Tokenizer:
 def splits_at_added(folder: Path) -> bool:
     """Whether the folder's tokenizer splits texts at added tokens before it encodes them."""
     files = tokenizer_files(folder)
-    saved = read_json(files[0]) if len(files) == 1 else None
-    if not _is_librarys(saved):
-        return False
-    return any(
-        not token.special for token in read_added_tokens(saved.get("added_tokens") or [], str(files[0]))
-    )
+    saved: Any = read_json(files[0]) if len(files) == 1 else None
+    listed = saved.get("added_tokens") or [] if _is_librarys(saved) else []
+    return any(not token.special for token in read_added_tokens(listed, str(files[0])))
 
 
 def _is_librarys(saved: Any) -> bool:

@@ -1,15 +1,14 @@
 """The data module: batches are the same with workers, after a resume, and in Lightning's own hands."""
 
 import pickle
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+import joblib
 import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
@@ -78,10 +77,21 @@ def test_the_loader_of_a_rank_can_be_pickled_and_keeps_its_share(tokens_folder: 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_spawned_workers_give_the_same_batches(tokens_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = list(data(tokens_folder, n_steps=3).train_dataloader())
-    monkeypatch.setattr(loader_module, "DataLoader", partial(DataLoader, multiprocessing_context="spawn"))
+    monkeypatch.setattr(loader_module, "_start_method", lambda: "spawn")
     module = data(tokens_folder, num_workers=1, n_steps=3)
     monkeypatch.setattr(module, "trainer", Unpicklable())
     assert torch.equal(torch.stack(list(module.train_dataloader())), torch.stack(alone))
+
+
+def test_workers_start_within_joblibs_processes(tokens_folder: Path) -> None:
+    batches = StepBatches(tokens_folder, 8, 4, 3)
+
+    def in_a_job(num_workers: int) -> list[list[list[int]]]:
+        return [batch.tolist() for batch in TrainBatches(batches, 3, num_workers)]
+
+    with joblib.parallel_config("loky"):
+        (found,) = joblib.Parallel(n_jobs=2)([joblib.delayed(in_a_job)(1)])
+    assert found == in_a_job(0)
 
 
 @pytest.mark.parametrize(
