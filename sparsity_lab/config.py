@@ -40,7 +40,7 @@ class DenseConfig(Config):
 
 
 class RunConfig(Config):
-    """One point of a sweep, or a run by itself.
+    """One job of a sweep, or a run by itself.
 
     `root` is the folder that everything is written below, `sweep` the sweep's name, if any, `threads` how
     many cores the run may use (null: all), `seed` what every random choice is derived from.

@@ -17,6 +17,7 @@ def _say_kind_model_and_pruning(old: Plain) -> Plain:
         _part(config, name) for name in ("model", "trainer", "sparsity", "pruning")
     )
     imported = model.get("kind", "transformer") != "transformer"
+    kind: Any
     if imported:
         kind = "imported"
     elif config.get("bridge"):
