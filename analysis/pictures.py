@@ -62,8 +62,10 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
             for width in widths
         ]
         for kind in kinds:
-            line, label = ("--", kind) if kind == "dense" else ("-", f"{kind}, same width")
-            handles.append(Line2D([], [], color=GREY, marker=KINDS[kind][1], linestyle=line, label=label))
+            label = kind if kind == "dense" else f"{kind}, same width"
+            handle = Line2D([], [], color=GREY, marker=KINDS[kind][1], label=label)
+            handle.set_linestyle("--" if kind == "dense" else "-")
+            handles.append(handle)
         if sparse:
             handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="same kind and nonzeros"))
         handles.append(Line2D([], [], linestyle="", label="labels: nonzero weights"))

@@ -12,13 +12,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from hydra import compose, initialize_config_dir
-from hydra.errors import HydraException
+from torch.utils.flop_counter import FlopCounterMode
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.sweep.refusals import is_refusal, refusal
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 # dense bfloat16 products, 1e12 FLOPs per second, as the maker states them; memory in GiB
@@ -32,7 +35,6 @@ class Cost:
     """Cost of training one model. `memory` is one rank's, in bytes by purpose; FLOPs are all ranks'."""
 
     weights: int
-    matrices: int
     sparse_weights: int
     tokens: int
     steps: int
@@ -62,9 +64,8 @@ def cost(config: RunConfig) -> Cost:
     if vocab_size is None:
         raise UserError(f"tokenizer: {config.tokenizer.kind}: its vocab_size must be known; allowed: bpe")
     model, trainer = config.model, config.trainer
-    matrices, sparse, others = count(model, vocab_size)
-    forward, backward = flops_per_token(model, vocab_size)
-    weights, steps = sparse + others, trainer.steps(model.n_ctx)
+    weights, sparse, forward, backward = measure(model, vocab_size)
+    steps = trainer.steps(model.n_ctx)
     rows = trainer.batch_size // trainer.ranks
     memory = {
         "weights": FLOAT * weights,
@@ -76,7 +77,6 @@ def cost(config: RunConfig) -> Cost:
     }
     return Cost(
         weights=weights,
-        matrices=matrices,
         sparse_weights=sparse,
         tokens=steps * trainer.batch_size * model.n_ctx,
         steps=steps,
@@ -86,30 +86,35 @@ def cost(config: RunConfig) -> Cost:
     )
 
 
-def count(model: ModelConfig, vocab_size: int) -> tuple[int, int, int]:
-    """Numbers of weights: in the matrices that multiply, of those that sparsity applies to, of all others."""
-    d, read, channels = model.d_model, model.d_read, model.width(Site.ATTN_Q)
-    neurons = model.width(Site.MLP_NEURON)
-    layer = 3 * read * channels + channels * d + read * neurons + neurons * d
-    matrices = model.n_layer * layer + d * vocab_size
-    biases = model.n_layer * (3 * channels + d + neurons + d) + vocab_size
-    position_width = {"none": 0, "learned": d, "concatenated": model.d_pos or 0}[model.positions]
-    embeddings = vocab_size * d + model.n_ctx * position_width
-    norms = model.n_layer * 2 * read + d
-    sinks = model.n_layer * model.heads if model.attention_sink else 0
-    bigram = vocab_size**2 if model.bigram == "learned" else 0
-    return matrices, matrices + biases + embeddings, norms + sinks + bigram
+def measure(model: ModelConfig, vocab_size: int) -> tuple[int, int, int, int]:
+    """Weights, those of them that sparsity applies to, and FLOPs of forward and backward pass for a token.
 
+    They are counted by torch on a model without memory, in a full context. Attention counts whole squares, of
+    which the causal kernels may skip half, and its scores once more in the backward pass, where kernels
+    compute them again.
 
-def flops_per_token(model: ModelConfig, vocab_size: int) -> tuple[int, int]:
-    """FLOPs of the forward and of the backward pass for a token in a full context.
-
-    Attention counts whole squares, of which the causal kernels may skip half: two products forward, five
-    backward, where the scores are computed again.
+    Raises:
+        UserError: tensors cannot be that large.
     """
-    linear = 2 * count(model, vocab_size)[0]
-    product = 2 * model.n_layer * model.n_ctx * model.width(Site.ATTN_Q)
-    return linear + 2 * product, 2 * linear + 5 * product
+    try:
+        with torch.device("meta"):
+            empty = Transformer(model, vocab_size)
+            tokens = torch.zeros(1, model.n_ctx, dtype=torch.long)
+    except (RuntimeError, TypeError, OverflowError):
+        raise UserError("model: too large for any machine") from None
+    with FlopCounterMode(display=False) as forward:
+        loss = empty(tokens).sum()
+    with FlopCounterMode(display=False) as backward:
+        loss.backward()
+    by_operation = forward.get_flop_counts()["Global"]
+    attention = sum(flops for operation, flops in by_operation.items() if "bmm" in str(operation))
+    flops = forward.get_total_flops(), backward.get_total_flops() + attention // 2
+    return (
+        sum(parameter.numel() for parameter in empty.parameters()),
+        sum(weight.numel() for weight, _ in empty.sparse_weights().values()),
+        flops[0] // model.n_ctx,
+        flops[1] // model.n_ctx,
+    )
 
 
 def activation_bytes(model: ModelConfig, vocab_size: int) -> int:
@@ -146,7 +151,7 @@ def describe(config: RunConfig) -> str:
         "",
         f"training, at {UTILISATION:.0%} of the peak in bfloat16 (assumed, not measured):",
         *(
-            f"  {name:<8}{found.gpu_hours(peak):>9.0f} GPU-hours"
+            f"  {name:<8}{duration(found.gpu_hours(peak)):>20}"
             + ("" if total < memory * 2**30 else f"; does not fit in {memory} GiB: more trainer.devices, "
                "or a smaller trainer.batch_size")
             for name, (peak, memory) in DEVICES.items()
@@ -155,15 +160,32 @@ def describe(config: RunConfig) -> str:
     return "\n".join(lines) + "\n"
 
 
+def duration(gpu_hours: float) -> str:
+    """GPU-hours, or GPU-minutes of what takes less than one."""
+    if gpu_hours < 2 / 60:
+        return "< 2 GPU-minutes"
+    if gpu_hours < 1:
+        return f"{60 * gpu_hours:.0f} GPU-minutes"
+    return f"{gpu_hours:.{1 if gpu_hours < 10 else 0}f} GPU-hours"
+
+
 def main(overrides: Sequence[str]) -> int:
     """Run the program; returns its exit status."""
+    if {"--help", "-h"} & set(overrides):
+        sys.stdout.write(__doc__ or "")
+        return 0
     register_sweeps()
     register_sweeper()
     try:
         with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
             sys.stdout.write(describe(from_hydra(compose("config", list(overrides)))))
-    except (UserError, HydraException) as error:
+    except UserError as error:
         sys.stderr.write(f"error: {error}\n")
+        return 1
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        sys.stderr.write(f"error: {refusal(error, overrides, folder_of('conf'))}\n")
         return 1
     return 0
 

@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.renamed import renamed_in_overrides
-from sparsity_lab.sweep.job_status import Point, at_work, folder_of_points, tell
+from sparsity_lab.sweep.job_status import Job, at_work, folder_of_jobs, write_status
 from sparsity_lab.sweep.refusals import is_refusal, refusal
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
@@ -32,11 +32,11 @@ register_sweeper()
 
 @hydra.main(version_base="1.3", config_path=str(folder_of("conf")), config_name="config")
 def main(config: DictConfig) -> None:
-    """Run one point. A failure is told at once, with the point's overrides and log; others go on running.
+    """Run one job. A failure is told at once, with the job's overrides and log; others go on running.
 
     Raises:
         SystemExit: a single run failed or was interrupted.
-        RuntimeError: a sweep's point did; plain, since it must cross processes, and ends that point alone.
+        RuntimeError: a sweep's job did; plain, since it must cross processes, and ends that job alone.
     """
     logging.raiseExceptions = False  # a full disk takes no log either, and that is all there is to say
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
@@ -56,13 +56,13 @@ def main(config: DictConfig) -> None:
             signals.die_with_parent()
     signals.take_over()
     try:
-        folder = folder_of_points(Path(str(config.root)).absolute(), config.sweep)
+        folder = folder_of_jobs(Path(str(config.root)).absolute(), config.sweep)
         with at_work(folder, overrides, str(log_file)) as begun:
             ended, status = attempt(config, begun)
-            tell(folder, ended)
+            write_status(folder, ended)
         signals.requeue_if_preempted()
     except (OSError, UserError) as error:
-        ended, status = Point(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
+        ended, status = Job(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
         log.error("failed: %s\n%s", " ".join(overrides), ended.error)
     if status and hydra_config.mode == RunMode.RUN:
         sys.exit(status)
@@ -71,7 +71,7 @@ def main(config: DictConfig) -> None:
 
 
 def help_the_first(config: DictConfig) -> None:
-    """Help with a point as one of the processes that srun or torchrun started; the first tells of it."""
+    """Help with a job as one of the processes that srun or torchrun started; the first tells of it."""
     from sparsity_lab.config import from_hydra
 
     try:
@@ -83,8 +83,8 @@ def help_the_first(config: DictConfig) -> None:
         sys.exit(1)  # the first has the same to say
 
 
-def attempt(config: DictConfig, begun: Point) -> tuple[Point, int]:
-    """Work on a point; returns how it ended, and the exit status that says so."""
+def attempt(config: DictConfig, begun: Job) -> tuple[Job, int]:
+    """Work on a job; returns how it ended, and the exit status that says so."""
     started, overrides = time.monotonic(), list(begun.overrides)
     ended, status = begun, 1
     try:

@@ -1,4 +1,4 @@
-"""How far a sweep is: a table of its points, at any time, from any machine that sees the folder.
+"""How far a sweep is: a table of its jobs, at any time, from any machine that sees the folder.
 
 python -m sparsity_lab.status width_l0
 python -m sparsity_lab.status single --root elsewhere
@@ -9,20 +9,20 @@ import sys
 from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.sweep.job_status import folder_of_points
-from sparsity_lab.sweep.status_table import points_of, table
+from sparsity_lab.sweep.job_status import folder_of_jobs
+from sparsity_lab.sweep.status_table import jobs_of, table
 
 
 def main() -> int:
-    """The command; returns its exit status: 1 if a point has failed, 2 if the sweep is not known."""
+    """The command; returns its exit status: 1 if a job has failed, 2 if the sweep is not known."""
     parser = argparse.ArgumentParser(prog="sparsity_lab.status", description="How far a sweep is.")
     parser.add_argument("sweep", help="its name; single: the runs without a sweep")
     parser.add_argument("--root", default="runs", type=Path, help="the folder of runs (runs)")
     arguments = parser.parse_args()
-    folder = folder_of_points(arguments.root, arguments.sweep)
+    folder = folder_of_jobs(arguments.root, arguments.sweep)
     try:
         sys.stdout.write(table(folder) + "\n")
-        return int(any(state == "failed" for state, _, _ in points_of(folder)))
+        return int(any(state == "failed" for state, _, _ in jobs_of(folder)))
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -15,7 +15,7 @@ from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweep.optuna_study import distribution
-from sparsity_lab.sweep.sweeper import folder_of, grid_points, register_sweeper, register_sweeps
+from sparsity_lab.sweep.sweeper import folder_of, grid_jobs, register_sweeper, register_sweeps
 from sparsity_lab.training.sparsity import METHODS
 
 CONF = folder_of("conf")
@@ -67,7 +67,7 @@ def sweep_points(path: Path) -> list[list[str]]:
     composed = compose("config", [sweep], return_hydra_config=True)
     grids = OmegaConf.to_container(composed.hydra.sweeper.grids)
     assert isinstance(grids, list)
-    return grid_points(grids, [sweep])
+    return grid_jobs(grids, [sweep])
 
 
 def test_the_defaults_compose_and_name_every_field() -> None:
@@ -248,7 +248,7 @@ def test_a_mistyped_group_option_or_sweep_lists_what_there_is() -> None:
 
 def test_grids_multiply_by_themselves_and_the_command_line_goes_into_all() -> None:
     grids = [{"a": "1,2", "b": "x"}, {"a": "3", "c": "p,q"}]
-    assert grid_points(grids, ["d=0,1"]) == [
+    assert grid_jobs(grids, ["d=0,1"]) == [
         ["a=1", "b=x", "d=0"],
         ["a=1", "b=x", "d=1"],
         ["a=2", "b=x", "d=0"],
@@ -258,8 +258,8 @@ def test_grids_multiply_by_themselves_and_the_command_line_goes_into_all() -> No
         ["a=3", "c=q", "d=0"],
         ["a=3", "c=q", "d=1"],
     ]
-    assert grid_points([], ["d=0,1"]) == [["d=0"], ["d=1"]]
-    assert grid_points([{"tasks.names": "[a,b]"}], []) == [["tasks.names=[a,b]"]]
+    assert grid_jobs([], ["d=0,1"]) == [["d=0"], ["d=1"]]
+    assert grid_jobs([{"tasks.names": "[a,b]"}], []) == [["tasks.names=[a,b]"]]
 
 
 def test_a_runs_name_says_kind_width_depth_and_weights() -> None:

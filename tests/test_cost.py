@@ -5,12 +5,13 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from torch.utils.flop_counter import FlopCounterMode
 
 from sparsity_lab.config import RunConfig, from_hydra
-from sparsity_lab.cost import activation_bytes, cost, count, flops_per_token, main
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.cost import activation_bytes, cost, duration, main, measure
+from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
-from sparsity_lab.sweep.sweeper import folder_of
+from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 from sparsity_lab.training.objective import cross_entropy
 
 VOCABULARY = 96
@@ -25,36 +26,55 @@ SHAPES: list[dict[str, Any]] = [
 
 
 def config_of(*overrides: str) -> RunConfig:
+    register_sweeps()
+    register_sweeper()
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
         return from_hydra(compose("config", list(overrides)))
 
 
+def matrices_by_hand(model: ModelConfig) -> int:
+    d, read, channels = model.d_model, model.d_read, model.width(Site.ATTN_Q)
+    neurons = model.width(Site.MLP_NEURON)
+    return (
+        model.n_layer * (3 * read * channels + channels * d + read * neurons + neurons * d) + d * VOCABULARY
+    )
+
+
 @pytest.mark.parametrize("changes", SHAPES, ids=str)
 def test_the_number_of_weights_is_exact(changes: dict[str, Any]) -> None:
-    shape = ModelConfig(**BASE | changes)
-    model = Transformer(shape, VOCABULARY)
-    _, sparse, others = count(shape, VOCABULARY)
-    assert sparse == sum(weight.numel() for weight, _ in model.sparse_weights().values())
-    assert sparse + others == sum(parameter.numel() for parameter in model.parameters())
+    model = ModelConfig(**BASE | changes)
+    channels, neurons = model.width(Site.ATTN_Q), model.width(Site.MLP_NEURON)
+    biases = model.n_layer * (3 * channels + model.d_model + neurons + model.d_model) + VOCABULARY
+    position_width = {"none": 0, "learned": model.d_model, "concatenated": model.d_pos or 0}[model.positions]
+    embeddings = VOCABULARY * model.d_model + model.n_ctx * position_width
+    norms = model.n_layer * 2 * model.d_read + model.d_model
+    sinks = model.n_layer * model.heads if model.attention_sink else 0
+    bigram = VOCABULARY**2 if model.bigram == "learned" else 0
+    weights, sparse, _, _ = measure(model, VOCABULARY)
+    assert sparse == matrices_by_hand(model) + biases + embeddings
+    assert weights == sparse + norms + sinks + bigram
 
 
 @pytest.mark.parametrize("changes", SHAPES, ids=str)
-def test_flops_are_those_that_torch_counts(changes: dict[str, Any]) -> None:
-    shape = ModelConfig(**BASE | changes)
-    model, rows = Transformer(shape, VOCABULARY), 2
-    tokens = torch.zeros(rows, shape.n_ctx, dtype=torch.long)
-    counters = [FlopCounterMode(display=False) for _ in range(2)]
-    with counters[0]:
-        loss = cross_entropy(model(tokens), tokens)
-    with counters[1]:
-        loss.backward()
-    # torch knows no formula for the CPU's fused attention: seven products a layer, counted by hand here
-    product = 2 * rows * shape.heads * shape.n_ctx**2 * shape.d_head * shape.n_layer
-    fused = [2 * product, 5 * product]
-    for counter, expected, by_hand in zip(counters, flops_per_token(shape, VOCABULARY), fused, strict=True):
-        names = {str(name) for name in counter.get_flop_counts()["Global"]}
-        assert not any("attention" in name for name in names)
-        assert counter.get_total_flops() + by_hand == expected * tokens.numel()
+def test_flops_are_those_of_the_products(changes: dict[str, Any]) -> None:
+    """Two products of attention forward; five backward, where the scores are computed again."""
+    model = ModelConfig(**BASE | changes)
+    linear = 2 * matrices_by_hand(model)
+    product = 2 * model.n_layer * model.n_ctx * model.width(Site.ATTN_Q)
+    assert measure(model, VOCABULARY)[2:] == (linear + 2 * product, 2 * linear + 5 * product)
+
+
+def test_a_model_that_no_machine_holds_is_one_line() -> None:
+    with pytest.raises(UserError, match="too large for any machine"):
+        measure(ModelConfig(**BASE | {"d_model": 2**40}), VOCABULARY)
+
+
+@pytest.mark.parametrize(
+    ("hours", "text"),
+    [(0.001, "< 2 GPU-minutes"), (0.5, "30 GPU-minutes"), (2.34, "2.3 GPU-hours"), (812.4, "812 GPU-hours")],
+)
+def test_short_trainings_are_told_in_minutes(hours: float, text: str) -> None:
+    assert duration(hours) == text
 
 
 @pytest.mark.parametrize("changes", SHAPES, ids=str)
@@ -104,3 +124,7 @@ def test_the_program_tells_and_refuses(capsys: pytest.CaptureFixture[str]) -> No
     refused = capsys.readouterr()
     expected = "error: tokenizer: tiktoken: its vocab_size must be known; allowed: bpe\n"
     assert (refused.out, refused.err) == ("", expected)
+    assert main(["model.dmodel=3"]) == 1
+    assert capsys.readouterr().err == "error: model.dmodel: unknown key; did you mean model.d_model?\n"
+    assert main(["--help"]) == 0
+    assert "experiment=paper" in capsys.readouterr().out

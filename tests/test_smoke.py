@@ -221,7 +221,7 @@ def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: 
     status, said = finish(start(folder, *command))
     assert status == 0, said
     assert "2 of 2 trials are finished" in said
-    assert "2 points: 2 finished" in said
+    assert "2 jobs: 2 finished" in said
     (study,) = read_json(tuned / "best.json")
     assert study["finished"] == 2
     for best in study["best"]:

@@ -1,4 +1,4 @@
-"""The table of a sweep's points, from their files alone: every state, time left, no torch."""
+"""The table of a sweep's jobs, from their files alone: every state, time left, no torch."""
 
 import subprocess
 import sys
@@ -10,29 +10,29 @@ from sparsity_lab import status
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.sweep.job_status import (
     at_work,
-    folder_of_points,
+    folder_of_jobs,
     is_worked_on,
-    point_file,
+    job_file,
+    read_job,
     read_plan,
-    read_point,
-    tell,
     write_plan,
+    write_status,
 )
-from sparsity_lab.sweep.status_table import points_of, seconds_left, table
+from sparsity_lab.sweep.status_table import jobs_of, seconds_left, table
 
 SEEDS = [[f"seed={seed}", "+sweep=s"] for seed in range(6)]
 
 
 def end(folder: Path, index: int, state: str, **values: object) -> None:
-    """Work on a point for a moment, and end so."""
+    """Work on a job for a moment, and end so."""
     with at_work(folder, SEEDS[index], "run.log") as begun:
-        tell(folder, begun.model_copy(update={"state": state, **values}))
+        write_status(folder, begun.model_copy(update={"state": state, **values}))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A sweep of which one point is finished, one reused, one failed, one interrupted; two are to come."""
-    folder = folder_of_points(tmp_path, "s")
+    """A sweep of which one job is finished, one reused, one failed, one interrupted; two are to come."""
+    folder = folder_of_jobs(tmp_path, "s")
     write_plan(folder, SEEDS)
     end(folder, 0, "finished", worked=100.0)
     end(folder, 1, "reused", worked=50.0)
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def states(folder: Path) -> list[str]:
-    return [state for state, _, _ in points_of(folder)]
+    return [state for state, _, _ in jobs_of(folder)]
 
 
 def test_every_state_is_told(folder: Path, tmp_path: Path) -> None:
@@ -51,24 +51,24 @@ def test_every_state_is_told(folder: Path, tmp_path: Path) -> None:
     log = tmp_path / "4.log"
     log.write_text("first\n08:00:00 step 3 of 9\n")
     with at_work(folder, SEEDS[4], str(log)):
-        assert is_worked_on(point_file(folder, SEEDS[4]))
+        assert is_worked_on(job_file(folder, SEEDS[4]))
         shown = table(folder)
         assert "running               seed=4\n                      08:00:00 step 3 of 9\n" in shown
         assert "failed                seed=2\n                      no such thing\n" in shown
         assert "log: there.log" in shown
         assert "+sweep" not in shown
         assert shown.splitlines()[-1].startswith(
-            "6 points: 1 finished, 1 reused, 1 running, 1 failed, 1 interrupted, 1 remaining; "
+            "6 jobs: 1 finished, 1 reused, 1 running, 1 failed, 1 interrupted, 1 remaining; "
         )
     assert states(folder)[4] == "interrupted"
 
 
 def test_time_left_is_the_mean_of_what_was_computed(folder: Path) -> None:
-    assert seconds_left(points_of(folder), 0.0) == 3 * 75.0
+    assert seconds_left(jobs_of(folder), 0.0) == 3 * 75.0
     with at_work(folder, SEEDS[4], "run.log") as one, at_work(folder, SEEDS[5], "run.log"):
-        assert seconds_left(points_of(folder), one.started) == pytest.approx((75 + 75 + 75) / 2, abs=1)
-        assert seconds_left(points_of(folder), one.started - 1e6) == (75 + 75 + 75) / 2  # the clock went back
-        assert seconds_left(points_of(folder), one.started + 1e6) == 75 / 2
+        assert seconds_left(jobs_of(folder), one.started) == pytest.approx((75 + 75 + 75) / 2, abs=1)
+        assert seconds_left(jobs_of(folder), one.started - 1e6) == (75 + 75 + 75) / 2  # the clock went back
+        assert seconds_left(jobs_of(folder), one.started + 1e6) == 75 / 2
     assert table(folder).endswith("; 4 min left when it is started again")
 
 
@@ -80,33 +80,31 @@ def test_a_new_command_has_its_own_failures_and_keeps_what_is_finished(folder: P
 
 
 def test_nothing_finished_means_no_estimate(tmp_path: Path) -> None:
-    folder = folder_of_points(tmp_path, None)
+    folder = folder_of_jobs(tmp_path, None)
     write_plan(folder, SEEDS[:1])
-    assert (
-        table(folder).splitlines()[-1] == "1 points: 1 remaining; time left unknown until a point is finished"
-    )
+    assert table(folder).splitlines()[-1] == "1 jobs: 1 remaining; time left unknown until a job is finished"
     end(folder, 0, "finished", worked=1.0)
-    assert table(folder).splitlines()[-1] == "1 points: 1 finished"
+    assert table(folder).splitlines()[-1] == "1 jobs: 1 finished"
 
 
 def test_single_runs_are_listed_without_a_plan(tmp_path: Path) -> None:
-    folder = folder_of_points(tmp_path, None)
+    folder = folder_of_jobs(tmp_path, None)
     end(folder, 1, "finished", worked=2.0)
-    assert [point.overrides for _, point, _ in points_of(folder) if point] == [tuple(SEEDS[1])]
+    assert [job.overrides for _, job, _ in jobs_of(folder) if job] == [tuple(SEEDS[1])]
     assert read_plan(folder).command == ""
 
 
 def test_a_damaged_file_of_a_point_costs_its_history_alone(folder: Path) -> None:
-    path = point_file(folder, SEEDS[0])
+    path = job_file(folder, SEEDS[0])
     path.write_text("{")
     assert states(folder)[0] == "remaining"
     end(folder, 0, "finished", worked=3.0)
-    assert read_point(path).worked == 3.0
+    assert read_job(path).worked == 3.0
 
 
 def test_an_unknown_sweep_names_those_there_are(folder: Path) -> None:
     with pytest.raises(UserError, match=r"^t: no such sweep; there: s$"):
-        table(folder_of_points(folder.parents[1], "t"))
+        table(folder_of_jobs(folder.parents[1], "t"))
 
 
 def test_the_command_needs_no_torch_and_its_status_tells(folder: Path) -> None:

@@ -46,8 +46,8 @@ class Scores(Config):
     @classmethod
     def _older_names(cls, values: Any) -> Any:
         """Read a file from before the two losses had these names."""
-        if isinstance(values, dict) and values.keys() == {"loss", "selection_loss", "accuracy"}:
-            raw, selection = values["loss"], values["selection_loss"]
+        if isinstance(values, dict) and values.keys() == {"loss", "calibrated_loss", "accuracy"}:
+            raw, selection = values["loss"], values["calibrated_loss"]
             return {"raw_loss": raw, "selection_loss": selection, "accuracy": values["accuracy"]}
         return values
 

@@ -18,6 +18,7 @@ def _to_schema_4(old: Plain) -> Plain:
         _part(config, name) for name in ("model", "trainer", "sparsity", "pruning")
     )
     imported = model.get("kind", "transformer") != "transformer"
+    kind: Any
     if imported:
         kind = "imported"
     elif config.get("bridge"):

@@ -47,7 +47,7 @@ def distribution(key: str, text: str) -> Distribution:
 
 
 class Study:
-    """The trials of the point that the overrides `fixed` make, over `space`, key → distribution.
+    """The trials of the job that the overrides `fixed` make, over `space`, key → distribution.
 
     `defaults`: values of the keys in the config; the first trial has them, as far as the space does.
     """
@@ -101,7 +101,7 @@ class Study:
         self._study.tell(trial.number, [measured.get(name, value) for name, value in worst.items()])
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
-        """The point that a trial is."""
+        """The job that a trial is."""
         return [*self.fixed, *(f"{key}={trial.params[key]}" for key in self.space)]
 
     def front(self) -> list[FrozenTrial]:

@@ -1,7 +1,7 @@
 """Search for good values instead of going through a grid: `hydra.sweeper.search`, beside the grids.
 
-Each point of the grids is a study of its own, of `n_trials` finished trials; they go on side by side, `batch`
-of each at a time. A trial is a point like any other: it has a state, a log and a record, and shares stages.
+Each job of the grids is a study of its own, of `n_trials` finished trials; they go on side by side, `batch`
+of each at a time. A trial is a job like any other: it has a state, a log and a record, and shares stages.
 The objectives are metrics of its record. The same command again goes on: with trials that were interrupted,
 then with as many new ones as are lacking. It stands in for the paper's CARBS (Gao et al. 2025, App. A.5).
 """
@@ -19,7 +19,7 @@ from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import locked, write_json
 from sparsity_lab.core.signals import received
-from sparsity_lab.sweep.job_status import folder_of_points, known, point_file, write_plan
+from sparsity_lab.sweep.job_status import folder_of_jobs, job_file, read_status, write_plan
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -45,10 +45,10 @@ class Search:
     seed: int = 0
 
 
-def tune(search: Search, points: Sequence[Sequence[str]], config: DictConfig, launch: Launch) -> int:
-    """Search from each of `points`; returns how many trials are lacking in the end, because they failed.
+def tune(search: Search, jobs: Sequence[Sequence[str]], config: DictConfig, launch: Launch) -> int:
+    """Search from each of `jobs`; returns how many trials are lacking in the end, because they failed.
 
-    `launch` works on points, as jobs from a number on.
+    `launch(jobs, first)` runs jobs; `first` is the number of the first of them.
 
     Raises:
         UserError: the search cannot be as `search` says, or Optuna is not installed.
@@ -56,7 +56,7 @@ def tune(search: Search, points: Sequence[Sequence[str]], config: DictConfig, la
     """
     runs = Path(str(config.root)).absolute() / (config.sweep or "single")
     with locked(runs / JOURNAL):
-        studies = [_study(search, runs / JOURNAL, point, config) for point in points]
+        studies = [_study(search, runs / JOURNAL, job, config) for job in jobs]
         try:
             _rounds(search, studies, runs, launch)
         finally:
@@ -82,7 +82,7 @@ def _study(search: Search, journal: Path, fixed: Sequence[str], config: DictConf
 
 def _rounds(search: Search, studies: Sequence["Study"], runs: Path, launch: Launch) -> None:
     """Ask, launch, tell, until this command has asked for as many trials as each study lacked."""
-    folder, command, first = folder_of_points(runs.parent, runs.name), secrets.token_hex(4), 0
+    folder, command, first = folder_of_jobs(runs.parent, runs.name), secrets.token_hex(4), 0
     lacking = [max(0, search.n_trials - len(study.finished())) for study in studies]
     waiting = [study.begun() for study in studies]
     plan = [study.overrides(trial) for study in studies for trial in study.finished()]
@@ -93,11 +93,11 @@ def _rounds(search: Search, studies: Sequence["Study"], runs: Path, launch: Laun
             again, waiting[index] = waiting[index][:size], waiting[index][size:]
             asked += [(study, trial) for trial in [*again, *(study.ask() for _ in range(size - len(again)))]]
             lacking[index] -= size
-        points = [study.overrides(trial) for study, trial in asked]
-        plan += points
+        jobs = [study.overrides(trial) for study, trial in asked]
+        plan += jobs
         write_plan(folder, plan, command)
-        launch(points, first)
-        first += len(points)
+        launch(jobs, first)
+        first += len(jobs)
         for study, trial in asked:
             _tell(study, trial, runs, folder)
         finished = sum(len(study.finished()) for study in studies)
@@ -105,25 +105,25 @@ def _rounds(search: Search, studies: Sequence["Study"], runs: Path, launch: Laun
 
 
 def _tell(study: "Study", trial: "FrozenTrial", runs: Path, folder: Path) -> None:
-    point = known(point_file(folder, study.overrides(trial)))
+    job = read_status(job_file(folder, study.overrides(trial)))
     from sparsity_lab.results.record import read_record
 
-    if point is not None and point.state in ("finished", "reused"):
-        study.tell(trial, read_record(runs / point.name).metrics)
-    elif point is not None and point.state == "failed":
+    if job is not None and job.state in ("finished", "reused"):
+        study.tell(trial, read_record(runs / job.name).metrics)
+    elif job is not None and job.state == "failed":
         study.tell(trial, None)
 
 
 def _report(studies: Sequence["Study"], runs: Path) -> None:
     """Say which trials are the best, and write it beside the runs."""
-    folder, found = folder_of_points(runs.parent, runs.name), []
+    folder, found = folder_of_jobs(runs.parent, runs.name), []
     for study in studies:
         best: list[dict[str, Any]] = []
         for trial in study.front():
-            point = known(point_file(folder, study.overrides(trial)))
+            job = read_status(job_file(folder, study.overrides(trial)))
             objectives = {m.name: value for m, value in zip(study.objectives, trial.values, strict=True)}
             values = {key: trial.params[key] for key in study.space}
-            best.append({"run": point.name if point else "", "objectives": objectives, "values": values})
+            best.append({"run": job.name if job else "", "objectives": objectives, "values": values})
         found.append({"study": study.fixed, "finished": len(study.finished()), "best": best})
         lines = "\n".join(_line(one["objectives"]) + "  " + _line(one["values"]) for one in best)
         log.info("the best of %s:\n%s", " ".join(study.fixed), lines or "none yet")

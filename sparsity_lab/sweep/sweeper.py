@@ -2,7 +2,7 @@
 
 Hydra's basic sweeper makes a single cross product, so a baseline of other widths, or another learning rate
 for it, would need a second sweep. Here `hydra.sweeper.grids` is a list, and the command line's own values
-multiply, or override, those of every grid. With `hydra.sweeper.search` each point is where a search starts.
+multiply, or override, those of every grid. With `hydra.sweeper.search` each job is where a search starts.
 """
 
 import logging
@@ -26,27 +26,27 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import received
-from sparsity_lab.sweep.job_status import folder_of_points, point_file, read_point, tell, write_plan
+from sparsity_lab.sweep.job_status import folder_of_jobs, job_file, read_job, write_plan, write_status
 from sparsity_lab.sweep.search import Search, tune
-from sparsity_lab.sweep.status_table import points_of, table
+from sparsity_lab.sweep.status_table import jobs_of, table
 
 log = logging.getLogger(__name__)
 
 PLUGIN_MODULE = "hydra_plugins.sparsity_lab"  # Hydra takes plugins from this namespace alone
 
 
-def grid_points(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> list[list[str]]:
-    """The overrides of every point: each grid's product, with the command line's `arguments` in all."""
+def grid_jobs(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> list[list[str]]:
+    """The overrides of every job: each grid's product, with the command line's `arguments` in all."""
     parser = OverridesParser.create()
-    points = []
+    jobs = []
     for grid in grids or [{}]:
         lines = [f"{key}={value}" for key, value in grid.items()] + list(arguments)
-        points += BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
-    return points
+        jobs += BasicSweeper.split_arguments(parser.parse_overrides(lines), None)[0]
+    return jobs
 
 
 class GridsSweeper(Sweeper):
-    """Launches the points of all grids as one batch; ends with the table of what became of each."""
+    """Launches the jobs of all grids as one batch; ends with the table of what became of each."""
 
     def __init__(self, grids: Sequence[Mapping[str, Any]], search: Search | None = None) -> None:
         self.grids, self.search = grids, search
@@ -62,24 +62,24 @@ class GridsSweeper(Sweeper):
         assert self.launcher is not None
         assert self.config is not None
         grids: Any = OmegaConf.to_container(self.config.hydra.sweeper.grids)
-        points = grid_points(grids, arguments)
-        self.validate_batch_is_legal(points)
-        folder = folder_of_points(Path(str(self.config.root)).absolute(), self.config.sweep)
+        jobs = grid_jobs(grids, arguments)
+        self.validate_batch_is_legal(jobs)
+        folder = folder_of_jobs(Path(str(self.config.root)).absolute(), self.config.sweep)
         if self.search is not None:
-            self._tune(points, folder)
+            self._tune(jobs, folder)
             return
-        write_plan(folder, points)
+        write_plan(folder, jobs)
         try:
-            self._launch(points, folder)
+            self._launch(jobs, folder)
         finally:
-            log.info("the points of this sweep:\n%s", table(folder))
+            log.info("the jobs of this sweep:\n%s", table(folder))
         if interrupted := received():
             raise interrupted
-        unfinished = sum(state not in ("finished", "reused") for state, _, _ in points_of(folder))
+        unfinished = sum(state not in ("finished", "reused") for state, _, _ in jobs_of(folder))
         if unfinished:
-            raise HydraException(f"{unfinished} of {len(points)} points are not finished")
+            raise HydraException(f"{unfinished} of {len(jobs)} jobs are not finished")
 
-    def _tune(self, points: list[list[str]], folder: Path) -> None:
+    def _tune(self, jobs: list[list[str]], folder: Path) -> None:
         def launch(trials: list[list[str]], first: int) -> None:
             self.validate_batch_is_legal(trials)
             self._launch(trials, folder, first)
@@ -87,42 +87,42 @@ class GridsSweeper(Sweeper):
         assert self.search is not None
         assert self.config is not None
         try:
-            lacking = tune(self.search, points, self.config, launch)
+            lacking = tune(self.search, jobs, self.config, launch)
         except UserError as error:
             raise HydraException(str(error)) from None
         log.info("the trials of this search:\n%s", table(folder))
         if lacking:
             raise HydraException(f"{lacking} trials failed; the same command again tries as many others")
 
-    def _launch(self, points: list[list[str]], folder: Path, first: int = 0) -> None:
+    def _launch(self, jobs: list[list[str]], folder: Path, first: int = 0) -> None:
         """Launch all, as jobs from `first` on; when a worker is killed, and its pool, launch what they left.
 
-        Of the points that were being worked on then, each is tried alone: one that kills its worker again has
+        Of the jobs that were being worked on then, each is tried alone: one that kills its worker again has
         failed, and the others go on.
         """
         assert self.launcher is not None
-        while points:
+        while jobs:
             try:
-                self.launcher.launch(points, initial_job_idx=first)
+                self.launcher.launch(jobs, initial_job_idx=first)
                 return
             except BrokenExecutor as error:
                 log.warning("a worker was killed (%s); going on", str(error).splitlines()[0])
             except RuntimeError as error:
                 wait_for_others(self.launcher, error)
                 return
-            first += len(points)
-            states = {overrides: state for state, _, overrides in points_of(folder)}
-            suspects = [point for point in points if states[tuple(point)] == "interrupted"]
+            first += len(jobs)
+            states = {overrides: state for state, _, overrides in jobs_of(folder)}
+            suspects = [job for job in jobs if states[tuple(job)] == "interrupted"]
             for suspect in suspects:
                 try:
                     self.launcher.launch([suspect], initial_job_idx=first)
                 except BrokenExecutor:
-                    point = read_point(point_file(folder, suspect))
+                    job = read_job(job_file(folder, suspect))
                     killed = "its process was killed, twice: by the system for its memory, perhaps"
-                    tell(folder, point.model_copy(update={"state": "failed", "error": killed}))
+                    write_status(folder, job.model_copy(update={"state": "failed", "error": killed}))
                     log.error("failed: %s\n%s", " ".join(suspect), killed)
                 first += 1
-            points = [point for point in points if states[tuple(point)] == "remaining"]
+            jobs = [job for job in jobs if states[tuple(job)] == "remaining"]
 
 
 def wait_for_others(launcher: Any, error: RuntimeError) -> None:

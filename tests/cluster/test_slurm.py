@@ -129,13 +129,13 @@ def test_four_jobs_of_which_one_is_preempted_one_killed_and_one_fails(
     told, _ = running.communicate(timeout=180)
     assert running.returncode == 1, told  # of one that was killed and one that failed
     assert "Traceback" not in told
-    assert "4 points: 2 finished, 1 failed, 1 interrupted" in told
+    assert "4 jobs: 2 finished, 1 failed, 1 interrupted" in told
     assert "saved at step" in said(preempted)
 
     again = program(tmp_path / "sweep", cluster, *sweep)  # the killed one goes on
     told, _ = again.communicate(timeout=180)
     assert again.returncode == 1, told
-    assert "4 points: 1 finished, 2 reused, 1 failed" in told
+    assert "4 jobs: 1 finished, 2 reused, 1 failed" in told
 
     records = {
         record.config["sparsity"]["nonzeros"]: record

@@ -42,7 +42,7 @@ from sparsity_lab.results.record import (
     read_record,
     write_record,
 )
-from sparsity_lab.sweep.job_status import Plan, Point, read_plan, read_point
+from sparsity_lab.sweep.job_status import Job, Plan, read_job, read_plan
 from sparsity_lab.training.checkpoint import damage_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for tests/
@@ -117,8 +117,8 @@ def readers(folder: Path) -> dict[str, Reader]:
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(5))])
     parts = {"optimizer_states": [optimizer.state_dict()], "lr_schedulers": [], "loops": {"n": 3}}
     torch.save({"state_dict": {"w": torch.ones(5)}, "global_step": 5, **parts}, folder / "last.ckpt")
-    write_json(folder / "point.json", Point(overrides=("seed=1",), state="running"))
-    write_json(folder / "points" / "plan.json", Plan(points=(("seed=1",),), command="x"))
+    write_json(folder / "job.json", Job(overrides=("seed=1",), state="running"))
+    write_json(folder / "jobs" / "plan.json", Plan(jobs=(("seed=1",),), command="x"))
     return {
         "record": Reader(folder / "run" / "record.json", lambda: read_record(folder / "run")),
         "circuit": Reader(folder / "circuit.json", lambda: load_circuit(folder / "circuit.json")),
@@ -133,8 +133,8 @@ def readers(folder: Path) -> dict[str, Reader]:
         "tokens' meta.json": Reader(tokens / "meta.json", lambda: open_tokens(tokens, "train")),
         "tokens": Reader(tokens / "train.bin", lambda: open_tokens(tokens, "train")),
         "checkpoint": Reader(folder / "last.ckpt", lambda: damage_of(folder / "last.ckpt")),
-        "point": Reader(folder / "point.json", lambda: read_point(folder / "point.json")),
-        "plan": Reader(folder / "points" / "plan.json", lambda: read_plan(folder / "points")),
+        "job": Reader(folder / "job.json", lambda: read_job(folder / "job.json")),
+        "plan": Reader(folder / "jobs" / "plan.json", lambda: read_plan(folder / "jobs")),
     }
 
 

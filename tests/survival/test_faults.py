@@ -216,9 +216,9 @@ def test_one_points_failure_is_its_own_and_the_end_is_a_table(copy: Path) -> Non
     assert "lower trainer.learning_rate; the last checkpoint is kept" in said
     assert "trainer.learning_rate: -1: input should be greater than 0" in said
     assert "Traceback" not in said
-    assert "3 points: 1 reused, 2 failed" in said
-    assert said.index("-1: input should") < said.index("3 points: ")
-    assert "2 of 3 points are not finished" in said
+    assert "3 jobs: 1 reused, 2 failed" in said
+    assert said.index("-1: input should") < said.index("3 jobs: ")
+    assert "2 of 3 jobs are not finished" in said
     status = [sys.executable, "-m", "sparsity_lab.status", SWEEP, "--root", str(copy / "out")]
     shown = subprocess.run(status, capture_output=True, text=True, check=False)
     assert shown.returncode == 1
@@ -255,7 +255,7 @@ def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, expected: dict[str, 
 def test_a_sweep_that_is_stopped_begins_no_further_point(tmp_path: Path) -> None:
     program = start(tmp_path, ["-m", *POINT, "seed=0,1,2"]).once(in_training(tmp_path))
     assert program.signal(signal.SIGTERM) == 128 + signal.SIGTERM, program.said()
-    assert "3 points: 1 interrupted, 2 remaining" in program.said()
+    assert "3 jobs: 1 interrupted, 2 remaining" in program.said()
 
 
 @pytest.mark.slow
@@ -264,7 +264,7 @@ def test_a_worker_that_is_killed_costs_its_point_at_most(tmp_path: Path) -> None
     os.kill(workers(program)[0], signal.SIGKILL)
     assert program.end() == 0, program.said()
     assert "a worker was killed" in program.said()
-    assert "2 points: 2 finished" in program.said()
+    assert "2 jobs: 2 finished" in program.said()
 
 
 @pytest.mark.slow

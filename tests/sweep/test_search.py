@@ -15,7 +15,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.results.record import RunRecord, write_record
-from sparsity_lab.sweep.job_status import Point, folder_of_points, known, point_file, read_plan, tell
+from sparsity_lab.sweep.job_status import Job, folder_of_jobs, job_file, read_plan, read_status, write_status
 from sparsity_lab.sweep.optuna_study import distribution
 from sparsity_lab.sweep.search import BEST, JOURNAL, Search, tune
 from tests.analysis.made_up import empty_record
@@ -30,24 +30,24 @@ def parts(overrides: list[str]) -> dict[str, str]:
 
 
 class Launcher:
-    """Works on points as runs would: fewer edges for a larger x at a higher loss, more of both where dear."""
+    """Works on jobs as runs would: fewer edges for a larger x at a higher loss, more of both where dear."""
 
     def __init__(self, root: Path) -> None:
         self.root, self.launched = root, list[list[str]]()
         self.fails: Callable[[list[str]], bool] = lambda overrides: False
         self.lost: Callable[[list[str]], bool] = lambda overrides: False
 
-    def __call__(self, points: list[list[str]], first: int) -> None:
+    def __call__(self, jobs: list[list[str]], first: int) -> None:
         assert first == len(self.launched)
-        folder = folder_of_points(self.root, "tuned")
-        assert [tuple(point) for point in points] == list(read_plan(folder).points)[-len(points) :]
-        for overrides in points:
+        folder = folder_of_jobs(self.root, "tuned")
+        assert [tuple(job) for job in jobs] == list(read_plan(folder).jobs)[-len(jobs) :]
+        for overrides in jobs:
             self.launched.append(overrides)
             if self.lost(overrides):
                 raise Interrupted(signal.SIGTERM)
             state: Any = "failed" if self.fails(overrides) else "finished"
-            name = f"run-{point_file(folder, overrides).stem}"
-            tell(folder, Point(overrides=tuple(overrides), state=state, name=name))
+            name = f"run-{job_file(folder, overrides).stem}"
+            write_status(folder, Job(overrides=tuple(overrides), state=state, name=name))
             if state == "finished":
                 write_record(self.record(parts(overrides), name), self.root / "tuned" / name)
 
@@ -68,7 +68,7 @@ def test_the_first_trial_of_each_point_is_the_configs_own_and_the_best_are_writt
     assert search(tmp_path, launcher, n_trials=12) == 0
     assert len(launcher.launched) == 24
     for task in ("a", "b"):
-        first = next(point for point in launcher.launched if f"task={task}" in point)
+        first = next(job for job in launcher.launched if f"task={task}" in job)
         assert first == [f"task={task}", "x=0.5", "kind=plain"]
     found = read_json(tmp_path / "tuned" / BEST)
     assert [study["study"] for study in found] == POINTS
@@ -106,8 +106,8 @@ def test_a_trial_that_fails_ends_nothing_and_is_made_up_for_by_the_same_command(
     assert search(tmp_path, again) == 0
     assert len(again.launched) == 2
     assert all("task=b" in overrides for overrides in again.launched)
-    folder = folder_of_points(tmp_path, "tuned")
-    states = {known(point_file(folder, point)).state for point in read_plan(folder).points}  # type: ignore[union-attr]
+    folder = folder_of_jobs(tmp_path, "tuned")
+    states = {read_status(job_file(folder, job)).state for job in read_plan(folder).jobs}  # type: ignore[union-attr]
     assert states == {"finished"}
 
 
@@ -127,8 +127,8 @@ def test_a_value_that_is_given_is_not_searched_for(tmp_path: Path) -> None:
     launcher = Launcher(tmp_path)
     config = OmegaConf.create({"root": str(tmp_path), "sweep": "tuned", "x": 0.5, "kind": "plain"})
     assert tune(Search(space=SPACE, n_trials=3), [["kind=dear"]], config, launcher) == 0
-    assert [point[0] for point in launcher.launched] == ["kind=dear"] * 3
-    assert all(len(point) == 2 for point in launcher.launched)
+    assert [job[0] for job in launcher.launched] == ["kind=dear"] * 3
+    assert all(len(job) == 2 for job in launcher.launched)
 
 
 def test_ranges_are_written_as_hydra_writes_them() -> None:
