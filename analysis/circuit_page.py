@@ -82,10 +82,14 @@ def _about(record: RunRecord) -> dict[str, Any]:
 
 
 def _circuit(circuit: Circuit, evidence: Evidence | None) -> dict[str, Any]:
-    """Without the nodes' names in every edge; a circuit too large to draw is reduced to its counts."""
+    """The circuit with its edges by their nodes' places; one too large to draw is reduced to its counts.
+
+    An edge is (source, target, weight, whether edge pruning kept it).
+    """
     large = len(circuit.nodes) > MAX_NODES
     index = {node: i for i, node in enumerate(circuit.nodes)}
     measured = evidence is not None and evidence.target == circuit.target and not large
+    left = None if circuit.pruned is None else set(circuit.pruned.edges)
     return {
         "target": circuit.target,
         "counts": circuit.counts,
@@ -93,8 +97,17 @@ def _circuit(circuit: Circuit, evidence: Evidence | None) -> dict[str, Any]:
         "edges": []
         if large
         else [
-            (index[edge.source], index[edge.target], float(f"{edge.weight:.5g}")) for edge in circuit.edges
+            (
+                index[edge.source],
+                index[edge.target],
+                float(f"{edge.weight:.5g}"),
+                left is None or edge in left,
+            )
+            for edge in circuit.edges
         ],
+        "pruned": None
+        if circuit.pruned is None
+        else {"edges": circuit.pruned_edges, "test": circuit.pruned.test.model_dump()},
         "calibration": circuit.calibration.model_dump(),
         "select": circuit.select.model_dump(),
         "test": circuit.test.model_dump(),
@@ -149,7 +162,9 @@ def figure(view: View, target: float | None = None) -> str:
     interpreter = dukpy.JSInterpreter()
     interpreter.evaljs([CLONE, *code, "null"])
     nodes, edges = view["circuits"][index]["counts"]
-    title = f"{view['task']}: {nodes} nodes, {edges} edges at {wanted:g} nats"
+    pruned = view["circuits"][index]["pruned"]
+    left = "" if pruned is None else f" ({pruned['edges']} after edge pruning)"
+    title = f"{view['task']}: {nodes} nodes, {edges} edges{left} at {wanted:g} nats"
     svg: str = interpreter.evaljs(
         "const graph = Graph.place(Graph.build(dukpy.view, dukpy.index));"
         "Graph.draw(graph, {style: dukpy.style, title: dukpy.title})",

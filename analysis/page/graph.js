@@ -60,8 +60,8 @@ const Graph = (() => {
       const node = nodes.find((n) => n.id === key(effect.node));
       if (node) node.effect = effect.drop_effect;
     }
-    const edges = circuit.edges.map(([source, target, weight]) => (
-      { kind: "edge", source: nodes[source].id, target: nodes[target].id, weight }));
+    const edges = circuit.edges.map(([source, target, weight, kept]) => (
+      { kind: "edge", source: nodes[source].id, target: nodes[target].id, weight, dropped: !kept }));
     const links = strongest(edges, MOST_EDGES);
     for (const writer of nodes.filter(isWrite))
       for (const reader of nodes.filter(isRead))
@@ -179,8 +179,9 @@ const Graph = (() => {
   function drawLink(link, byId, centres, scale) {
     const sign = link.kind === "stream" ? "" : link.weight > 0 ? " positive" : " negative";
     const width = link.kind === "stream" ? 1.2 : 0.7 + 4.3 * Math.abs(link.weight) / scale[link.kind];
-    const title = link.kind === "stream" ? "same channel of the residual stream" : `weight ${link.weight.toPrecision(3)}`;
-    return `<path class="link ${link.kind}${sign}" data-source="${escapeText(link.source)}" data-target="${escapeText(link.target)}"` +
+    const title = link.kind === "stream" ? "same channel of the residual stream"
+      : `weight ${link.weight.toPrecision(3)}${link.dropped ? ", dropped by edge pruning" : ""}`;
+    return `<path class="link ${link.kind}${sign}${link.dropped ? " dropped" : ""}" data-source="${escapeText(link.source)}" data-target="${escapeText(link.target)}"` +
       ` d="${curve(route(link, byId, centres))}" stroke-width="${n1(width)}"><title>${escapeText(title)}</title></path>`;
   }
 

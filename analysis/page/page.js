@@ -4,7 +4,7 @@
   const { h, number, nats, percent, plural } = Panel;
   const view = JSON.parse(document.getElementById("data").textContent);
   const at = (id) => document.getElementById(id);
-  const state = { index: Math.max(0, view.circuits.findIndex((c) => c.target === view.main)), selected: null, zoom: null };
+  const state = { index: Math.max(0, view.circuits.findIndex((c) => c.target === view.main)), selected: null, zoom: null, pruned: false };
   const placed = new Map(); // by the slider's place: laying out a large circuit takes seconds
   let graph = null;
 
@@ -22,18 +22,21 @@
       const circuit = view.circuits[state.index];
       at("target").textContent = `${circuit.target} nats`;
       at("slider").setAttribute("aria-valuetext", `${circuit.target} nats`);
-      at("size").textContent = `${plural(circuit.counts[0], "node")}, ${plural(circuit.counts[1], "edge")}`;
+      at("size").textContent = `${plural(circuit.counts[0], "node")}, ${plural(circuit.counts[1], "edge")}` +
+        (circuit.pruned ? `, ${plural(circuit.pruned.edges, "edge")} after edge pruning` : "");
     };
     const slider = h("input", { type: "range", id: "slider", min: 0, max: last, step: 1, value: state.index, list: "stops",
       oninput: (event) => { state.index = Number(event.target.value); show(); redraw(); } });
     if (!last) slider.disabled = true;
-    at("bar").append(h("label", {}, "Target loss", slider, h("output", { id: "target", for: "slider" })),
+    at("bar").append(...[h("label", {}, "Target loss", slider, h("output", { id: "target", for: "slider" })),
       h("datalist", { id: "stops" }, view.circuits.map((c, i) => h("option", { value: i, label: c.target }))),
       h("span", { id: "size" }),
+      view.circuits.some((c) => c.pruned) ? h("label", {}, h("input", { type: "checkbox", id: "pruned",
+        onchange: (event) => { state.pruned = event.target.checked; hide(); } }), "hide dropped edges") : null,
       h("span", { class: "zoom", role: "group", "aria-label": "Zoom" },
         h("button", { type: "button", "aria-label": "smaller", onclick: () => zoom(0.8) }, "−"),
         h("button", { type: "button", onclick: () => zoom(0) }, "fit"),
-        h("button", { type: "button", "aria-label": "larger", onclick: () => zoom(1.25) }, "+")));
+        h("button", { type: "button", "aria-label": "larger", onclick: () => zoom(1.25) }, "+"))].filter(Boolean));
     show();
   }
 
@@ -47,6 +50,12 @@
     const scale = state.zoom || legible;
     svg.setAttribute("width", Math.floor(graph.width * scale));
     svg.setAttribute("height", Math.floor(graph.height * scale));
+  }
+
+  // the edges that edge pruning dropped, dashed otherwise
+  function hide() {
+    const svg = at("graph").querySelector("svg");
+    if (svg) svg.classList.toggle("pruned", state.pruned);
   }
 
   function redraw() {
@@ -67,6 +76,7 @@
       if (!view.examples) notes.push("This run has no examples of activations: run it again with the same settings, and they are added.");
       at("note").textContent = notes.join(" ");
       zoom(null);
+      hide();
       const first = at("graph").querySelector(".node");
       if (first) first.setAttribute("tabindex", "0");
       select(things().some((t) => t.dataset.id === state.selected) ? state.selected : null);
@@ -165,7 +175,8 @@
     const cells = (name, s) => [name, nats(s.raw_loss), ...(raw ? [] : [nats(s.selection_loss)]), percent(s.accuracy)];
     return card("How well it answers",
       h("table", {}, h("thead", {}, row("th", ["on held-out pairs", "loss", ...(raw ? [] : ["calibrated loss"]), "accuracy"])),
-        h("tbody", {}, view.unpruned && row("td", cells("the whole model", view.unpruned)), row("td", cells("the circuit alone", circuit.test)))),
+        h("tbody", {}, view.unpruned && row("td", cells("the whole model", view.unpruned)), row("td", cells("the circuit alone", circuit.test)),
+          circuit.pruned && row("td", cells("with its edges pruned", circuit.pruned.test)))),
       h("p", { class: "soft" }, "Loss between the two answers; guessing costs 0.693 nats." +
         (raw ? "" : " Calibrated: after a scale and a shift of the circuit's logits, which can hide that it ranks the answers wrongly; accuracy is of the raw logits.")));
   }

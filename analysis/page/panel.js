@@ -54,7 +54,8 @@ const Panel = (() => {
       const name = Graph.nameOf(node, graph.dHead);
       return h("li", {}, h("span", { class: "weight" }, number(end.weight)),
         h("span", { class: "meter", style: `width:${(60 * Math.abs(end.weight) / most).toFixed(1)}px; background: rgb(var(--${end.weight < 0 ? "negative" : "positive"}))` }),
-        byId.has(end.id) ? h("button", { class: "node", type: "button", onclick: () => choose(end.id) }, name) : h("span", { class: "soft" }, name));
+        byId.has(end.id) ? h("button", { class: "node", type: "button", onclick: () => choose(end.id) }, name) : h("span", { class: "soft" }, name),
+        end.dropped ? h("span", { class: "soft" }, "dropped by edge pruning") : null);
     }));
   }
 
@@ -86,8 +87,8 @@ const Panel = (() => {
       out.push(h("p", {}, `At the prompts' last token it is ${number(here.at_end[0])} on average when ${answers[0]} is right, ` +
         `${number(here.at_end[1])} when ${answers[1]} is. Its frozen value is ${number(known.mean)}.`));
     }
-    const inputs = graph.edges.filter((edge) => edge.target === id).map((edge) => ({ id: edge.source, weight: edge.weight }));
-    const outputs = graph.edges.filter((edge) => edge.source === id).map((edge) => ({ id: edge.target, weight: edge.weight }));
+    const inputs = graph.edges.filter((edge) => edge.target === id).map((edge) => ({ id: edge.source, weight: edge.weight, dropped: edge.dropped }));
+    const outputs = graph.edges.filter((edge) => edge.source === id).map((edge) => ({ id: edge.target, weight: edge.weight, dropped: edge.dropped }));
     const role = { read: node.site === "attn_in" || node.site === "mlp_in", write: node.site === "attn_out" || node.site === "mlp_out" };
     if (!role.read) out.push(...side(graph, "Edges in", inputs, known && known.inputs, choose));
     else out.push(...stream(graph, id, "Reads its channel of the residual stream, written by", "source", "target", choose));
@@ -199,6 +200,7 @@ const Panel = (() => {
       h("div", { class: "key" },
         line({ d, class: "link positive", "stroke-width": 3 }), "positive weight; the thicker, the larger",
         line({ d, class: "link negative", "stroke-width": 3 }), "negative weight",
+        ...(graph.edges.some((edge) => edge.dropped) ? [line({ d, class: "link positive dropped", "stroke-width": 3 }), "an edge that edge pruning dropped: it passes the mean of its source"] : []),
         line({ d, class: "link stream" }), "a channel of the residual stream, written and read again (no edge)",
         line({ d, class: "link token positive", "stroke-width": 3 }), "embedding of a token, unembedding of an answer (no edges)",
         line({ tag: "rect", x: 8, y: 2, width: 28, height: 12, rx: 5, class: "effect", "fill-opacity": 0.8 }), "the darker a node, the more its ablation costs"),

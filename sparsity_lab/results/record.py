@@ -31,17 +31,14 @@ Kind = Literal["dense", "sparse", "bridged", "sparsified", "imported"]
 
 
 class CurvePoint(Config):
-    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats.
-
-    `pruned_edges`: how many of its edges are left after edge pruning, if that was asked for.
-    """
+    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats."""
 
     target: float
     nodes: int
     edges: int
     select: Scores
     test: Scores
-    pruned_edges: int | None = None
+    pruned_edges: int | None = None  # left after edge pruning, if that was asked for
 
 
 class TaskResult(Config):

@@ -7,6 +7,7 @@ from micro import PLANTED, planted_model, question, random_tokens
 
 from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Node, save_circuit
+from sparsity_lab.circuits.edge_pruning import prune_edges
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.search import make_circuit
@@ -49,6 +50,7 @@ def write_run(folder: Path, examples: bool = True, evidence: bool = True) -> Run
         make_circuit(evaluator, layout.mask(nodes), TASK, "planted", target, {"method": EVIL})
         for target, nodes in TARGETS.items()
     ]
+    circuits = [prune_edges(evaluator, circuit) for circuit in circuits]
     for name in (TASK, PLAIN_TASK):
         for circuit in circuits:
             save_circuit(circuit, folder / "circuits" / name / f"circuit-{circuit.target:g}.json")

@@ -63,10 +63,37 @@ def test_a_figure_shows_the_circuits_nodes_edges_heads_and_ends(run: Path) -> No
         circuit = next(c for c in view["circuits"] if c["target"] == target)
         assert sum(" attn_" in group or " mlp_" in group for group in groups) == len(nodes)
         assert sum(link.startswith("link edge") for link in links) == len(circuit["edges"])
-        signs = sum(link == "link edge negative" for link in links)
-        assert signs == sum(weight < 0 for _, _, weight in circuit["edges"])
+        signs = sum(link.startswith("link edge negative") for link in links)
+        assert signs == sum(weight < 0 for _, _, weight, _ in circuit["edges"])
         assert groups.count("head") == 1
         assert groups.count("node token") == groups.count("node answer") == 2
+
+
+def test_edges_that_pruning_dropped_are_told_apart_and_both_counts_are_there(run: Path) -> None:
+    view = load_view(run, TASK)
+    larger = view["circuits"][0]
+    kept = sum(kept for *_, kept in larger["edges"])
+    assert 2 <= kept == larger["pruned"]["edges"] < larger["counts"][1]
+    svg = figure(view, 0.05)
+    links = [element.get("class", "") for element in ElementTree.fromstring(svg).iter(f"{SVG}path")]
+    assert sum(link.endswith(" dropped") for link in links) == larger["counts"][1] - kept
+    assert f"{larger['counts'][1]} edges ({kept} after edge pruning) at 0.05 nats" in svg
+
+
+def test_a_circuit_from_before_edge_pruning_shows_all_its_edges(tmp_path: Path) -> None:
+    write_run(tmp_path, examples=False, evidence=False)
+    path = tmp_path / "circuits" / PLAIN_TASK / "circuit-0.05.json"
+    plain = json.loads(path.read_text())
+    del plain["pruned"]
+    path.write_text(json.dumps(plain))
+    older = load_view(tmp_path, PLAIN_TASK)["circuits"][0]
+    assert older["pruned"] is None
+    assert all(kept for *_, kept in older["edges"])
+    assert "dropped" not in [
+        name
+        for link in re.findall(r'class="link ([^"]*)"', figure(load_view(tmp_path, PLAIN_TASK), 0.05))
+        for name in link.split()
+    ]
 
 
 def test_columns_stand_in_the_order_of_the_forward_pass(run: Path) -> None:

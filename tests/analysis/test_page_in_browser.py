@@ -124,6 +124,18 @@ def test_the_slider_changes_the_circuit(tab: Tab) -> None:
     assert tab.count("#graph .node:not(.token):not(.answer)") == 3
 
 
+def test_dropped_edges_can_be_hidden(tab: Tab) -> None:
+    tab.page.locator("#slider").focus()
+    tab.page.keyboard.press("ArrowLeft")
+    assert "after edge pruning" in tab.text("#size")
+    dropped = tab.page.locator("#graph .link.dropped")
+    assert dropped.count() > 0
+    assert dropped.first.evaluate("link => getComputedStyle(link).display") != "none"
+    tab.page.get_by_label("hide dropped edges").check()
+    assert dropped.first.evaluate("link => getComputedStyle(link).display") == "none"
+    assert "with its edges pruned" in tab.text("#below")
+
+
 def test_zoom_changes_the_size_and_fit_restores_all_of_it(tab: Tab) -> None:
     def width() -> float:
         return float(tab.page.locator("#graph svg").get_attribute("width"))
