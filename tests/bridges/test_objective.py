@@ -296,7 +296,7 @@ def _losses(model: Transformer, windows: Tensor) -> Tensor:
 @torch.no_grad()
 def test_a_mixed_path_crosses_where_its_pattern_changes() -> None:
     module, tokens_bt = new_module(), random_tokens(2, 9)
-    dense, sparse, bridge = module.objective.dense, module.model, module.bridge
+    dense, sparse, bridge = module.objective.dense, module.model, module.objective.bridge
     assert torch.equal(mixed_pass(dense, sparse, bridge, tokens_bt, "ddddd"), dense(tokens_bt))
     assert torch.equal(mixed_pass(dense, sparse, bridge, tokens_bt, "sssss"), sparse(tokens_bt))
     dense_streams = with_residuals(dense, tokens_bt)[1]
