@@ -38,6 +38,9 @@ class Config(SparsifierConfig):
         self.method()
         return self
 
+    def __hash__(self) -> int:  # the options are a dict, which has none
+        return hash(self.model_dump_json())
+
     def module(self) -> ModuleType:
         """The file as a module.
 

@@ -38,6 +38,7 @@ def test_the_identity_is_the_content_and_all_options_not_the_place(tmp_path: Pat
     assert Config(path=str(one), options={"share": 0.4}).identity() != first
     other.write_text(METHOD_FILE.read_text() + "\n# changed\n")
     assert Config(path=str(other), options={"share": 0.5}).identity() != first
+    assert hash(Config(path=str(one), options={"share": 0.5}))  # as any frozen config
     assert Config(path=str(other), options={"share": 0.5}).label == "other_place-one_shot"
 
 
