@@ -9,8 +9,7 @@ from test_smoke import finish, run_folder, start
 from sparsity_lab.core import metrics
 from sparsity_lab.results.record import RunRecord, read_record
 
-SHORTER = ["trainer.tokens=20000", "tasks.names=[bracket_brace]", "snapshots.fractions=[1.0]"]
-SHORTER += ["evidence=none"]
+SHORTER = [
     "trainer.tokens=20000",
     "tasks.names=[bracket_brace]",
     "snapshots.fractions=[1.0]",

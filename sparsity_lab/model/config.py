@@ -47,8 +47,8 @@ class ModelConfig(Config):
             )
         if not 0 < self.activation_fraction <= 1:
             raise ValueError(f"activation_fraction {self.activation_fraction} must be above 0 and at most 1")
-        for site in set(self.activation_sites) - set(NODE_SITES):
-            raise ValueError(f"activation_sites may not hold {site.value}")
+        if others := [site.value for site in self.activation_sites if site not in NODE_SITES]:
+            raise ValueError(f"activation_sites may not hold {', '.join(others)}")
         if (self.positions == "concatenated") != (self.d_pos is not None):
             raise ValueError("d_pos belongs to positions=concatenated, and is needed there")
         widths = {site.value: self.width(site) for site in self.activation_sites}

@@ -15,6 +15,7 @@ from sparsity_lab.core.stage import content_hash_of
 from sparsity_lab.data.packed import TOKENIZER, fixed_windows, open_tokens
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.asked import asked_pairs
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
@@ -37,7 +38,6 @@ class ModelContext:
     n_ctx: int
     n_windows: int
     batch_size: int
-    kernels: str = "on"
 
     @classmethod
     def of(cls, config: RunConfig, tokens: Path, folder: Path, root: Path) -> "ModelContext":
@@ -50,7 +50,6 @@ class ModelContext:
             config.model.n_ctx,
             trainer.validation_windows,
             trainer.batch_size,
-            config.kernels,
         )
 
     @property
@@ -71,7 +70,7 @@ class ModelContext:
             "n_ctx": self.n_ctx,
             "validation_windows": self.n_windows,
             "batch_size": self.batch_size,  # means are summed batch by batch
-            "kernels": self.kernels,
+            "kernels": kernels_are_on(),
         }
 
     @cached_property

@@ -16,6 +16,7 @@ from sparsity_lab.data.packed import TOKENIZER
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import save_model
+from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.stages.context import validation_windows
 from sparsity_lab.stages.model import VALIDATION, weight_counts
 from sparsity_lab.training.validation import validate_model
@@ -47,6 +48,7 @@ def imported_model(
         write_json(folder / VALIDATION, measured | weight_counts(model))
 
     inputs = {
+        "kernels": kernels_are_on(),
         "kind": imported.kind,
         "files": imported.digests(),
         "tokens": content_hash_of(tokens),

@@ -22,6 +22,7 @@ from sparsity_lab.data.packed import TOKENIZER, bigram_counts
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import count_weights, save_model
 from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
 from sparsity_lab.stages.reference import bridge_objective, finish_bridge, reference_inputs, start_from
 from sparsity_lab.training.fit import CHECKPOINTS, fit, precision
@@ -85,7 +86,7 @@ def _stage(config: RunConfig, tokens: Path, reference: Path | None, make: Callab
         "sparsity": config.sparsity.identity(),
         "trainer": config.trainer.model_dump(mode="json", exclude=EXECUTION_ONLY_FIELDS),
         "precision": precision(config.trainer.precision),
-        "kernels": config.kernels,
+        "kernels": kernels_are_on(),
         "seed": config.seed,
         "snapshots": config.snapshots.before_the_end,  # the folder holds the snapshots too
     }

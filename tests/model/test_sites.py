@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from micro import random_tokens, small_model
-from torch import Tensor
 
 from sparsity_lab.model.sites import (
     HEAD_SITES,
@@ -20,7 +19,7 @@ from sparsity_lab.model.sites import (
     Site,
     sublayer_boundary,
 )
-from sparsity_lab.model.taps import Record, at_site, with_residuals
+from sparsity_lab.model.taps import Record, at_site, chain, with_residuals
 
 
 def test_a_config_that_names_sites_starts_without_torch() -> None:
@@ -55,14 +54,8 @@ def test_a_change_at_a_site_reaches_those_it_is_read_by_first_and_nothing_before
     model, tokens_bt = small_model(activation_fraction=1.0), random_tokens(3, 9)
     plain, changed = Record(NODE_SITES), Record(NODE_SITES)
     streams = with_residuals(model, tokens_bt, plain)[1]
-    both = [at_site(site, 1, lambda x_btc: x_btc + 1), changed]
-
-    def tap(of: Site, layer: int, x: Tensor) -> Tensor:
-        for one in both:
-            x = one(of, layer, x)
-        return x
-
-    changed_streams = with_residuals(model, tokens_bt, tap)[1]
+    more = at_site(site, 1, lambda x_btc: x_btc + 1)
+    changed_streams = with_residuals(model, tokens_bt, chain(more, changed))[1]
     moved = {place for place, x in plain.values.items() if not torch.equal(x, changed.values[place])}
     moved_streams = [b for b, x in streams.items() if not torch.equal(x, changed_streams[b])]
     begins = sublayer_boundary(site, 1)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.core.stage import ABOUT, Stage
+from sparsity_lab.model.dispatch import kernels_are_on, plain_operations
 from sparsity_lab.stages.parallel import build_many
 from sparsity_lab.tasks.asked import asked_pairs
 from sparsity_lab.tasks.config import TasksConfig
@@ -80,6 +82,24 @@ def test_each_folder_is_made_by_one_thread_and_what_it_says_is_heard(
     assert sorted(caplog.messages) == [f"{name} by 1 threads" for name in NAMES]
     processes = {int((folder / "process").read_text()) for folder in folders.values()}
     assert (os.getpid() in processes) == (threads == 1)
+
+
+def tell_switch(name: str, folder: Path) -> None:
+    (folder / "name").write_text(f"{os.getpid()} {kernels_are_on()}")
+
+
+def test_a_worker_has_kernels_where_its_parent_has(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        for number, on in enumerate((True, False, True)):  # all of one server of processes
+            with nullcontext() if on else plain_operations():
+                folders = built(tmp_path / str(number), tell_switch)
+            told = [(folder / "name").read_text().split() for folder in folders.values()]
+            assert {switch for _, switch in told} == {str(on)}
+            assert str(os.getpid()) not in {process for process, _ in told}
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_nothing_is_prepared_when_all_is_there_and_damage_is_told(threads: int, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ import os
 import socket
 import subprocess
 import sys
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +20,13 @@ from sparsity_lab.core import metrics
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
+from sparsity_lab.model.dispatch import kernels_are_on, plain_operations
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.fit import fit
 from sparsity_lab.training.module import LanguageModule
-from sparsity_lab.training.ranks import cluster
+from sparsity_lab.training.ranks import cluster, other_ranks
 from sparsity_lab.training.sparsity.file import Config as FromFile
 from sparsity_lab.training.sparsity.random_mask import Config as RandomMask
 from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
@@ -36,6 +39,17 @@ TWO = CONFIG.model_copy(update={"devices": 2})
 @pytest.fixture(scope="module")
 def tokens(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tokens_folder(tmp_path_factory.mktemp("tokens"))
+
+
+def tell_switch(folder: Path) -> None:
+    (folder / os.environ["LOCAL_RANK"]).write_text(str(kernels_are_on()))
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_other_ranks_have_kernels_where_the_first_has(on: bool, tmp_path: Path) -> None:
+    with nullcontext() if on else plain_operations(), other_ranks(TWO, partial(tell_switch, tmp_path)):
+        pass
+    assert (tmp_path / "1").read_text() == str(on)
 
 
 class Noted(LanguageModule):
