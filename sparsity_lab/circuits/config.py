@@ -1,18 +1,12 @@
 """Settings of circuit finding that all finders share, and those of mask learning. No torch here."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from sparsity_lab.core.config import Config
 
 Selection = Literal["raw", "calibrated"]
-# keys that left the section `pruning` → where they are now; every `masks.KEY` went to `finder.KEY`
-MOVED = {
-    "masks": "the group finder: finder=masks",
-    "method": "the group finder: finder=masks, gradient or integrated",
-    "retries": "finder.retries",
-}
 
 
 class PruningConfig(Config):
@@ -30,22 +24,6 @@ class PruningConfig(Config):
     polish: bool = True
     edges: Literal["all", "prune"] = "all"
     seed: int = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _moved(cls, values: Any) -> Any:
-        if isinstance(values, dict):
-            masks = values.get("masks")
-            inner = masks if isinstance(masks, dict) else {}
-            lines = [
-                f"pruning.{key} is now {new}"
-                for key, new in MOVED.items()
-                if key in values and not (key == "masks" and inner)
-            ]
-            lines += [f"pruning.masks.{key} is now finder.{key}" for key in inner]
-            if lines:
-                raise ValueError("; ".join(lines))
-        return values
 
     @field_validator("targets")
     @classmethod

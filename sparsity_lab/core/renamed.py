@@ -37,9 +37,8 @@ def renamed_in_config(values: Mapping[str, Any], within: str = "") -> list[str]:
     lines: dict[str, None] = {}
     for name, value in values.items():
         key = f"{within}{name}"
-        lines |= dict.fromkeys(_lines(key, str(value)))
-        if isinstance(value, Mapping):
-            lines |= dict.fromkeys(renamed_in_config(value, f"{key}."))
+        inner = renamed_in_config(value, f"{key}.") if isinstance(value, Mapping) else []
+        lines |= dict.fromkeys(inner or _lines(key, str(value)))
     return list(lines)
 
 

@@ -1,4 +1,4 @@
-"""The shared settings of circuit finding: which targets they take, and where older keys have gone."""
+"""The shared settings of circuit finding: which targets they take."""
 
 import pytest
 from hypothesis import given
@@ -20,25 +20,3 @@ def test_targets_must_be_positive_ascending_and_different(targets: list[float]) 
 def test_all_targets_hold_the_main_one(targets: list[float], target: float) -> None:
     config = quick_pruning(target=target, targets=sorted(targets))
     assert list(config.all_targets) == sorted({*targets, target})
-
-
-@pytest.mark.parametrize(
-    ("old", "message"),
-    [
-        (
-            {"masks": {"steps": 5, "pairs": 8}},
-            "pruning.masks.steps is now finder.steps; pruning.masks.pairs is",
-        ),
-        ({"masks": None}, "pruning.masks is now the group finder: finder=masks"),
-        (
-            {"method": "gradient"},
-            "pruning.method is now the group finder: finder=masks, gradient or integrated",
-        ),
-        ({"retries": 2, "target": 0.1}, "pruning.retries is now finder.retries"),
-    ],
-)
-def test_a_key_that_has_moved_is_refused_with_its_new_name(old: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError) as caught:
-        validate(PruningConfig, old, "pruning")
-    assert message in str(caught.value)
-    assert "\n" not in str(caught.value)
