@@ -1,7 +1,6 @@
 """How fast a training step is: dense, sparse as shipped, and sparse with plain PyTorch operations.
 
     python -m benchmarks.training [--widths 128 256 512 1024] [--repetitions 5] [--out runs/bench]
-    python -m benchmarks.training --circuits runs/single/NAME
 
 1. A step: forward and backward pass, the gradient brought to its root mean square, AdamW and, if sparse, the
    projection; the project's own modules, on random tokens.
@@ -9,8 +8,7 @@
    own peak; so a machine that slows down slows all of them. Medians, with the extremes beside them.
 3. Peak memory is that of a process of its own, above what it holds before the model is made.
 
-Writes bench.csv and bench.png. What counts are the ratios; the speeds are this machine's. With `--circuits`
-it finds all circuits of a finished run anew instead, task after task on one thread, and writes circuits.csv.
+Writes bench.csv and bench.png. The ratios count; the speeds are this machine's.
 """
 
 import argparse
@@ -30,15 +28,8 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
-from sparsity_lab.config import RunConfig
-from sparsity_lab.core.config import validate
-from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
-from sparsity_lab.results.record import read_record
-from sparsity_lab.stages.circuits import explain_task
-from sparsity_lab.stages.context import ModelContext
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken
@@ -60,7 +51,6 @@ COLUMNS = (
     *("d_model", "kind", "precision", "threads", "tokens_per_second", "lowest", "highest", "step_ms"),
     *("to_dense", "to_plain", "tflops", "peak_tflops", "share_of_peak", "peak_memory_mb"),
 )
-CIRCUIT_COLUMNS = ("task", "status", "nodes", "edges", "seconds")
 Step = Callable[[], None]
 
 
@@ -73,18 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--repetitions", type=_positive, default=5, help="turns of each kind")
     parser.add_argument("--seconds", type=float, default=1.0, help="at least this long a turn")
     parser.add_argument("--threads", type=_positive, help="cores to use; default: all")
-    parser.add_argument("--circuits", type=Path, metavar="RUN", help="folder of a run whose circuits to find")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    prepare_processor(1 if options.circuits else options.threads)
-    if options.circuits:
-        try:
-            rows = measure_circuits(options.circuits)
-        except UserError as error:
-            parser.error(str(error))
-        write_table(CIRCUIT_COLUMNS, rows, options.out / "circuits.csv")
-        return 0
+    prepare_processor(options.threads)
     rows = []
     for width in options.widths:
         rows += measure(width, options.repetitions, options.seconds)
@@ -134,36 +116,6 @@ def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]
         )  # fmt: skip
         rows.append(row)
     return rows
-
-
-def measure_circuits(run: Path) -> list[dict[str, Any]]:
-    """A row of the table for each task of a finished run: its circuit at the main target, and the seconds.
-
-    One task is done once more, before the others: what compiling takes is in no row.
-
-    Raises:
-        UserError: the run's record, config or model can't be read by this version.
-    """
-    record = read_record(run)
-    config = validate(RunConfig, record.config, str(run))
-    folder = RunFolder(run)
-    context = ModelContext.of(config, folder.tokens, folder.model, run)
-    context.load()
-    names = [task.task for task in record.tasks]
-    rows: list[dict[str, Any]] = []
-    compiled = [task.task for task in record.tasks if task.curve] or names
-    for name in [compiled[0], *names]:
-        began = time.perf_counter()
-        result, _ = explain_task(
-            config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
-        )
-        seconds = time.perf_counter() - began
-        main_point = result.at(config.pruning.target)
-        nodes, edges = (main_point.nodes, main_point.edges) if main_point else ("", "")
-        values = (name, result.status, nodes, edges, round(seconds, 1))
-        rows.append(dict(zip(CIRCUIT_COLUMNS, values, strict=True)))
-        log.info("%s: %s, %s edges, %.1f s", name, result.status, edges or "no", seconds)
-    return rows[1:]
 
 
 def make_step(kind: str, width: int) -> Step:

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
 from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.circuits.finders.masks import Config as MasksConfig
+from sparsity_lab.circuits.nodes import mean_activations
 from sparsity_lab.circuits.search import make_evaluator
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import write_json

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.config import validate
@@ -21,6 +20,7 @@ from sparsity_lab.core.files import read_json
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.checkpoints import ModelCard, stored_tensors
 from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.python import TASKS

@@ -52,7 +52,7 @@ OF_ITSELF = {
 FREE = ("stages", "config", "run", "status", "export", "cost", "benchmarks")
 # room → the only packages from outside; torch-free rooms → what they may not import
 RECORDS = ("circuits.circuit", "evidence.record", "viewer.examples_record", "bridges.steering_record")
-ONLY = {"core": {"pydantic", "filelock"}} | {record: set[str]() for record in RECORDS}
+ONLY = {"core": {"pydantic", "filelock"}} | {record: {"pydantic"} for record in RECORDS}
 TORCH = {"torch", "lightning", "safetensors", "torchmetrics"}
 NEVER = {
     **dict.fromkeys(("core", "sweep", "status", *RECORDS), TORCH),
@@ -155,7 +155,6 @@ def test_the_readers_start_without_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-@pytest.mark.xfail(reason="PruningConfig, ImportedConfig and ModelConfig stand beside code that needs torch")
 def test_a_wrong_value_is_told_without_torch() -> None:
     """Importing torch takes seconds; the config is validated first."""
     heavy = {"torch", "lightning", "numba", "pandas", "wandb"}

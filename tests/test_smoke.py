@@ -179,7 +179,7 @@ def test_every_circuit_at_the_target_comes_with_evidence(folder: Path) -> None:
 
 def test_the_benchmark_times_the_circuits_of_the_run(folder: Path, tmp_path: Path) -> None:
     run = run_folder(folder)
-    command = [sys.executable, "-m", "benchmarks.training", "--circuits", str(run)]
+    command = [sys.executable, "-m", "benchmarks.circuits", str(run)]
     subprocess.run(
         [*command, "--out", str(tmp_path)],
         check=True,

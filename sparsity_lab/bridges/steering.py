@@ -26,8 +26,8 @@ from torch import Tensor
 from sparsity_lab.bridges.bridge import Bridge
 from sparsity_lab.bridges.config import SteeringConfig
 from sparsity_lab.bridges.steering_record import Candidate, Steering, SteeringResult
-from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Node
+from sparsity_lab.circuits.evaluator import two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.hashing import derive_seed

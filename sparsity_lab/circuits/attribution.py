@@ -11,8 +11,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import two_way_loss
-from sparsity_lab.circuits.gates import gate_nodes
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.taps import scale_nodes
 from sparsity_lab.model.transformer import Transformer
@@ -38,20 +36,3 @@ def attribution(
         (slope_n,) = torch.autograd.grad((sign_b * logit_diff_b).mean(), gate_n)
         total_n += slope_n
     return total_n / len(gates)
-
-
-def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBatch]) -> Tensor:
-    """From 1 for the node of largest gradient attribution down to 0, by the logarithm of its rank (n).
-
-    Attribution is here the size of the loss's slope in a node's gate, all gates open. Gates that start so
-    shut one after another, the least important first. Gates that start alike shut together on a task that the
-    model answers with certainty, since its loss hardly has a gradient; and a chain of shut gates passes no
-    gradient that could open it again.
-    """
-    tau_n = torch.ones_like(means_n, requires_grad=True)
-    tap = gate_nodes(NodeLayout(model.config), tau_n, means_n, 1.0)
-    for rows in batches:
-        two_way_loss(logit_difference(model, rows, tap), rows.label_b).backward()
-    assert tau_n.grad is not None
-    rank_n = tau_n.grad.abs().argsort(descending=True, stable=True).argsort()
-    return 1 - (1 + rank_n).log() / torch.tensor(float(len(rank_n))).log()

@@ -11,10 +11,9 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.compaction import compact
-from sparsity_lab.circuits.evaluator import CircuitEvaluator
-from sparsity_lab.circuits.gates import gate_nodes
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
+from sparsity_lab.circuits.mask_learning import gate_nodes
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.tasks.batch import logit_difference
 

@@ -17,13 +17,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sparsity_lab.circuits.ablation import ablate
-from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Circuit, Edge, PrunedEdges
 from sparsity_lab.circuits.discretisation import bisect
-from sparsity_lab.circuits.evaluator import CircuitEvaluator
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import MATRICES, Site
+from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import logit_difference
 

@@ -11,18 +11,20 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.attribution import attribution_order
-from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.config import MaskLearningConfig
-from sparsity_lab.circuits.gates import gate_nodes, heaviside_slope
+from sparsity_lab.circuits.evaluator import two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import Restoration
 from sparsity_lab.core.hashing import derive_seed
+from sparsity_lab.model.dispatch import kernel_for
+from sparsity_lab.model.sites import Tap
+from sparsity_lab.model.taps import freeze, on_nodes
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
@@ -101,3 +103,56 @@ def learn_masks(
             live_n = live_n & (tau_n.detach() >= config.drop_below)
             small = compact(model, live_n, means_n)
     return LearnedMasks(tau_n.detach(), tuple(losses), tuple(sizes), k_coef)
+
+
+def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBatch]) -> Tensor:
+    """From 1 for the node of largest gradient attribution down to 0, by the logarithm of its rank (n).
+
+    Attribution is here the size of the loss's slope in a node's gate, all gates open. Gates that start so
+    shut one after another, the least important first. Gates that start alike shut together on a task that the
+    model answers with certainty, since its loss hardly has a gradient; and a chain of shut gates passes no
+    gradient that could open it again.
+    """
+    tau_n = torch.ones_like(means_n, requires_grad=True)
+    tap = gate_nodes(NodeLayout(model.config), tau_n, means_n, 1.0)
+    for rows in batches:
+        two_way_loss(logit_difference(model, rows, tap), rows.label_b).backward()
+    assert tau_n.grad is not None
+    rank_n = tau_n.grad.abs().argsort(descending=True, stable=True).argsort()
+    return 1 - (1 + rank_n).log() / torch.tensor(float(len(rank_n))).log()
+
+
+def heaviside_slope(tau: Tensor, temperature: float) -> Tensor:
+    """Derivative of sigmoid(tau / temperature): what stands in for the gate's own."""
+    sigmoid = torch.sigmoid(tau / temperature)
+    return sigmoid * (1 - sigmoid) / temperature
+
+
+def gate_nodes(layout: NodeLayout, tau_n: Tensor, values_n: Tensor, temperature: float) -> Tap:
+    """A tap that passes nodes with tau > 0 and freezes the others at `values_n`; tau learns from both."""
+    return on_nodes(
+        layout, lambda x_btc, place: _Gate.apply(x_btc, tau_n[place], values_n[place], temperature)
+    )
+
+
+def gate_gradient(grad_btc: Tensor, x_btc: Tensor, open_c: Tensor, value_c: Tensor) -> tuple[Tensor, Tensor]:
+    """What passes the open gates (b, t, c), and the sum of grad · (x - value) in each channel (c)."""
+    if kernel := kernel_for("gate_gradient", grad_btc, x_btc, open_c, value_c):
+        passed_btc, slope_c = kernel(grad_btc, x_btc, open_c, value_c)
+        return passed_btc, slope_c
+    slope_c = (grad_btc.float() * (x_btc.float() - value_c)).sum((0, 1))
+    return torch.where(open_c, grad_btc, 0), slope_c
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_btc: Tensor, tau_c: Tensor, value_c: Tensor, temperature: float) -> Tensor:
+        ctx.save_for_backward(x_btc, tau_c, value_c)
+        ctx.temperature = temperature
+        return freeze(x_btc, tau_c > 0, value_c)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        x_btc, tau_c, value_c = ctx.saved_tensors
+        passed_btc, slope_c = gate_gradient(grads[0], x_btc, tau_c > 0, value_c)
+        return passed_btc, slope_c * heaviside_slope(tau_c, ctx.temperature), None, None

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.model.sites import NODE_SITES, Site
-from sparsity_lab.model.transformer import ModelConfig
+from sparsity_lab.model.taps import on_nodes
+from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 
 class Group(NamedTuple):
@@ -72,3 +73,20 @@ class NodeLayout:
                 raise KeyError(node)
             kept_n[place.start + node.channel] = True
         return kept_n
+
+
+@torch.no_grad()
+def mean_activations(model: Transformer, batches: Iterable[Tensor]) -> Tensor:
+    """Mean of every node over all positions of the token batches, flat (n)."""
+    layout = NodeLayout(model.config)
+    total_n = torch.zeros(layout.size, dtype=torch.float64)
+    positions = 0
+
+    def add(x_btc: Tensor, place: slice) -> Tensor:
+        total_n[place] += x_btc.flatten(0, 1).double().sum(0).cpu()
+        return x_btc
+
+    for tokens_bt in batches:
+        model(tokens_bt, on_nodes(layout, add))
+        positions += tokens_bt.numel()
+    return (total_n / positions).float()

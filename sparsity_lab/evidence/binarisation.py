@@ -7,7 +7,7 @@ Each node's value x becomes low + (high - low) · sigmoid((x - threshold) / T), 
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import two_way_loss
+from sparsity_lab.circuits.evaluator import two_way_loss
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, activations, nats
 from sparsity_lab.evidence.record import Check, Verdict

@@ -6,9 +6,9 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import IDENTITY, calibrate, score
 from sparsity_lab.circuits.circuit import Circuit, Scores
 from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.evaluator import IDENTITY, calibrate, score
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.evidence.record import Measured
 from sparsity_lab.model.sites import Tap

@@ -13,13 +13,13 @@ from dataclasses import replace
 
 import torch
 
-from sparsity_lab.circuits.ablation import ablate
-from sparsity_lab.circuits.calibration import score
+from sparsity_lab.circuits.evaluator import score
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.data.lexicon import FUNCTIONS, NAMES, Pen, plain_lines
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, nats
 from sparsity_lab.evidence.record import Check, Measured, Verdict
+from sparsity_lab.model.taps import ablate
 from sparsity_lab.tasks.batch import NotAskable, TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.task import Pair, Task
 

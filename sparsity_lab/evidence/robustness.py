@@ -9,8 +9,8 @@ subset chosen by gradient to do the greatest harm, one for the whole batch.
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import two_way_loss
-from sparsity_lab.circuits.gates import gate_nodes
+from sparsity_lab.circuits.evaluator import two_way_loss
+from sparsity_lab.circuits.mask_learning import gate_nodes
 from sparsity_lab.circuits.restoration import restored_nodes
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, fraction, nats

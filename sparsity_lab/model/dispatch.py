@@ -3,7 +3,7 @@
 A kernel registers itself under an operation's name with two functions of the same arguments: `serves` says if
 it can take them (device, precision, shapes) and `run` computes what the operation's plain PyTorch would. The
 plain operations are in `model/ops.py`, the projection in `training/sparsity/magnitude.py`, the gates'
-gradient in `circuits/gates.py`. Without a kernel that serves, or with kernels switched off, they do the work.
+gradient in `circuits/mask_learning.py`. They do the work where no kernel serves or kernels are switched off.
 """
 
 from collections.abc import Callable, Iterator

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import mean_activations
+from sparsity_lab.circuits.nodes import mean_activations
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.hashing import content_hash

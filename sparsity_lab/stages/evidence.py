@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.nodes import mean_activations
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.hashing import content_hash, derive_seed

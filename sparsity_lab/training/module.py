@@ -21,7 +21,6 @@ from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.objective import Objective, ParameterGroup
-from sparsity_lab.training.schedules import sharkfin
 from sparsity_lab.training.sparsity.sparsifier import Sparsifier
 from sparsity_lab.training.validation import validation_metrics
 
@@ -145,3 +144,13 @@ def gradient_rms(parameters: list[torch.nn.Parameter]) -> Tensor:
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))
     return norms.norm() / sum(g.numel() for g in gradients) ** 0.5
+
+
+def sharkfin(progress: float, warmup: float, kept: float) -> float:
+    """Factor on the learning rate: linear warm-up, linear decay to 0, times 1 / sqrt(kept fraction).
+
+    Annealing the weights does not help without the last factor (Fig. 25).
+    """
+    rising = progress / warmup if warmup > 0 else 1.0
+    falling = (1 - progress) / (1 - warmup)
+    return min(rising, falling) / kept**0.5

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import score
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.evaluator import score
 from sparsity_lab.circuits.leave_one_out import differences_without_each
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.data.tokenizer import Tokenizer

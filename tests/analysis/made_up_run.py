@@ -5,11 +5,10 @@ from pathlib import Path
 from made_up import record
 from micro import PLANTED, planted_model, question, random_tokens
 
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Node, save_circuit
 from sparsity_lab.circuits.edge_pruning import prune_edges
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.search import make_circuit
 from sparsity_lab.evidence.record import Check, Evidence, Measured, NodeEvidence, save_evidence
 from sparsity_lab.results.record import RunRecord, write_record

@@ -79,13 +79,3 @@ def test_a_wrong_option_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["--widths", "0"])
     assert "0: must be at least 1" in capsys.readouterr().err
-
-
-def test_a_folder_without_a_run_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(bench, "prepare_processor", lambda threads: None)  # it is for the whole process
-    with pytest.raises(SystemExit):
-        bench.main(["--circuits", str(tmp_path), "--out", str(tmp_path / "out")])
-    assert str(tmp_path) in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()

@@ -19,9 +19,8 @@ from sparsity_lab.bridges.steering import (
     swapped,
 )
 from sparsity_lab.bridges.steering_record import load_steering, save_steering
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.taps import with_residuals

@@ -7,10 +7,10 @@ import torch
 from micro import MICRO, VOCABULARY, micro_model, question, random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.taps import ablate
 
 VARIANTS = [
     {},

@@ -4,11 +4,10 @@ import torch
 from micro import planted_model, question, random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.attribution import attribution
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.model.sites import Site, Tap
-from sparsity_lab.model.taps import scale_nodes
+from sparsity_lab.model.taps import ablate, scale_nodes
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 

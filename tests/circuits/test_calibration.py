@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import calibrate, score, two_way_loss
 from sparsity_lab.circuits.circuit import Calibration
+from sparsity_lab.circuits.evaluator import calibrate, score, two_way_loss
 
 
 def both(difference: list[float], label: list[int]) -> tuple[Tensor, Tensor]:

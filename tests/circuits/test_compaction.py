@@ -8,11 +8,11 @@ import torch
 from micro import random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.compaction import compact
-from sparsity_lab.circuits.gates import gate_nodes
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.mask_learning import gate_nodes
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.model.sites import Site
+from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.sparsity.magnitude import project
 

@@ -7,10 +7,9 @@ import pytest
 import torch
 from micro import PLANTED, evaluator_of, micro_model, planted_model, quick_pruning, small_model
 
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.circuits.edge_pruning import edge_costs, prune_edges, without_edges
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.search import make_circuit
 from sparsity_lab.model.sites import Site
 

@@ -8,8 +8,7 @@ import torch
 from micro import evaluator_of, planted_model, question, quick_pruning, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.calibration import calibrate, two_way_loss
-from sparsity_lab.circuits.evaluator import CircuitEvaluator
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, calibrate, two_way_loss
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import logit_difference
 

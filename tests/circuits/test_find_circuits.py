@@ -7,11 +7,10 @@ import pytest
 import torch
 from micro import PLANTED, evaluator_of, planted_model, questions, quick_masks, quick_pruning
 
-from sparsity_lab.circuits.calibration import score
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.edges import count_edges
-from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.search import find_circuits
 from sparsity_lab.tasks.batch import TaskBatch

@@ -7,9 +7,8 @@ import torch
 from micro import question, random_tokens, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import mean_activations
-from sparsity_lab.circuits.gates import gate_nodes, heaviside_slope
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.mask_learning import gate_nodes, heaviside_slope
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.model.dispatch import plain_operations
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.taps import ablate

@@ -6,10 +6,10 @@ import pytest
 import torch
 from micro import random_tokens, small_model
 
-from sparsity_lab.circuits.ablation import ablate, mean_activations
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.leave_one_out import differences_without_each
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
+from sparsity_lab.model.taps import ablate
 from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from micro import PLANTED, planted_model, question, quick_masks, random_tokens
 
-from sparsity_lab.circuits.ablation import ablate, mean_activations
-from sparsity_lab.circuits.calibration import two_way_loss
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.config import MaskLearningConfig
+from sparsity_lab.circuits.evaluator import two_way_loss
 from sparsity_lab.circuits.mask_learning import LearnedMasks, learn_masks
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
+from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 

@@ -8,10 +8,9 @@ import torch
 from micro import PLANTED, planted_model, question, quick_masks, quick_pruning, random_tokens
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.evaluator import TaskData
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.search import make_circuit, make_evaluator
 from sparsity_lab.evidence.binarisation import binarisation
 from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, activations

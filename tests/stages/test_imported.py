@@ -12,8 +12,8 @@ from hydra import compose, initialize_config_dir
 from micro import question, quick_masks, quick_pruning
 from torch.nn.functional import cross_entropy
 
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.nodes import mean_activations
 from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import metrics

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_lab.training.schedules import kept_fraction, sharkfin
+from sparsity_lab.training.module import sharkfin
+from sparsity_lab.training.sparsity.magnitude import kept_fraction
 
 
 def test_kept_fraction_falls_in_a_line_and_then_stays() -> None:

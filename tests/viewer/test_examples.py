@@ -7,10 +7,9 @@ import torch
 from micro import PLANTED, SMALL, planted_model, question, random_tokens
 from torch import Tensor
 
-from sparsity_lab.circuits.ablation import mean_activations
 from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
-from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.search import make_circuit
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.tokenizer import END_OF_TEXT

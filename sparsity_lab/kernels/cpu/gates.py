@@ -1,4 +1,4 @@
-"""The gradient of gates on nodes on a CPU, both its parts in one pass (`circuits/gates.py`)."""
+"""The gradient of gates on nodes on a CPU, both its parts in one pass (`circuits/mask_learning.py`)."""
 
 from typing import Any
 

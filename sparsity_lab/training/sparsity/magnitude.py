@@ -1,7 +1,6 @@
 """Magnitude pruning during training: projection after every step (Gao et al. 2025, §2.1, App. A.2).
 
-The kept fraction f falls from 1 to its final value, in a line (`schedules.kept_fraction`). After each step,
-in each tensor of n weights:
+The kept fraction f falls linearly from 1 to its final value. After each step, in each tensor of n weights:
 1. the j largest magnitudes of every neuron or attention channel stay ("at least j");
 2. the largest of the others fill up to round(f · n);
 3. all else becomes zero. Equal magnitudes: the lower index stays.
@@ -14,7 +13,6 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import field_validator
 
 from sparsity_lab.model.dispatch import kernel_for
-from sparsity_lab.training.schedules import kept_fraction
 from sparsity_lab.training.sparsity.sparsifier import BudgetConfig, kept_count
 
 if TYPE_CHECKING:
@@ -91,3 +89,10 @@ def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     order = rest.sort(descending=True, stable=True).indices[: keep - at_least * len(weight_cn)]
     kept_cn.view(-1)[order] = True
     return kept_cn
+
+
+def kept_fraction(progress: float, target: float, anneal_until: float) -> float:
+    """Share of nonzero weights: linear from 1 to `target` until `anneal_until` of training, then constant."""
+    if anneal_until <= 0:
+        return target
+    return 1 - (1 - target) * min(progress / anneal_until, 1.0)
