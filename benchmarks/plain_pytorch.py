@@ -14,8 +14,7 @@ from sparsity_lab.model.dispatch import plain_operations
 from sparsity_lab.model.sites import NODE_SITES, Site, Start, Tap
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.training.objective import NextToken
-from sparsity_lab.training.sparsity.magnitude import Magnitude
-from sparsity_lab.training.sparsity.sparsifier import kept_count
+from sparsity_lab.training.sparsity.magnitude import Magnitude, kept_count
 
 
 class PlainTransformer(Transformer):

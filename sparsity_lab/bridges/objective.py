@@ -61,7 +61,9 @@ class BridgeObjective(nn.Module):
         config = self.config
         bridge = list(self.bridge.parameters())
         return [
-            ParameterGroup(bridge, config.learning_rate, config.weight_decay, follows_kept_fraction=False)
+            ParameterGroup(
+                bridge, config.learning_rate, config.weight_decay, divided_by_root_kept_fraction=False
+            )
         ]
 
     def drawn(self, step: int) -> list[int]:

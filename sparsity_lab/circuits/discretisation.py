@@ -1,8 +1,13 @@
-"""From an order of the nodes to a circuit's nodes, for every finder (Gao et al. 2025, §2.2, App. A.5).
+"""From a ranking of the nodes to a circuit's nodes, for every finder (Gao et al. 2025, §2.2, App. A.5).
 
-1. `smallest_prefixes`: bisect for the fewest first nodes of the order whose selection loss meets a target;
-2. `polish`: drop kept nodes, those of least estimated effect first, as long as the target is met. The paper's
-   pruning leaves nodes that can go.
+A circuit is found in four steps (`search.py` calls them):
+1. a finder ranks the nodes, in the paper by learned gates (`mask_learning.learn_masks`, then tau descending);
+2. `smallest_prefixes` bisects for the shortest prefix of the ranking whose selection loss meets the target;
+3. `polish` drops kept nodes, those of least estimated effect first, as long as the target is met. This step
+   is ours; the paper's pruning leaves nodes that can go;
+4. `edges.list_edges` lists the nonzero weights between the kept nodes.
+
+Shape suffixes: n all nodes, k kept nodes, b rows of a task's batch.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,9 +26,9 @@ from sparsity_lab.tasks.batch import logit_difference
 def smallest_prefixes(
     evaluator: CircuitEvaluator, order_n: Tensor, targets: Iterable[float], guess: int = 1
 ) -> dict[float, Tensor]:
-    """The first nodes of `order_n`, as few as bisection finds, for each target that all of them meet.
+    """The shortest prefix of `order_n` that meets each target, boolean (n), by target in nats.
 
-    `guess`: a number of nodes to start from.
+    A target that even all nodes miss is left out. `guess`: the size at which bisection starts.
     """
 
     def kept(size: int) -> Tensor:
@@ -57,37 +62,43 @@ def polish(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: i
 def _drop_prefix(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> Tensor:
     nodes_k = kept_n.nonzero().flatten()
     order_k = nodes_k[node_effects(evaluator, kept_n)[nodes_k].argsort(stable=True)]
-    narrow = compact(evaluator.model, kept_n, evaluator.means_n)
+    compacted = compact(evaluator.model, kept_n, evaluator.means_n)
 
     def without(size: int) -> Tensor:
         return kept_n.index_fill(0, order_k[:size], False)
 
-    too_many = bisect(len(order_k), lambda size: evaluator.select_loss(without(size), narrow) > target)
-    return without((too_many or len(order_k)) - 1)
+    def misses(size: int) -> bool:
+        return evaluator.select_loss(without(size), compacted) > target
+
+    too_many = bisect(len(order_k), misses) or len(order_k)  # the last node is never dropped
+    return without(too_many - 1)
 
 
 def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor) -> Tensor:
-    """First-order estimate of the rise of the selection loss when a node is frozen (n)."""
+    """First-order estimate of the rise of the selection loss when a kept node is frozen (n).
+
+    Right up to a constant factor, and for kept nodes only: only the order of the values is used.
+    """
     select, layout = evaluator.data.select, NodeLayout(evaluator.model.config)
     tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
-    narrow = compact(evaluator.model, kept_n, evaluator.means_n)
-    logit_diff_b = logit_difference(narrow, select, gate_nodes(layout, tau_n, evaluator.means_n, 1.0))
+    compacted = compact(evaluator.model, kept_n, evaluator.means_n)
+    logit_diff_b = logit_difference(compacted, select, gate_nodes(layout, tau_n, evaluator.means_n, 1.0))
     calibration = evaluator.calibration(logit_diff_b.detach())
     loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b)
     (slope_n,) = torch.autograd.grad(loss, tau_n)
     return -slope_n  # opening a gate lowers the loss by this much per unit
 
 
-def bisect(most: int, meets: Callable[[int], bool], guess: int = 1) -> int | None:
-    """Smallest size from 1 to `most` that `meets`, if larger sizes do too; None if `most` does not.
+def bisect(most: int, holds: Callable[[int], bool], guess: int = 1) -> int | None:
+    """Smallest size from 1 to `most` for which `holds` is true, if it stays true above; None if never.
 
-    From the guess, sizes are doubled until one meets, or halved until one does not; then the interval between
+    From the guess, the size is doubled until it holds, or halved until it does not; then the interval between
     is halved.
     """
     low, high = 1, None  # the answer is at least `low`, and at most `high`
     size = min(max(guess, 1), most)
     while high is None or low < high:
-        if meets(size):
+        if holds(size):
             high = size
         elif size == most:
             return None

@@ -1,7 +1,8 @@
 """The edges of a circuit: nonzero weights between kept nodes (Gao et al. 2025, §2.2).
 
-Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. Embeddings, biases
-and the bigram table are not counted.
+Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. So every edge lies
+within one sublayer: what passes through the residual stream or the attention pattern is not counted, nor are
+embeddings, biases and the bigram table.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,10 @@
 """The loss of a set of nodes on a task's pairs, the others frozen at their means (Gao et al. 2025, §2.2).
 
 The selection pairs choose a circuit: their raw loss, or, as in the paper, the loss after a scale and a shift
-that are fitted to them for each set (App. A.5). The test pairs have no part in the choice.
+that are fitted to them for each set (App. A.5). The test pairs have no part in the choice. `compact` returns
+a smaller model with the same numbers, which is faster.
+
+Shape suffixes: n all nodes, b rows of a task's batch.
 """
 
 from dataclasses import dataclass
@@ -32,8 +35,8 @@ class TaskData:
 class CircuitEvaluator:
     """A model, the nodes' frozen values (n) and the task: evaluates sets of kept nodes, boolean (n).
 
-    `restored`: subsets of all nodes, boolean (n); a set of kept nodes must meet the target by itself and, on
-    average, with those nodes of each subset restored that lie outside the set.
+    `restored`: random sets of nodes, boolean (n), for a hardened search; empty otherwise. With them, the
+    selection loss is the larger of the loss by itself and the mean loss with each of these sets unfrozen too.
     """
 
     model: Transformer
@@ -44,12 +47,12 @@ class CircuitEvaluator:
 
     @torch.no_grad()
     def logit_difference(self, kept_n: Tensor, batch: TaskBatch, model: Transformer | None = None) -> Tensor:
-        """Logit differences (b) with all but `kept_n` frozen; `model`: one already narrowed to them."""
+        """Logit differences (b) with all but `kept_n` frozen; `model`: one already compacted to them."""
         narrow = compact(self.model, kept_n, self.means_n) if model is None else model
         return logit_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
 
     def select_loss(self, kept_n: Tensor, model: Transformer | None = None) -> float:
-        """Loss on the selection pairs, in nats: what has to meet the target."""
+        """The loss on the selection pairs, in nats, that has to meet the target."""
         select = self.data.select
         logit_diff_b = self.logit_difference(kept_n, select, model)
         calibration = self.calibration(logit_diff_b)
@@ -61,7 +64,7 @@ class CircuitEvaluator:
         return max(loss, sum(restored) / len(restored)) if restored else loss
 
     def calibration(self, logit_diff_b: Tensor) -> Calibration:
-        """What losses are measured under: fitted on the selection pairs, or none for a raw selection."""
+        """The calibration of a loss: fitted on the selection pairs, or the identity for a raw selection."""
         if self.selection == "raw":
             return IDENTITY
         return calibrate(logit_diff_b, self.data.select.label_b)

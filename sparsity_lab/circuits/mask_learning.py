@@ -1,12 +1,16 @@
 """Which nodes a task needs, learned as one gate per node (Gao et al. 2025, §2.2, App. A.5).
 
 1. every node has a parameter tau in [-1, 1]; where tau > 0 its gate is open, else it is frozen at its mean;
-2. minimise two-way cross-entropy + coefficient · (number of open gates), by AdamW with clipped gradients;
-3. the paper fixes the coefficient and searches it per model and task. Here it is, by default, a multiplier
-   that rises while the loss is below the target and falls while above, so that each task finds its own;
-4. gates that have shut firmly are dropped for good, and the model computes without them;
+2. minimise two-way cross-entropy + k · (number of open gates), by AdamW with clipped gradients. A gate passes
+   its gradient as if it were sigmoid(tau / temperature), so the penalty's gradient is k · that slope;
+3. the paper fixes k and searches it per model and task. Here k is, by default, a multiplier that rises while
+   the loss is below the aim (`finder.target`) and falls while above, so that each task finds its own;
+4. gates that have shut firmly are dropped for good, and the compacted model computes without them, faster
+   and to the same numbers;
 5. hardened (`restore`): in every other step some of the other nodes are restored, so that a set of nodes
    that only works while all the rest is frozen at its means does not last.
+
+Shape suffixes: n all nodes, b batch, t time, c channels of a site.
 """
 
 import math
@@ -31,7 +35,7 @@ from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
 @dataclass(frozen=True)
 class LearnedMasks:
-    """tau of every node, flat; the loss and number of open gates at each step, and the last coefficient."""
+    """tau of every node (n); for each step, its loss and the open gates after it; the last k."""
 
     tau_n: Tensor
     losses: tuple[float, ...]
@@ -65,7 +69,7 @@ def learn_masks(
         weight_decay=config.weight_decay,
         fused=True,
     )
-    small, k_coef, smoothed = compact(model, live_n, means_n), config.k_coef, None
+    compacted, k_coef, smoothed = compact(model, live_n, means_n), config.k_coef, None
     restoration = Restoration(config.restore, config.adversarial, layout.size, derive_seed(seed, "restored"))
     give_up = config.give_up or math.inf
     limits = {config.steps // 8: 2 * give_up, config.steps // 4: give_up}
@@ -75,7 +79,7 @@ def learn_masks(
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, rising) * (1 - step / config.steps)
         rows = sampler.draw()
         restored_n = restoration.draw(step)
-        net = small if restored_n is None else compact(model, live_n | restored_n, means_n)
+        net = compacted if restored_n is None else compact(model, live_n | restored_n, means_n)
         open_n = tau_n if restored_n is None else torch.where(restored_n, torch.ones(()), tau_n)
         tap = gate_nodes(layout, open_n, means_n, config.temperature)
         loss = two_way_loss(logit_difference(net, rows, tap), rows.label_b)
@@ -101,7 +105,7 @@ def learn_masks(
             break
         if (step + 1) % config.drop_every == 0:
             live_n = live_n & (tau_n.detach() >= config.drop_below)
-            small = compact(model, live_n, means_n)
+            compacted = compact(model, live_n, means_n)
     return LearnedMasks(tau_n.detach(), tuple(losses), tuple(sizes), k_coef)
 
 
@@ -123,20 +127,23 @@ def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBat
 
 
 def heaviside_slope(tau: Tensor, temperature: float) -> Tensor:
-    """Derivative of sigmoid(tau / temperature): what stands in for the gate's own."""
+    """Derivative of sigmoid(tau / temperature), which stands in for that of the step."""
     sigmoid = torch.sigmoid(tau / temperature)
     return sigmoid * (1 - sigmoid) / temperature
 
 
 def gate_nodes(layout: NodeLayout, tau_n: Tensor, values_n: Tensor, temperature: float) -> Tap:
-    """A tap that passes nodes with tau > 0 and freezes the others at `values_n`; tau learns from both."""
+    """A tap that passes nodes with tau > 0 and freezes the others at `values_n`.
+
+    The gradient reaches the tau of open and of shut gates, by the slope of sigmoid(tau / temperature).
+    """
     return on_nodes(
         layout, lambda x_btc, place: _Gate.apply(x_btc, tau_n[place], values_n[place], temperature)
     )
 
 
 def gate_gradient(grad_btc: Tensor, x_btc: Tensor, open_c: Tensor, value_c: Tensor) -> tuple[Tensor, Tensor]:
-    """What passes the open gates (b, t, c), and the sum of grad · (x - value) in each channel (c)."""
+    """The gradient of the gates' input (b, t, c), and the sum of grad · (x - value) in each channel (c)."""
     if kernel := kernel_for("gate_gradient", grad_btc, x_btc, open_c, value_c):
         passed_btc, slope_c = kernel(grad_btc, x_btc, open_c, value_c)
         return passed_btc, slope_c

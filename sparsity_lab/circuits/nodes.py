@@ -1,6 +1,9 @@
 """Nodes of a model in one flat order (Gao et al. 2025, §2.2).
 
-A mask over nodes is one flat vector; `NodeLayout` says which stretch belongs to which site and layer.
+A node is one channel of one site in one layer, the same at every position. A set of nodes is a boolean vector
+over all of them; `NodeLayout` says which stretch belongs to which site and layer.
+
+Shape suffixes: n all nodes, b batch, t time, c channels of a site.
 """
 
 from collections.abc import Iterable
@@ -34,7 +37,7 @@ class NodeLayout:
 
     @cached_property
     def groups(self) -> tuple[Group, ...]:
-        """Every site of every layer, in order."""
+        """Every node site of every layer, in order."""
         groups, start = [], 0
         for layer in range(self.config.n_layer):
             for site in NODE_SITES:
@@ -77,7 +80,10 @@ class NodeLayout:
 
 @torch.no_grad()
 def mean_activations(model: Transformer, batches: Iterable[Tensor]) -> Tensor:
-    """Mean of every node over all positions of the token batches, flat (n)."""
+    """Mean of every node over all positions of the token batches, flat (n).
+
+    The values are those that a tap sees, after AbsTopK. The project takes the means over validation text.
+    """
     layout = NodeLayout(model.config)
     total_n = torch.zeros(layout.size, dtype=torch.float64)
     positions = 0

@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Visit:
-    """The stop at a site: AbsTopK where the config has it, then the tap."""
+    """Called at every site with its value: applies AbsTopK where the config asks for it, then the tap."""
 
     config: ModelConfig
     tap: Tap | None
@@ -58,7 +58,10 @@ def make_norm(config: ModelConfig, width: int) -> nn.RMSNorm | nn.LayerNorm:
 
 
 class Read(nn.Module):
-    """What a sublayer sees of the residual stream: normalised, and beside it normalised positions, if any."""
+    """The input of a sublayer: the normalised residual stream, with normalised position embeddings beside it.
+
+    Only models with `d_pos` have such position embeddings (b, t, p).
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -128,7 +131,7 @@ class Block(nn.Module):
 
 
 def rows_at(x: Tensor, position_b: Tensor | None) -> Tensor:
-    """Of each row of a (b, t, ...) tensor one position, (b, 1, ...); all of them where none is given."""
+    """One position of each row of a (b, t, ...) tensor, (b, 1, ...); the whole tensor if none is given."""
     if position_b is None:
         return x
     return x[torch.arange(len(position_b), device=x.device), position_b].unsqueeze(1)

@@ -80,14 +80,14 @@ class Record:
 
 
 def ablate(layout: Layout, kept_n: Tensor, values_n: Tensor) -> Tap:
-    """Mean ablation (§2.2): every node outside `kept_n` is frozen at its value in `values_n`, everywhere."""
+    """Mean ablation (§2.2): freeze all nodes outside `kept_n` at their `values_n`, at every position."""
     return on_nodes(layout, lambda x_btc, place: freeze(x_btc, kept_n[place], values_n[place]))
 
 
 def freeze(x_btc: Tensor, kept_c: Tensor, value_c: Tensor) -> Tensor:
-    """`x_btc`, which must be finite, with every channel outside `kept_c` at its value in `value_c`.
+    """`x_btc` with every channel outside `kept_c` at its value in `value_c`.
 
-    The numbers of `torch.where`, in a third of its time on a CPU.
+    `x_btc` must be finite, since 0 · NaN is NaN. The numbers of `torch.where`, in a third of its time on a CPU.
     """
     return torch.addcmul(value_c.to(x_btc.dtype).masked_fill(kept_c, 0), x_btc, kept_c.to(x_btc.dtype))
 

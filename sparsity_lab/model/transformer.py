@@ -4,10 +4,11 @@
     for each layer: x ← x + attention(read(x)); x ← x + mlp(read(x))        read = AbsTopK(norm(x))
     logits ← unembedding(norm(x)) + bigram[tokens]
 
-At each site the value is thinned to its k largest magnitudes and handed to the tap, which may look at it and
-return another. Nothing else in the project walks the layers. Attention and MLP are in `layers.py`, operations
-in `ops.py`. The defaults of `ModelConfig` are the paper's model; its other switches are those of the released
-models (`released.py`) and of GPT-2 (`gpt2.py`).
+At each of `activation_sites`, AbsTopK keeps the k largest magnitudes. At every site the value then goes to
+the tap, which may look at it and return another. Nothing else in the project walks the layers. Attention and MLP
+are in `layers.py`, operations in `ops.py`. The defaults of `ModelConfig` are the paper's model, but for
+`activation_fraction`, which is 1: AbsTopK is off. Its other switches are those of the released models
+(`released.py`) and of GPT-2 (`gpt2.py`).
 
 Shape suffixes: b batch, t time, d d_model, p d_pos, c channels of a site, v vocabulary.
 """
@@ -27,8 +28,8 @@ from sparsity_lab.model.sites import MATRICES, WRITES, Site, Start, Tap
 class Transformer(nn.Module):
     """Decoder-only language model over `vocab_size` tokens.
 
-    `bigram_vv`, where `config.bigram` is "fixed", is the table added to the logits (row: current token); see
-    `bigram_log_probabilities`.
+    `bigram_vv` is the table added to the logits (row: current token): as it is where `config.bigram` is
+    "fixed", as its start where it is "learned"; see `bigram_log_probabilities`.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, bigram_vv: Tensor | None = None) -> None:
@@ -57,8 +58,8 @@ class Transformer(nn.Module):
     ) -> Tensor:
         """Logits (b, t, v); with `position_b` only those of one position in each row, (b, v).
 
-        What only other positions need is then not computed: in the last layer, taps see all positions at
-        `ATTN_IN`, `ATTN_K` and `ATTN_V`, and elsewhere that one alone, (b, 1, channels).
+        What only other positions need is then not computed: in the last layer, taps see all positions at the
+        first `RESID`, `ATTN_IN`, `ATTN_K` and `ATTN_V`, and elsewhere that one alone, (b, 1, channels).
 
         `start` gives the residual stream at a boundary: what comes before it is not computed.
 
@@ -112,26 +113,26 @@ class Transformer(nn.Module):
         last = 2 * len(self.blocks)
         if not 0 <= first <= last:
             raise ValueError(f"boundary {first}: there are 0 to {last}")
-        read_btp = None
+        embedded_btp = None
         if positions_tp is not None and self.config.d_pos:
-            read_btp = positions_tp.expand(len(tokens_bt), -1, -1)
+            embedded_btp = positions_tp.expand(len(tokens_bt), -1, -1)
 
         visit = Visit(self.config, tap)
         if first > last - 2:
             x_btd = rows_at(x_btd, position_b)
-            read_btp = None if read_btp is None else rows_at(read_btp, position_b)
+            embedded_btp = None if embedded_btp is None else rows_at(embedded_btp, position_b)
         for boundary in range(first, last):
             layer, is_mlp = divmod(boundary, 2)
             block: Any = self.blocks[layer]
             x_btd = visit(Site.RESID, boundary, x_btd)
             if is_mlp:
-                written_btd = block.mlp(x_btd, read_btp, layer, visit)
+                written_btd = block.mlp(x_btd, embedded_btp, layer, visit)
                 x_btd = self._add(x_btd, written_btd, "resid_post_mlp")
             else:
                 only_b = position_b if boundary == last - 2 else None
-                written_btd = block.attention(x_btd, read_btp, layer, visit, only_b)
+                written_btd = block.attention(x_btd, embedded_btp, layer, visit, only_b)
                 x_btd = self._add(rows_at(x_btd, only_b), written_btd, "resid_post_attn")
-                read_btp = None if read_btp is None else rows_at(read_btp, only_b)
+                embedded_btp = None if embedded_btp is None else rows_at(embedded_btp, only_b)
         return visit(Site.RESID, last, x_btd)
 
     def _add(self, x_btd: Tensor, written_btd: Tensor, place: str) -> Tensor:

@@ -1,7 +1,10 @@
 """A task: a binary choice of the next token, asked by pairs of prompts that differ only in what decides it.
 
-(Gao et al. 2025, Table 1.) Whether a prompt belongs to training, selection or test of masks is read off
-the prompt itself, and a pair is asked where both belong, so the three never overlap, whatever the seed.
+(Gao et al. 2025, Table 1.) For example `x = set()\nx` and `x = ""\nx` with the answers `.add` and ` +=`. The
+model is asked at each prompt's last token; `batch.py` makes rows of tokens of the pairs.
+
+A hash of each prompt decides if it is for training, selection or test, and a pair is asked only if both its
+prompts fall into the same split. So the splits never overlap, whatever the seed.
 """
 
 import random
@@ -14,7 +17,7 @@ from sparsity_lab.core.hashing import derive_seed
 
 Split = Literal["train", "select", "test"]
 _SHARES: tuple[Split, ...] = ("train", "train", "select", "test")
-_ATTEMPTS = 64  # draws for each pair asked for; one in sixteen is a pair of a smaller split
+_ATTEMPTS = 64  # draws for each pair asked for; both prompts fall into a given quarter in one of 16
 
 
 @dataclass(frozen=True)

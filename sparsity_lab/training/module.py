@@ -1,10 +1,10 @@
 """The Lightning module that trains a language model: an objective and a sparsity method, put together.
 
 A step (Gao et al. 2025, §2.1, App. A.2):
-1. the objective gives the loss;
-2. the gradient of each parameter group is brought to unit root mean square;
-3. AdamW updates the weights, at a learning rate that follows the kept fraction;
-4. the sparsifier changes the weights, in the paper's method by projection.
+1. the objective gives the loss, by default next-token cross-entropy (`objective.NextToken`);
+2. the gradient of each parameter group is scaled to root mean square 1;
+3. AdamW updates the weights, at the sharkfin learning rate, which is divided by √(kept fraction);
+4. the sparsifier changes the weights; the paper's method projects them (`sparsity/magnitude.py`).
 """
 
 from functools import partial
@@ -83,7 +83,7 @@ class LanguageModule(lightning.LightningModule):
             list(self.model.parameters()),
             config.learning_rate,
             config.weight_decay,
-            follows_kept_fraction=True,
+            divided_by_root_kept_fraction=True,
         )
         return [own, *self.objective.groups()]
 
@@ -99,6 +99,7 @@ class LanguageModule(lightning.LightningModule):
         return before
 
     def configure_gradient_clipping(self, optimizer: Any, *args: Any, **kwargs: Any) -> None:
+        """Scale the gradients; Lightning calls this between the backward pass and the optimizer's step."""
         all_rms = self.scale_gradients()
         for rms in all_rms:
             self._require_finite("gradient", rms)  # before it reaches what the next checkpoint holds
@@ -129,10 +130,12 @@ class LanguageModule(lightning.LightningModule):
 
         def factor(group: ParameterGroup, step: int) -> float:
             progress = min(1.0, (step + 1) / (self.n_steps + 1))
-            kept = self.sparsifier.kept_fraction(step) if group.follows_kept_fraction else 1.0
+            kept = self.sparsifier.kept_fraction(step) if group.divided_by_root_kept_fraction else 1.0
             return sharkfin(progress, config.warmup, kept)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(factor, group) for group in groups])
+        # the learning rate takes the kept fraction before this step, the sparsifier the one after it, since
+        # Lightning counts the step only after this hook
         optimizer.register_step_post_hook(
             lambda *_: self.sparsifier.after_step(self.model, self.global_step + 1)
         )

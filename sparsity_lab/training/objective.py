@@ -16,13 +16,13 @@ from sparsity_lab.model.transformer import Transformer
 class ParameterGroup:
     """Parameters with a learning rate, a weight decay and a gradient scale of their own.
 
-    `follows_kept_fraction`: whether the learning rate grows by 1 / sqrt(kept fraction), as the model's does.
+    `divided_by_root_kept_fraction`: whether the learning rate is multiplied by 1 / sqrt(kept fraction).
     """
 
     parameters: list[torch.nn.Parameter]
     learning_rate: float
     weight_decay: float
-    follows_kept_fraction: bool
+    divided_by_root_kept_fraction: bool
 
 
 class Objective(Protocol):

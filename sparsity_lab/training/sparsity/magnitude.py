@@ -1,9 +1,12 @@
 """Magnitude pruning during training: projection after every step (Gao et al. 2025, §2.1, App. A.2).
 
 The kept fraction f falls linearly from 1 to its final value. After each step, in each tensor of n weights:
-1. the j largest magnitudes of every neuron or attention channel stay ("at least j");
-2. the largest of the others fill up to round(f · n);
+1. in the six matrices of a layer the j largest magnitudes of every neuron or attention channel stay ("at
+   least j"); biases and embeddings have no such guard;
+2. the largest of the others fill up to round(f · n), or to what step 1 needs if that is more;
 3. all else becomes zero. Equal magnitudes: the lower index stays.
+
+No mask is kept. AdamW also updates zero weights, so a weight that was dropped may return.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import field_validator
 
 from sparsity_lab.model.dispatch import kernel_for
-from sparsity_lab.training.sparsity.sparsifier import BudgetConfig, kept_count
+from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,11 +75,11 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
         kernel(weight, keep, at_least, axis)
         return
     by_channel = weight.view(1, -1) if axis is None else weight.movedim(axis, 0).flatten(1)
-    by_channel = by_channel.masked_fill(~kept_reference(by_channel, keep, at_least), 0)
+    by_channel = by_channel.masked_fill(~kept_weights(by_channel, keep, at_least), 0)
     weight.copy_(by_channel.view_as(weight) if axis is None else by_channel.movedim(0, axis))
 
 
-def kept_reference(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
+def kept_weights(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     """Boolean (channel, n): which `keep` weights stay, `at_least` of them in each row; for any device."""
     import torch
 
@@ -96,3 +99,8 @@ def kept_fraction(progress: float, target: float, anneal_until: float) -> float:
     if anneal_until <= 0:
         return target
     return 1 - (1 - target) * min(progress / anneal_until, 1.0)
+
+
+def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
+    """How many weights of a tensor stay: round(f · n), or what `at_least` in each channel needs, if more."""
+    return min(numel, max(round(fraction * numel), channels * at_least))

@@ -104,8 +104,3 @@ class BudgetConfig(SparsifierConfig):
             return self.kept_fraction
         assert self.nonzeros is not None
         return self.nonzeros / weights
-
-
-def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
-    """How many weights of a tensor stay: round(f · n), or what `at_least` in each channel needs, if more."""
-    return min(numel, max(round(fraction * numel), channels * at_least))

@@ -9,8 +9,7 @@ from twelve_steps import new_model
 
 from sparsity_lab.training.sparsity import make_sparsifier
 from sparsity_lab.training.sparsity.magnitude import Config as Magnitude
-from sparsity_lab.training.sparsity.magnitude import kept_reference, project
-from sparsity_lab.training.sparsity.sparsifier import kept_count
+from sparsity_lab.training.sparsity.magnitude import kept_count, kept_weights, project
 
 
 def random_weight(rows: int, columns: int, seed: int, levels: int) -> Tensor:
@@ -79,7 +78,7 @@ def test_the_kernel_keeps_what_the_reference_keeps(
     weight = random_weight(rows, columns, seed, levels)
     by_channel = weight.view(1, -1) if axis is None else weight.movedim(axis, 0)
     at_least = 0 if axis is None else min(at_least, by_channel.shape[1])
-    kept_cn = kept_reference(
+    kept_cn = kept_weights(
         by_channel, kept_count(weight.numel(), fraction, len(by_channel), at_least), at_least
     )
     expected = torch.where(kept_cn, by_channel, 0)
@@ -106,7 +105,7 @@ def test_large_weights_keep_what_the_reference_keeps(
     by_channel = weight.view(1, -1) if axis is None else weight.movedim(axis, 0)
     at_least = min(at_least, by_channel.shape[1])
     keep = kept_count(weight.numel(), fraction, len(by_channel), at_least)
-    expected = torch.where(kept_reference(by_channel, keep, at_least), by_channel, 0)
+    expected = torch.where(kept_weights(by_channel, keep, at_least), by_channel, 0)
     after = projected(weight, fraction, axis, at_least)
     assert torch.equal(after.view(1, -1) if axis is None else after.movedim(axis, 0), expected)
 
