@@ -87,7 +87,8 @@ def ablate(layout: Layout, kept_n: Tensor, values_n: Tensor) -> Tap:
 def freeze(x_btc: Tensor, kept_c: Tensor, value_c: Tensor) -> Tensor:
     """`x_btc` with every channel outside `kept_c` at its value in `value_c`.
 
-    `x_btc` must be finite, since 0 · NaN is NaN. The numbers of `torch.where`, in a third of its time on a CPU.
+    `x_btc` must be finite, since 0 · NaN is NaN. The numbers are those of `torch.where`, in a third of its
+    time on a CPU.
     """
     return torch.addcmul(value_c.to(x_btc.dtype).masked_fill(kept_c, 0), x_btc, kept_c.to(x_btc.dtype))
 

@@ -5,10 +5,10 @@
     logits ← unembedding(norm(x)) + bigram[tokens]
 
 At each of `activation_sites`, AbsTopK keeps the k largest magnitudes. At every site the value then goes to
-the tap, which may look at it and return another. Nothing else in the project walks the layers. Attention and MLP
-are in `layers.py`, operations in `ops.py`. The defaults of `ModelConfig` are the paper's model, but for
+the tap, which may look at it and return another. Nothing else in the project walks the layers. Attention and
+MLP are in `layers.py`, operations in `ops.py`. The defaults of `ModelConfig` are the paper's model, but for
 `activation_fraction`, which is 1: AbsTopK is off. Its other switches are those of the released models
-(`released.py`) and of GPT-2 (`gpt2.py`).
+(`importers/released.py`) and of GPT-2 (`importers/gpt2.py`).
 
 Shape suffixes: b batch, t time, d d_model, p d_pos, c channels of a site, v vocabulary.
 """
