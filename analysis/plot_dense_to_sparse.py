@@ -1,4 +1,4 @@
-"""Compare the ways from an existing dense model to a sparse one: from scratch, sparsified, bridged.
+"""Compare the ways from a dense model to a sparse one: from scratch, sparsified, bridged.
 
     python analysis/plot_dense_to_sparse.py [runs] [--sweep NAME] [--target NATS] [--out DIR]
 
@@ -80,7 +80,7 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
     tasks = frontier.shared(compared)
     if not tasks:
         raise UserError(
-            f"{len(compared)} runs with an existing dense model, and no task with a circuit at {target:g} "
+            f"{len(compared)} runs with a reference model, and no task with a circuit at {target:g} "
             "nats in all of them; make some: python -m sparsity_lab.run +sweep=dense_to_sparse -m"
         )
     found = []

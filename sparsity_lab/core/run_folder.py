@@ -66,7 +66,7 @@ class RunFolder:
 
     @property
     def reference(self) -> Path:
-        """The folder of the existing dense model, where the run has one."""
+        """The reference model's folder, where the run has a reference model."""
         return self.path / REFERENCE
 
     @property

@@ -51,4 +51,4 @@ def test_it_writes_table_and_picture(tmp_path: Path) -> None:
 def test_runs_without_a_dense_model_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_record(record("sparse", 32, 99, 2.0, {"z": 1}, sweep=SWEEP), tmp_path / "one")
     assert plot_dense_to_sparse.main([str(tmp_path)]) == 1
-    assert "0 runs with an existing dense model" in capsys.readouterr().err
+    assert "0 runs with a reference model" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The program with an existing dense model, small: bridged and steered, repeated, and sparsified."""
+"""The program with a reference model, small: bridged and steered, repeated, and sparsified."""
 
 import json
 import os
