@@ -17,6 +17,7 @@ from benchmarks.training import write_table
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.results.record import read_record
@@ -37,7 +38,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    prepare_processor(1)
     try:
         rows = measure_circuits(options.run)
     except UserError as error:
@@ -55,7 +55,10 @@ def measure_circuits(run: Path) -> list[dict[str, Any]]:
         UserError: the run's record, config or model can't be read by this version.
     """
     record = read_record(run)
+    if renamed := renamed_in_config(record.config):
+        raise UserError(f"{run}: a run of an older version: " + "; ".join(renamed))
     config = validate(RunConfig, record.config, str(run))
+    prepare_processor(1, config.kernels)
     folder = RunFolder(run)
     context = ModelContext.of(config, folder.tokens, folder.model, run)
     context.load()

@@ -78,6 +78,8 @@ class RunConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "RunConfig":
+        if self.steering is not None and self.bridge is None:
+            raise ValueError("steering needs a bridge: bridge=default")
         if isinstance(self.model, ImportedConfig):
             if self.sparsity.is_sparse:
                 raise ValueError("sparsity: an imported model is taken as it is; allowed: sparsity=none")
@@ -99,8 +101,6 @@ class RunConfig(Config):
         if self.bridge is not None and not self.sparsity.is_sparse:
             allowed = ", ".join(f"sparsity={kind}" for kind in METHODS if kind != self.sparsity.kind)
             raise ValueError(f"bridge needs a sparse model; allowed: {allowed}")
-        if self.steering is not None and self.bridge is None:
-            raise ValueError("steering needs a bridge: bridge=default")
         available = self.tasks.available()
         steered = () if self.steering is None else self.steering.tasks
         if unknown := [name for name in steered if name not in available]:
@@ -114,9 +114,9 @@ class RunConfig(Config):
             return "imported"
         if self.bridge is not None:
             return "bridged"
-        if self.trainer.start == "reference":
-            return "sparsified"
-        return "sparse" if self.sparsity.is_sparse else "dense"
+        if not self.sparsity.is_sparse:
+            return "dense"
+        return "sparsified" if self.trainer.start == "reference" else "sparse"
 
     @property
     def name(self) -> str:

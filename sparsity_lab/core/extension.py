@@ -1,10 +1,16 @@
-"""Python files from outside the package: a finder, a sparsity method or tasks of the user's own."""
+"""Python files from outside the package: a finder, a sparsity method or tasks of the user's own.
+
+A config holds the hash of such a file's content beside its path (`with_content`), so that the config, the
+record and every stage's hash depend on the content. A file that changes during a run is refused
+(`unchanged`).
+"""
 
 import hashlib
 import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from sparsity_lab.core.errors import UserError
 
@@ -21,6 +27,53 @@ def file_hash(path: Path, key: str) -> str:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise UserError(f"{key}: {path}: {error.strerror}") from None
+
+
+def content_hash_at(path: Path, key: str) -> str:
+    """SHA-256, in hex, of the file at `path`, or of all Python files of the folder at `path`.
+
+    Raises:
+        UserError: a file that the config key `key` names cannot be read.
+    """
+    if not path.is_dir():
+        return file_hash(path, key)
+    files = {file.name: file_hash(file, key) for file in sorted(path.glob("*.py"))}
+    return hashlib.sha256(repr(files).encode()).hexdigest()
+
+
+def place_of(path: str) -> Path:
+    """The absolute path of a file that a config names."""
+    return Path(path).expanduser().absolute()
+
+
+def with_content(values: Any, section: str) -> Any:
+    """The plain values of a config section with `sha256` filled in, if its `path` names a file.
+
+    Raises:
+        UserError: the file cannot be read, or `sha256` is given and is not that of the file.
+    """
+    if not isinstance(values, dict) or not isinstance(values.get("path"), str):
+        return values
+    found = content_hash_at(place_of(values["path"]), f"{section}.path")
+    if values.get("sha256") not in (None, found):
+        raise UserError(
+            f"{section}.sha256: {values['sha256']}: {values['path']} has {found}; allowed: null, or that"
+        )
+    return values | {"sha256": found}
+
+
+def unchanged(path: str, sha256: str | None, key: str) -> Path:
+    """The place of `path`, if its content still has the hash of the config.
+
+    Raises:
+        UserError: it has changed since the config was read.
+    """
+    place = place_of(path)
+    if content_hash_at(place, key) != sha256:
+        raise UserError(
+            f"{key}: {path}: changed since this run began; to run the new file, repeat the command"
+        )
+    return place
 
 
 def load_file(path: Path, key: str) -> ModuleType:

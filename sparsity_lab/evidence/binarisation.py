@@ -56,7 +56,7 @@ def binarisation(subject: CircuitUnderTest, steps: int, seed: int) -> Check:
     left = subject.scores(found_b).selection_loss
     refitted = subject.refitted_loss(found_b)
     values = (
-        nats("calibrated loss", subject.scores(subject.circuit_b).selection_loss),
+        nats("selection loss", subject.scores(subject.circuit_b).selection_loss),
         nats("with two values a node", left),
         nats("the same, scale and shift fitted anew", refitted),
     )

@@ -1,12 +1,7 @@
-"""The evidence for and against a circuit: every check of `checks/`, put together.
+"""The evidence for and against a circuit: all checks of this room, put together.
 
-    sufficiency, necessity, minimality    checks/faithfulness.py
-    robustness of the ablation            checks/robustness.py
-    controls                              checks/controls.py
-    generalisation                        checks/generalisation.py
-    binarisation, monosemanticity         checks/levels.py
-
-Every check is on test pairs, which had no part in finding the circuit.
+Sufficiency, necessity, minimality, robustness, controls, generalisation, binarisation and monosemanticity have
+a file each. Every check is made on test pairs, which had no part in finding the circuit.
 """
 
 from collections.abc import Sequence

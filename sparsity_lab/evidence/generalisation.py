@@ -1,4 +1,4 @@
-"""Does the circuit answer the same question in other shared_inputs?
+"""Does the circuit answer the same question in other contexts?
 
 The task's own test pairs are asked again after lines of real source instead of the grammar's, after a longer
 context, and with identifiers that the tasks never use. Such a pair is asked only if the tokenizer allows it.
@@ -35,7 +35,7 @@ def generalisation(
     real_lines: Sequence[str],
     seed: int,
 ) -> Check:
-    """Calibrated loss of the circuit, and the whole model's loss, on each kind of changed prompt.
+    """Selection loss of the circuit, and the whole model's loss, on each kind of changed prompt.
 
     `real_lines`: short pieces of real source, whole lines. The calibration stays the circuit's own.
     """
@@ -66,7 +66,7 @@ def generalisation(
             sentence=f"Prompts of other kinds say nothing of the circuit: {why}.",
         )
     if not lost:
-        verdict, sentence = "for", f"It answers in other shared_inputs too: {', '.join(held)}."
+        verdict, sentence = "for", f"It answers in other surroundings too: {', '.join(held)}."
     elif held:
         verdict = "mixed"
         sentence = f"It answers with {', '.join(held)}, not with {', '.join(lost)}."
@@ -77,7 +77,7 @@ def generalisation(
 
 @torch.no_grad()
 def losses(subject: CircuitUnderTest, batch: TaskBatch) -> tuple[float, float]:
-    """Raw loss of the whole model and calibrated loss of the circuit on `batch`."""
+    """Raw loss of the whole model and selection loss of the circuit on `batch`."""
     tap = ablate(subject.layout, subject.kept_n, subject.means_n)
     whole_b, circuit_b = (
         logit_difference(subject.model, batch),

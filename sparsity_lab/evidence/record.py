@@ -40,7 +40,7 @@ class Check(Config):
 class NodeEvidence(Config):
     """One kept node: what dropping it costs, and when it is active.
 
-    `drop_effect`: rise of the calibrated test loss, in nats, when it is frozen too. `active_on_task` and
+    `drop_effect`: rise of the test loss, in nats, when it is frozen too. `active_on_task` and
     `active_on_text`: share of the positions of the task's prompts, and of pretraining text, at which its
     value lies further from its mean than half of its largest deviation on the task's prompts.
     """

@@ -24,7 +24,7 @@ ADVERSARIAL_STEPS = 2
 
 
 def robustness(subject: CircuitUnderTest, seed: int, draws: int) -> Check:
-    """The circuit's calibrated loss, under its own calibration, with the rest treated in other ways."""
+    """The circuit's selection loss, under its own calibration, with the rest treated in other ways."""
     verdict: Verdict
     generator = torch.Generator().manual_seed(derive_seed(seed, "robustness"))
 
@@ -46,7 +46,7 @@ def robustness(subject: CircuitUnderTest, seed: int, draws: int) -> Check:
     values = [
         nats("rest at its means", mean),
         nats("rest at zero", zero),
-        nats("rest at another text's values, mean", resample),
+        nats("rest resampled from text, mean", resample),
     ]
     for share, losses in restored.items():
         values.append(nats(f"{share:.0%} of the rest restored, mean", sum(losses) / len(losses)))

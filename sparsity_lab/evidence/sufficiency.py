@@ -22,7 +22,7 @@ def sufficiency(subject: CircuitUnderTest) -> Check:
     assert found.accuracy is not None  # it is measured
     values = [
         nats("raw loss", found.raw_loss),
-        nats("calibrated loss", found.selection_loss),
+        nats("selection loss", found.selection_loss),
         fraction("accuracy", found.accuracy),
         nats("raw loss of the whole model", whole.raw_loss),
         nats("KL from the whole model's answers", two_way_kl(subject.unpruned_b, subject.circuit_b)),

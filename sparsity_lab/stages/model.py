@@ -73,7 +73,7 @@ def help_train(config: RunConfig, tokens: Path, root: Path) -> None:
         UserError: the model needs a reference model, which the first rank alone knows.
     """
     if config.bridge is not None or config.trainer.start == "reference":
-        raise UserError("trainer: with a dense model, srun and torchrun start one process alone")
+        raise UserError("trainer: with a reference model, srun and torchrun may start one process only")
     folder = _stage(config, tokens, None, lambda folder: None).folder(root)
     if not folder.exists():
         _train(config, tokens, None, partial_of(folder), [])

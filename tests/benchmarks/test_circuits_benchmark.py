@@ -10,7 +10,6 @@ from benchmarks import circuits as bench
 def test_a_folder_without_a_run_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "prepare_processor", lambda threads: None)  # it is for the whole process
     with pytest.raises(SystemExit):
         bench.main([str(tmp_path), "--out", str(tmp_path / "out")])
     assert str(tmp_path) in capsys.readouterr().err

@@ -65,7 +65,7 @@ def test_the_planted_circuit_suffices_and_another_does_not(
     assert sufficiency(right).verdict in ("for", "mixed")
     assert sufficiency(wrong).verdict == "against"
     told = values(sufficiency(right))
-    assert told["calibrated loss"] == pytest.approx(right.circuit.test.selection_loss)
+    assert told["selection loss"] == pytest.approx(right.circuit.test.selection_loss)
     assert told["raw loss"] == pytest.approx(right.circuit.test.raw_loss)
 
 

@@ -13,7 +13,7 @@ from pydantic import model_validator
 from sparsity_lab.circuits.finders.finder import FinderConfigBase, Found
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.extension import file_hash, load_file
+from sparsity_lab.core.extension import load_file, unchanged, with_content
 
 if TYPE_CHECKING:
     from sparsity_lab.circuits.evaluator import CircuitEvaluator
@@ -36,15 +36,7 @@ class Config(FinderConfigBase):
     @model_validator(mode="before")
     @classmethod
     def _with_content(cls, values: Any) -> Any:
-        if not isinstance(values, dict) or not isinstance(values.get("path"), str):
-            return values
-        found = file_hash(_place(values["path"]), KEY)
-        if values.get("sha256") not in (None, found):
-            raise UserError(
-                f"finder.sha256: {values['sha256']}: {values['path']} has {found}; "
-                "null takes the file as it is"
-            )
-        return values | {"sha256": found}
+        return with_content(values, "finder")
 
     @model_validator(mode="after")
     def _options_fit(self) -> Self:
@@ -64,6 +56,10 @@ class Config(FinderConfigBase):
         """As the file's own `Config` says."""
         return self.own().restored_share
 
+    def identity(self) -> dict[str, Any]:
+        """The file's content and options, not its place."""
+        return {"kind": self.kind, "sha256": self.sha256, "options": self.own().identity()}
+
     def for_controls(self, give_up: float | None) -> Self:
         """As the file's own `Config` says."""
         options = self.own().for_controls(give_up).model_dump(mode="json")
@@ -75,10 +71,7 @@ class Config(FinderConfigBase):
         Raises:
             UserError: it has changed since the config was read, cannot be imported, or is no finder.
         """
-        path = _place(self.path)
-        if file_hash(path, KEY) != self.sha256:
-            raise UserError(f"{KEY}: {self.path}: changed since this run began; give the same command again")
-        module = load_file(path, KEY)
+        module = load_file(unchanged(self.path, self.sha256, KEY), KEY)
         config = getattr(module, "Config", None)
         is_config = isinstance(config, type) and issubclass(config, FinderConfigBase)
         if not is_config or not callable(getattr(module, "find", None)):
@@ -121,7 +114,3 @@ def find(
         except (TypeError, ValueError) as error:
             raise UserError(f"{where}: notes: {error}") from None
     return found
-
-
-def _place(path: str) -> Path:
-    return Path(path).expanduser().absolute()

@@ -17,7 +17,7 @@ from pydantic import model_validator
 
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.extension import file_hash, load_file
+from sparsity_lab.core.extension import load_file, unchanged, with_content
 from sparsity_lab.training.sparsity.sparsifier import Sparsifier, SparsifierConfig
 
 if TYPE_CHECKING:
@@ -27,11 +27,20 @@ KEY = "sparsity.path"
 
 
 class Config(SparsifierConfig):
-    """The `path` of the file, and `options` for the file's own `Config`; null gives none."""
+    """The `path` of the file, and `options` for the file's own `Config`; null gives none.
+
+    `sha256`, of the file's content, is filled in.
+    """
 
     kind: Literal["file"] = "file"
     path: str
     options: dict[str, Any] | None = None  # {} could not be set on Hydra's command line
+    sha256: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_content(cls, values: Any) -> Any:
+        return with_content(values, "sparsity")
 
     @model_validator(mode="after")
     def _options_fit(self) -> Config:
@@ -47,7 +56,7 @@ class Config(SparsifierConfig):
         Raises:
             UserError: the file cannot be imported, or lacks `Config` or `make`.
         """
-        module = load_file(Path(self.path), KEY)
+        module = load_file(unchanged(self.path, self.sha256, KEY), KEY)
         method = getattr(module, "Config", None)
         if not (isinstance(method, type) and issubclass(method, SparsifierConfig)):
             raise UserError(f"{KEY}: {self.path}: must define Config, a subclass of SparsifierConfig")
@@ -77,7 +86,7 @@ class Config(SparsifierConfig):
         """The file's content and options; its place does not matter."""
         return {
             "kind": self.kind,
-            "file": file_hash(Path(self.path), KEY),
+            "sha256": self.sha256,
             "options": self.method().identity(),
         }
 

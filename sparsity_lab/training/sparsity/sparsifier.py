@@ -34,9 +34,9 @@ class Sparsifier(Protocol):
 
 
 class SparsifierConfig(Config):
-    """Base of every sparsity method's config; `kind` is the method's name."""
+    """Base of every sparsity method's config. `kind` is the method's name; a user's file may leave it out."""
 
-    kind: str
+    kind: str = "file"
 
     @property
     def is_sparse(self) -> bool:
