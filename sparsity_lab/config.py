@@ -83,14 +83,11 @@ class RunConfig(Config):
         if isinstance(self.model, ImportedConfig):
             if self.sparsity.is_sparse:
                 raise ValueError("sparsity: an imported model is taken as it is; allowed: sparsity=none")
-            if self.reference is not None or self.trainer.start == "reference":
-                raise ValueError(
-                    f"model: kind {self.model.kind} is not trained; leave out reference and bridge"
-                )
+            untrained = f"kind {self.model.kind} is not trained"
+            if self.reference is not None or self.bridge is not None or self.trainer.start == "reference":
+                raise ValueError(f"model: {untrained}; leave out reference, bridge and steering")
             if self.snapshots.before_the_end:
-                raise ValueError(
-                    f"snapshots.fractions: kind {self.model.kind} is not trained; allowed: [1.0]"
-                )
+                raise ValueError(f"snapshots.fractions: {untrained}; allowed: [1.0]")
             return self
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
         if vocab_size is not None:

@@ -1,7 +1,7 @@
 """The evidence for and against a circuit: all checks of this room, put together.
 
-Sufficiency, necessity, minimality, robustness, controls, generalisation, binarisation and monosemanticity have
-a file each. Every check is made on test pairs, which had no part in finding the circuit.
+Each check is a file: sufficiency, necessity, minimality, robustness, controls, generalisation, binarisation,
+monosemanticity. Every check is made on test pairs, which had no part in finding the circuit.
 """
 
 from collections.abc import Sequence
