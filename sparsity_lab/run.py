@@ -7,6 +7,7 @@ python -m sparsity_lab.run +sweep=width_l0 -m
 import errno
 import logging
 import os
+import re
 import sys
 import time
 from pathlib import Path
@@ -171,7 +172,10 @@ def program() -> None:
         sys.exit(interrupted.status)
     except Exception as error:
         missing = getattr(error, "missing_cfg_file", None) or ""  # "group/option", in a sweep's file as well
-        if renamed := renamed_in_overrides([*sys.argv[1:], missing.replace("/", "=")]):
+        unknown = re.search(r"Could not override '([^'@]+)", str(error))  # a group in a sweep's defaults
+        if renamed := renamed_in_overrides(
+            [*sys.argv[1:], missing.replace("/", "="), unknown[1] if unknown else ""]
+        ):
             sys.stderr.write("\n".join(renamed) + "\n")
         elif is_refusal(error) or isinstance(error, OmegaConfBaseException):
             sys.stderr.write(refusal(error, sys.argv[1:], folder_of("conf")) + "\n")

@@ -136,8 +136,8 @@ def test_every_circuit_of_the_record_can_be_read(folder: Path) -> None:
 def test_circuits_on_the_way_are_found_as_the_final_ones_are(folder: Path) -> None:
     run = run_folder(folder)
     record = read_record(run)
-    (half,) = record.formation
-    assert half.at == 0.5
+    (half,) = record.snapshots
+    assert half.fraction == 0.5
     assert half.step == round(0.5 * (150_000 // (8 * 64)))
     assert half.nonzeros > 0
     assert [task.task for task in half.tasks] == [task.task for task in record.tasks]

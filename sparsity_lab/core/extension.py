@@ -80,7 +80,8 @@ def load_file(path: Path, key: str) -> ModuleType:
     """Import the Python file at `path`, once per process and content.
 
     Raises:
-        UserError: the file that the config key `key` names cannot be read, or raises when it is imported.
+        UserError: the file that the config key `key` names cannot be read, raises when it is imported, or
+            imports a module that lies beside it: only the file's own content is hashed.
     """
     name = f"{_PREFIX}{file_hash(path, key)[:16]}"
     if name in sys.modules:
@@ -92,10 +93,29 @@ def load_file(path: Path, key: str) -> ModuleType:
     sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
+        if beside := _modules_beside(module, path):
+            raise UserError(f"{key}: {path}: imports {', '.join(beside)}; it must be a single file")
+    except UserError:
+        del sys.modules[name]
+        raise
     except Exception as error:
         del sys.modules[name]
         raise UserError(f"{key}: {path}: {type(error).__name__}: {error}") from error
     return module
+
+
+def _modules_beside(module: ModuleType, path: Path) -> list[str]:
+    """The modules of the file's own folder that the file at `path` uses, by name."""
+    owners = {getattr(value, "__module__", None) for value in vars(module).values()}
+    used = {value for value in vars(module).values() if isinstance(value, ModuleType)}
+    used |= {sys.modules[owner] for owner in owners if isinstance(owner, str) and owner in sys.modules}
+    folder = path.resolve().parent
+    files = {other.__name__: getattr(other, "__file__", None) for other in used if other is not module}
+    return sorted(
+        name
+        for name, file in files.items()
+        if file and not name.startswith("sparsity_lab") and folder in Path(file).resolve().parents
+    )
 
 
 def loaded_files() -> dict[str, Path]:

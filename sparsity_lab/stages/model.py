@@ -3,6 +3,7 @@
 The folder is shared by all runs below the same root that train the same model.
 """
 
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +57,8 @@ def trained_model(
         save_model(module.model, folder)
         if isinstance(module.objective, BridgeObjective):
             finish_bridge(module.objective, module.model, data.val_dataloader(), config.seed, folder)
+        if broken := [name for name, value in final.items() if not math.isfinite(value)]:
+            raise UserError(f"training: {', '.join(broken)} is not finite: lower trainer.learning_rate")
         measured = final | weight_counts(module.model)
         write_json(folder / VALIDATION, measured)  # last: says that nothing is left to do
 

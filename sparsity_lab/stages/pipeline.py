@@ -23,7 +23,7 @@ from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.results.metrics_log import MetricsLog
-from sparsity_lab.results.record import METRICS_FILE, RunRecord, write_record
+from sparsity_lab.results.record import METRICS_FILE, RunRecord, read_record, write_record
 from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.sweep_picture import draw_sweep
 from sparsity_lab.results.tracking import Tracker, track
@@ -46,20 +46,29 @@ log = logging.getLogger(__name__)
 def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
     """Do everything that `config` asks for, reusing finished stages.
 
-    Returns the record, which is written too, and whether this run was not there yet. A process that wants a
-    run which another is working on waits for it.
+    Returns the record, which is written too, and whether some stage of it is another than last time. If
+    another process is working on this run, wait for it.
     """
     prepare_processor(config.threads, config.kernels)
     preload({stage.__module__ for stage in (task_circuits, task_examples, circuit_evidence)})
     root = Path(config.root).absolute()
     folder = RunFolder(root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}")
     with locked(folder.path):
-        is_new = not folder.timings.exists()  # written last
+        before = _stages_of(folder) if folder.timings.exists() else None  # the timings are written last
         record, seconds = _run(config, overrides, root, folder)
+        is_new = record.stages != before
         if is_new:
             write_json(folder.timings, seconds)
     log.info("%s: done in %.0f s, record in %s", record.name, sum(seconds.values()), folder.path)
     return record, is_new
+
+
+def _stages_of(folder: RunFolder) -> dict[str, str] | None:
+    """The stages of the record that an earlier run left; None if it can't be read."""
+    try:
+        return read_record(folder.record).stages
+    except UserError:
+        return None
 
 
 def help_run(config: RunConfig) -> None:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 NULL_GROUP = "Config group override must be a string or a list"  # Hydra's words, in a ValueError
 NOTHING = ("null", "none", "false", "")
+OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a run may lack
 
 
 def is_refusal(error: Exception) -> bool:
@@ -62,7 +63,7 @@ def _unknown(argument: str, key: str, conf: Path) -> str:
 
 
 def _no_option(group: str, option: str, options: list[str]) -> str:
-    if option.lower() in NOTHING:
+    if option.lower() in NOTHING and group in OPTIONAL:
         return f"{group}={option}: no such option; to leave a group out: ~{group}"
     near = get_close_matches(option, options, 1, 0.6)
     meant = f"; did you mean {group}={near[0]}?" if near else ""

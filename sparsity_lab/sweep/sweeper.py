@@ -25,6 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.core.signals import received
 from sparsity_lab.sweep.job_status import folder_of_jobs, job_file, read_job, write_plan, write_status
 from sparsity_lab.sweep.search import Search, tune
@@ -63,6 +64,8 @@ class GridsSweeper(Sweeper):
         assert self.config is not None
         grids: Any = OmegaConf.to_container(self.config.hydra.sweeper.grids)
         jobs = grid_jobs(grids, arguments)
+        if renamed := renamed_in_overrides(override for job in jobs for override in job):
+            raise HydraException("; ".join(renamed))
         self.validate_batch_is_legal(jobs)
         folder = folder_of_jobs(Path(str(self.config.root)).absolute(), self.config.sweep)
         if self.search is not None:

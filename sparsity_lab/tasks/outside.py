@@ -45,6 +45,8 @@ def load_tasks(path: Path, taken: Iterable[str] = ()) -> dict[str, Task]:
 def _tasks_of(file: Path) -> list[Task]:
     module = load_file(file, KEY)
     several: Any = getattr(module, "TASKS", ())
+    if not isinstance(several, dict | list | tuple):
+        raise UserError(f"{KEY}: {file}: TASKS: {several!r}: allowed: a list or a dict of tasks")
     tasks = list(several.values() if isinstance(several, dict) else several)
     if hasattr(module, "TASK"):
         tasks.append(module.TASK)

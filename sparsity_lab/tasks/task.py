@@ -68,8 +68,9 @@ def _draw(task: Task, rng: random.Random, attempts: int) -> Iterator[Pair]:
             pair = task.make(rng)
         except Exception as error:
             raise UserError(f"task {task.name}: make: {type(error).__name__}: {error}") from error
-        if not isinstance(pair, Pair):
-            raise UserError(f"task {task.name}: make returns {pair!r}; allowed: a Pair")
+        texts = (pair.positive, pair.negative, *pair.answers) if isinstance(pair, Pair) else ()
+        if len(texts) != 4 or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"task {task.name}: make returns {pair!r}; allowed: a Pair of texts, two answers")
         yield pair
 
 

@@ -19,6 +19,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import deferred
 from sparsity_lab.kernels.compiled import compiled_before
 from sparsity_lab.kernels.machine import native_bf16
+from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.module import LanguageModule
@@ -143,8 +144,8 @@ class Progress(lightning.Callback):
         self.started = self.spoken = time.monotonic()
         self.first_step = trainer.global_step
         self.warm = self.started, self.first_step  # time and step that speed is counted from
-        if module.device.type == "cpu" and not compiled_before():
-            log.info("%s: compiling kernels, once: the first step takes half a minute", self.name)
+        if module.device.type == "cpu" and kernels_are_on() and not compiled_before():
+            log.info("%s: compiling kernels, once: the first step takes about a minute", self.name)
         self.loss = float("nan")
 
     def on_train_batch_end(

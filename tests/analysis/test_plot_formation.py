@@ -20,11 +20,11 @@ def run(name: str = "one") -> RunRecord:
         )
     )
     formation = (
-        Snapshot(at=0.25, step=25, nonzeros=800, tasks=early.tasks, shared={"a": 0}),
-        Snapshot(at=0.5, step=50, nonzeros=100, tasks=half.tasks, shared={"a": 1, "b": 3}),
+        Snapshot(fraction=0.25, step=25, nonzeros=800, tasks=early.tasks, shared={"a": 0}),
+        Snapshot(fraction=0.5, step=50, nonzeros=100, tasks=half.tasks, shared={"a": 1, "b": 3}),
     )
     final = record("sparse", 128, 100, 1.9, {"a": 4, "b": 9})
-    return final.model_copy(update={"formation": formation, "name": name})
+    return final.model_copy(update={"snapshots": formation, "name": name})
 
 
 def write_run(folder: Path, made: RunRecord) -> None:
@@ -70,7 +70,7 @@ def test_the_figure_of_a_run_and_of_a_sweep_is_written(
 def test_a_run_without_snapshots_or_without_its_curve_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    write_record(run().model_copy(update={"formation": ()}), tmp_path / "plain")
+    write_record(run().model_copy(update={"snapshots": ()}), tmp_path / "plain")
     assert main([str(tmp_path / "plain")]) == 1
     assert "no run with circuits on the way; make one" in capsys.readouterr().err
     write_record(run(), tmp_path / "bare")

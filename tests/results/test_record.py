@@ -20,6 +20,7 @@ from sparsity_lab.results.record import (
     ModelSummary,
     PruningSummary,
     RunRecord,
+    Snapshot,
     TaskResult,
     read_record,
     write_record,
@@ -172,8 +173,24 @@ def test_s10_a_record_from_before_methods_could_be_chosen_used_masks(tmp_path: P
 
 
 def _of_schema_3(record: RunRecord) -> dict[str, Any]:
-    plain = record.model_dump(mode="json") | {"schema_version": 3}
-    return {key: value for key, value in plain.items() if key not in ("kind", "model", "pruning")}
+    """The record as schema 3 had it: other names, and no kind, model or pruning."""
+    plain = _older_names(record.model_dump(mode="json")) | {"schema_version": 3}
+    plain["formation"] = [
+        _without(snapshot, "fraction") | {"at": snapshot["fraction"]} for snapshot in plain["snapshots"]
+    ]
+    gone = ("kind", "model", "pruning", "snapshots")
+    return {key: value for key, value in plain.items() if key not in gone}
+
+
+def _older_names(value: Any) -> Any:
+    older = {"raw_loss": "loss", "selection_loss": "calibrated_loss"}
+    if isinstance(value, dict):
+        return {
+            older.get(key, key.replace("reference/", "dense/")): _older_names(one)
+            for key, one in value.items()
+            if key != "pruned_edges"
+        }
+    return [_older_names(one) for one in value] if isinstance(value, list) else value
 
 
 def test_every_older_schema_has_an_upgrade() -> None:
@@ -320,3 +337,16 @@ def test_the_environment_names_code_and_packages_and_nothing_secret(
     assert found["packages"]["torch"]
     assert (found["git_commit"] is None) == (found["git_dirty"] is None)
     assert "hush-hush" not in json.dumps(found) + caplog.text
+
+
+def test_s10_snapshots_and_metrics_of_schema_3_have_their_names_of_today(tmp_path: Path) -> None:
+    record = make()
+    snapshot = Snapshot(fraction=0.5, step=10, nonzeros=7, tasks=record.tasks, shared={"a": 1})
+    measured = record.metrics | {metrics.REFERENCE_KL.name: 0.25}
+    record = record.model_copy(update={"snapshots": (snapshot,), "metrics": measured})
+    old = _of_schema_3(record)
+    assert old["formation"][0]["at"] == 0.5
+    assert old["metrics"]["dense/kl"] == 0.25
+    (tmp_path / "record.json").write_text(json.dumps(old))
+    read = read_record(tmp_path)
+    assert (read.snapshots, read.metrics, read.tasks) == (record.snapshots, record.metrics, record.tasks)

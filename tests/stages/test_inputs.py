@@ -77,7 +77,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         ("own", "circuit"),
         ("lambda_func", "circuit"),
     ]
-    assert len(record.formation) == 1
+    assert len(record.snapshots) == 1
     return place
 
 

@@ -121,7 +121,7 @@ def test_time_left_is_that_of_the_steps_after_the_first_and_not_told_too_early(
         trainer.global_step = step
         progress.on_train_batch_end(trainer, module, None, torch.zeros(2, 9), step)
     compiling, *lines = [record.getMessage() for record in caplog.records]
-    assert compiling == "test: compiling kernels, once: the first step takes half a minute"
+    assert compiling == "test: compiling kernels, once: the first step takes about a minute"
     assert [" left" in line for line in lines] == [False] * 5 + [True] * 15
     assert lines[6].endswith(", 16 tokens/s, 13 s left")
 

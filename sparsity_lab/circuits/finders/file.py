@@ -3,7 +3,6 @@
 Workers get its path, its plain options and the hash of its content, and import it themselves.
 """
 
-import json
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -14,6 +13,7 @@ from sparsity_lab.circuits.finders.finder import FinderConfigBase, Found
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import load_file, unchanged, with_content
+from sparsity_lab.core.foreign import foreign
 
 if TYPE_CHECKING:
     from sparsity_lab.circuits.evaluator import CircuitEvaluator
@@ -99,9 +99,14 @@ def find(
     Raises:
         UserError: a set is not of this model's nodes, is for a target that was not asked for, or misses it.
     """
-    found = config.module().find(evaluator, config.own(), targets, seed)
+    with foreign(f"{KEY}: {config.path}: find"):
+        found = config.module().find(evaluator, config.own(), targets, seed)
+    if not isinstance(found, dict) or not all(isinstance(one, Found) for one in found.values()):
+        raise UserError(f"{KEY}: {config.path}: find: must return a dict from target to Found(kept_n, notes)")
     for target, (kept_n, notes) in found.items():
         where = f"{KEY}: {config.path}: find: target {target}"
+        if not hasattr(kept_n, "dtype"):
+            raise UserError(f"{where}: {type(kept_n).__name__}: allowed: a boolean tensor")
         if target not in targets:
             raise UserError(f"{where}: not asked for; allowed: {', '.join(map(str, targets))}")
         shape, kind = tuple(kept_n.shape), str(kept_n.dtype)
@@ -109,8 +114,8 @@ def find(
             raise UserError(f"{where}: {kind} {shape}: allowed: torch.bool ({len(evaluator.means_n)},)")
         if (loss := evaluator.select_loss(kept_n)) > target:
             raise UserError(f"{where}: its {int(kept_n.sum())} nodes have loss {loss:.4g}")
-        try:
-            json.dumps(notes, allow_nan=False)
-        except (TypeError, ValueError) as error:
-            raise UserError(f"{where}: notes: {error}") from None
+        if wrong := [key for key, value in notes.items() if not isinstance(value, str | int | float | None)]:
+            raise UserError(
+                f"{where}: notes: {', '.join(map(str, wrong))}: allowed: text, numbers, true, null"
+            )
     return found

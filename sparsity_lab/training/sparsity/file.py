@@ -18,6 +18,7 @@ from pydantic import model_validator
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import load_file, unchanged, with_content
+from sparsity_lab.core.foreign import foreign
 from sparsity_lab.training.sparsity.sparsifier import Sparsifier, SparsifierConfig
 
 if TYPE_CHECKING:
@@ -95,5 +96,14 @@ class Config(SparsifierConfig):
 
 
 def make(config: Config, model: Transformer, n_steps: int, seed: int) -> Sparsifier:
-    made: Sparsifier = config.module().make(config.method(), model, n_steps, seed)
+    """The file's sparsifier.
+
+    Raises:
+        UserError: `make` fails, or returns something without `kept_fraction` above 0 or without `after_step`.
+    """
+    where = f"{KEY}: {config.path}: make"
+    with foreign(where):
+        made: Sparsifier = config.module().make(config.method(), model, n_steps, seed)
+        if not callable(getattr(made, "after_step", None)) or not 0 < made.kept_fraction(0) <= 1:
+            raise UserError(f"{where}: must return an object with after_step, and kept_fraction above 0")
     return made
