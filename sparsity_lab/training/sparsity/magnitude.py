@@ -94,11 +94,11 @@ def kept_weights(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     return kept_cn
 
 
-def kept_fraction(progress: float, target: float, anneal_until: float) -> float:
-    """Share of nonzero weights: linear from 1 to `target` until `anneal_until` of training, then constant."""
+def kept_fraction(progress: float, final: float, anneal_until: float) -> float:
+    """Share of nonzero weights: linear from 1 to `final` until `anneal_until` of training, then constant."""
     if anneal_until <= 0:
-        return target
-    return 1 - (1 - target) * min(progress / anneal_until, 1.0)
+        return final
+    return 1 - (1 - final) * min(progress / anneal_until, 1.0)
 
 
 def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
