@@ -13,8 +13,8 @@ class PruningConfig(Config):
     """Target losses of the circuits, and the steps that follow a finder.
 
     `target` (nats) is the loss at which models are compared; `targets` are the losses of the size curve.
-    `selection`: whether the raw or the calibrated loss must meet the target. A fitted scale and shift can turn
-    noise into an answer, so the calibrated loss also finds small circuits for meaningless tasks
+    `selection`: whether the raw or the calibrated loss must meet the target. A fitted scale and shift can
+    turn noise into an answer, so the calibrated loss also finds small circuits for meaningless tasks
     (`evidence/controls.py`). `polish`: drop kept nodes that the target does not need. `edges`: "prune" also
     prunes edges between the kept nodes.
     """

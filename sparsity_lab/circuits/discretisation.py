@@ -1,7 +1,7 @@
 """Turn a ranking of the nodes into a circuit's nodes, for every finder (Gao et al. 2025, §2.2, App. A.5).
 
 A circuit is found in four steps (`search.py` calls them):
-1. a finder ranks the nodes; the paper ranks them by learned gates (`mask_learning.learn_masks`), tau descending;
+1. a finder ranks the nodes; the paper's finder ranks them by the tau of learned gates (`mask_learning.py`);
 2. `smallest_prefixes` bisects for the shortest prefix of the ranking whose selection loss meets the target;
 3. `polish` drops kept nodes in ascending order of estimated effect while the target is met. The paper has no
    such step, and its circuits keep nodes that are not needed;

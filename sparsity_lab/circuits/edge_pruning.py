@@ -1,8 +1,8 @@
 """Prune the edges between a circuit's nodes, after any finder.
 
 Gao et al. (2025, §2.2) prune nodes and name pruning edges as the better goal. A dropped edge passes the mean
-of its source instead of its value: its weight becomes zero, and its mean contribution moves into the bias. For
-the attention-output matrix, this assumes that the head's attention sums to one.
+of its source instead of its value: its weight becomes zero, and its mean contribution moves into the bias.
+For the attention-output matrix, this assumes that the head's attention sums to one.
 
 1. Estimate the cost of dropping each edge: -weight · (dL/dweight - mean · dL/dbias).
 2. Drop the cheapest edges, as many as the target allows (found by bisection), and repeat.

@@ -1,8 +1,8 @@
 """Mask learning: one learned gate per node (Gao et al. 2025, §2.2, App. A.5).
 
 1. Every node has a parameter tau in [-1, 1]. Its gate is open if tau > 0; otherwise it is frozen at its mean.
-2. AdamW with clipped gradients minimises two-way cross-entropy + k · (number of open gates). The backward pass
-   treats a gate as sigmoid(tau / temperature), so the penalty's gradient is k times the sigmoid's slope.
+2. AdamW with clipped gradients minimises two-way cross-entropy + k · (number of open gates). The backward
+   pass treats a gate as sigmoid(tau / temperature), so the penalty's gradient is k times the sigmoid's slope.
 3. The paper fixes k and searches it per model and task. By default, k here is a multiplier that rises while
    the loss is below `finder.target` and falls while it is above, so each task settles on its own k.
 4. Gates that are firmly shut are dropped for good. The compacted model computes without them, which is faster

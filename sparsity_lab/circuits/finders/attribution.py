@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Config(FinderConfigBase):
     """Settings of attribution.
 
-    `slope`: "gradient" takes the derivative in the whole model, "integrated" its mean over `steps` gate values
-    between 0 and 1.
+    `slope`: "gradient" takes the derivative in the whole model, "integrated" its mean over `steps` gate
+    values between 0 and 1.
     `pairs`: number of training pairs that attribution is averaged over.
     """
 

@@ -67,7 +67,7 @@ class Find(Protocol):
     ) -> dict[float, Found]:
         """Return the smallest set found for each of `targets` (nats) that some set of nodes meets.
 
-        The main target comes first. A set meets a target if its `evaluator.select_loss` is at most the target.
+        The main target comes first. A set meets a target if its `evaluator.select_loss` is at most that.
         All randomness must derive from `seed`.
         """
         ...
