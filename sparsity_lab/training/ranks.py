@@ -79,10 +79,7 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
         yield
         return
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
-    spawn, payload = (
-        multiprocessing.get_context("spawn"),
-        pickle.dumps(work),
-    )  # by value, so that no memory is shared
+    spawn, payload = multiprocessing.get_context("spawn"), pickle.dumps(work)  # by value: nothing is shared
     threads, kernels = torch.get_num_threads(), "on" if kernels_are_on() else "off"
     files = [path for name, path in loaded_files().items() if name.encode() in payload]
     others = [
