@@ -50,7 +50,7 @@ class CircuitUnderTest:
 
     @torch.no_grad()
     def kept_difference(self, kept_n: Tensor, values_n: Tensor | None = None) -> Tensor:
-        """Logit differences on the test pairs with all but `kept_n` frozen, at their means or at `values_n`."""
+        """Logit differences on the test pairs, all but `kept_n` frozen at their means or at `values_n`."""
         values_n = self.means_n if values_n is None else values_n
         narrow = compact(self.model, kept_n, values_n)
         return logit_difference(narrow, self.test, ablate(self.layout, kept_n, values_n))
