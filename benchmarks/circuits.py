@@ -1,8 +1,8 @@
-"""How long the circuits of a finished run take: all are found again, task after task on one thread.
+"""Time the circuit search of a finished run: find all its circuits again, one task at a time on one thread.
 
     python -m benchmarks.circuits runs/single/NAME [--out runs/bench]
 
-Writes circuits.csv, a row for each task.
+Writes circuits.csv with one row per task.
 """
 
 import argparse
@@ -47,12 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_circuits(run: Path) -> list[dict[str, Any]]:
-    """A row of the table for each task of a finished run: its circuit at the main target, and the seconds.
+    """Return one row per task of a finished run: the circuit's size at the main target, and the seconds.
 
-    One task is done once more, before the others: what compiling takes is in no row.
+    One task runs an extra time first, so that no row includes compilation.
 
     Raises:
-        UserError: the run's record, config or model can't be read by this version.
+        UserError: this version cannot read the run's record, config or model.
     """
     record = read_record(run)
     if renamed := renamed_in_config(record.config):

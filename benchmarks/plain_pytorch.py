@@ -1,8 +1,8 @@
-"""The sparse step in plain PyTorch operations: what the benchmark measures the project's kernels against.
+"""The sparse training step in plain PyTorch, as the baseline for the project's kernels.
 
-AbsTopK by `torch.topk` (as a tap), attention by the masked product with a padded key for the sink, the
-projection by `torch.topk` and `torch.kthvalue`, dense products, cross-entropy
-of gathered and added bigram rows.
+AbsTopK uses `torch.topk` in a tap. Attention is a masked product with a padded key for the sink. The
+projection uses `torch.topk` and `torch.kthvalue`. Matrix products are dense. Bigram rows are gathered and
+added to the logits before the cross-entropy.
 """
 
 import torch
@@ -18,7 +18,7 @@ from sparsity_lab.training.sparsity.magnitude import Magnitude, kept_count
 
 
 class PlainTransformer(Transformer):
-    """The same model with AbsTopK by `torch.topk`, and all other operations without kernels."""
+    """The `Transformer` with AbsTopK by `torch.topk` and without kernels in all other operations."""
 
     def __init__(self, config: ModelConfig, vocab_size: int, bigram_vv: Tensor | None = None) -> None:
         super().__init__(config.model_copy(update={"activation_fraction": 1.0}), vocab_size, bigram_vv)
@@ -41,7 +41,7 @@ class PlainTransformer(Transformer):
 
 
 class PlainNextToken(NextToken):
-    """Cross-entropy of logits that are whole in memory."""
+    """Cross-entropy that materialises all logits in memory."""
 
     def __call__(
         self, model: Transformer, windows: Tensor, step: int, tap: Tap | None
@@ -52,7 +52,7 @@ class PlainNextToken(NextToken):
 
 
 class PlainMagnitude(Magnitude):
-    """Projects as `Magnitude` does, with plain operations."""
+    """Magnitude pruning with plain operations."""
 
     def after_step(self, model: Transformer, step: int) -> None:
         kept = self.kept_fraction(step)
@@ -61,14 +61,14 @@ class PlainMagnitude(Magnitude):
 
 
 def plain_abs_top_k(x: Tensor, k: int) -> Tensor:
-    """AbsTopK; of equal magnitudes any may be kept."""
+    """Apply AbsTopK; ties are broken arbitrarily."""
     index = x.abs().topk(k, dim=-1, sorted=False).indices
     return torch.zeros_like(x).scatter(-1, index, x.gather(-1, index))
 
 
 @torch.no_grad()
 def plain_project(weight: Tensor, fraction: float, axis: int | None, at_least: int) -> None:
-    """Projection; of equal magnitudes all or none may be kept."""
+    """Project a weight; weights tied at the threshold are all kept."""
     if fraction >= 1:
         return
     magnitude = weight.abs()

@@ -1,14 +1,14 @@
-"""How fast a training step is: dense, sparse as shipped, and sparse with plain PyTorch operations.
+"""Time a training step: dense, sparse with the project's kernels, and sparse in plain PyTorch.
 
     python -m benchmarks.training [--widths 128 256 512 1024] [--repetitions 5] [--out runs/bench]
 
-1. A step: forward and backward pass, the gradient brought to its root mean square, AdamW and, if sparse, the
-   projection; the project's own modules, on random tokens.
-2. All kinds take turns, `repetitions` times, and between them a large matrix product that is the machine's
-   own peak; so a machine that slows down slows all of them. Medians, with the extremes beside them.
-3. Peak memory is that of a process of its own, above what it holds before the model is made.
+1. A step is the forward and backward pass, gradient normalisation, AdamW and, if sparse, the projection. It
+   uses the project's own modules on random tokens.
+2. All kinds of step take turns, `repetitions` times, so that a slowdown of the machine affects all of them.
+   Each turn also times a large matrix product, as the machine's peak. The table has medians and extremes.
+3. Peak memory is measured in a separate process, relative to the memory before the model is built.
 
-Writes bench.csv and bench.png. The ratios count; the speeds are this machine's.
+Writes bench.csv and bench.png. Compare the ratios; the absolute speeds depend on the machine.
 """
 
 import argparse
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 VOCABULARY, N_CTX, BATCH, NONZEROS = 2048, 128, 16, 100_000  # as in conf/
 TOKENS = BATCH * N_CTX
-PEAK_SIZE = 2048  # of the square matrices whose product is the peak
+PEAK_SIZE = 2048  # side of the square matrices whose product gives the peak
 KINDS = {
     "dense": "dense",
     "plain": "sparse, plain PyTorch",
@@ -60,8 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=(__doc__ or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     parser.add_argument("--widths", type=_positive, nargs="+", default=[128, 256, 512, 1024], help="d_model")
-    parser.add_argument("--repetitions", type=_positive, default=5, help="turns of each kind")
-    parser.add_argument("--seconds", type=float, default=1.0, help="at least this long a turn")
+    parser.add_argument("--repetitions", type=_positive, default=5, help="number of turns per kind of step")
+    parser.add_argument("--seconds", type=float, default=1.0, help="minimum length of a turn")
     parser.add_argument("--threads", type=_positive, help="cores to use; default: all")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
     options = parser.parse_args(arguments)
@@ -76,14 +76,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]]:
-    """A row of the table for each kind of step at one d_model."""
+    """Return one row of the table per kind of step, at one d_model."""
     memory = {
         kind: _in_own_process(partial(peak_memory, kind, width, torch.get_num_threads())) for kind in KINDS
     }
     steps = {kind: make_step(kind, width) for kind in KINDS}
     speeds: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "peak")}
     for step in steps.values():
-        step()  # the first one makes the optimizer's state, and compiles
+        step()  # the first step creates the optimizer's state and compiles kernels
     for _ in range(repetitions):
         speeds["peak"].append(peak_flops())
         for kind, step in steps.items():
@@ -119,7 +119,7 @@ def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]
 
 
 def make_step(kind: str, width: int) -> Step:
-    """A whole optimizer step of a new model; each call is one step on new random tokens."""
+    """Build a model and return a function that runs one optimizer step on new random tokens."""
     torch.manual_seed(0)
     config = ModelConfig(
         n_layer=2, d_model=width, n_ctx=N_CTX, activation_fraction=1.0 if kind == "dense" else 0.25
@@ -150,21 +150,21 @@ def make_step(kind: str, width: int) -> Step:
 
 
 def matrix_flops(width: int) -> int:
-    """Floating point operations in the dense step's matrix products, attention's included, per token."""
+    """Return the FLOPs per token of the dense step's matrix products, including attention's."""
     weights = 2 * 12 * width * width + width * VOCABULARY
     attention = 2 * N_CTX * width  # causal: n_ctx · d_model for scores and mixed values, in two layers
     return 3 * 2 * (weights + attention)
 
 
 def peak_flops() -> float:
-    """Floating point operations a second in a large matrix product of the training's precision."""
+    """Measure the FLOP/s of a large matrix product in the training precision."""
     dtype = torch.bfloat16 if native_bf16() else torch.float32
     a, b = torch.randn(2, PEAK_SIZE, PEAK_SIZE).to(dtype)
     return 2 * PEAK_SIZE**3 / _seconds_a_call(lambda: a @ b, 0.3)
 
 
 def peak_memory(kind: str, width: int, threads: int) -> float:
-    """Megabytes that a process holds at most in two steps, above what it held before; NaN outside Linux."""
+    """Measure the rise in peak memory over two steps, in megabytes; NaN outside Linux."""
     prepare_processor(threads)
     before = _most_resident()
     step = make_step(kind, width)
@@ -174,7 +174,7 @@ def peak_memory(kind: str, width: int, threads: int) -> float:
 
 
 def write_table(columns: Sequence[str], rows: list[dict[str, Any]], path: Path) -> None:
-    """The table as CSV; its folder is made."""
+    """Write the table as CSV; creates its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
@@ -184,7 +184,7 @@ def write_table(columns: Sequence[str], rows: list[dict[str, Any]], path: Path) 
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Tokens per second by width, a line for each kind, and the ratios to the dense step."""
+    """Plot tokens per second by width, one line per kind, and the ratios to the dense step."""
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     speeds, ratios = figure.subplots(1, 2)
     colours = {"dense": "#333333", "plain": "#999999", "annealing": "#56B4E9", "sparse": "#D55E00"}
@@ -213,7 +213,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def _ratio(values: list[float], others: list[float]) -> float:
-    """Median of the ratios within each turn."""
+    """Return the median of the ratios within each turn."""
     return statistics.median(a / b for a, b in zip(values, others, strict=True))
 
 

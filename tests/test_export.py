@@ -72,5 +72,5 @@ def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="is not empty"):
         main([str(run), str(run)])
     save_model(small_model(activation="gelu_tanh"), run / "model")
-    with pytest.raises(SystemExit, match="activation: gelu_tanh: cannot be said in the released layout"):
+    with pytest.raises(SystemExit, match="activation: gelu_tanh: cannot be expressed in the released layout"):
         main([str(run), str(tmp_path / "out"), "--layout", "released"])

@@ -1,7 +1,7 @@
-"""A bridge's maps between a dense model's residual stream and a sparse one's (Gao et al. 2025, App. A.3).
+"""A bridge: maps between the residual streams of a dense and a sparse model (Gao et al. 2025, App. A.3).
 
-At every boundary an encoder, linear and then AbsTopK, takes dense to sparse, and a linear decoder takes
-sparse to dense. Their matrices are dense: the sparsity of the weights is the sparse model's alone.
+At every boundary between sublayers, an encoder (linear, then AbsTopK) maps dense to sparse, and a linear
+decoder maps sparse to dense. The maps' own matrices are dense; only the sparse model has sparse weights.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ TENSORS, CARD = "bridge.safetensors", "bridge_card.json"
 
 
 class BridgeShape(Config):
-    """Widths of the two models, their number of boundaries, and k of the encoders' AbsTopK."""
+    """The widths of the two models, the number of boundaries, and k of the encoders' AbsTopK."""
 
     d_dense: PositiveInt
     d_sparse: PositiveInt
@@ -34,16 +34,16 @@ class Bridge(nn.Module):
     def __init__(self, shape: BridgeShape) -> None:
         super().__init__()
         self.shape = shape
-        # an untrained sparse model's stream is as small as its embedding, 0.02
+        # matches the scale of an untrained sparse model's residual stream
         self.encoders = _linears(shape.boundaries, shape.d_dense, shape.d_sparse, 0.02)
         self.decoders = _linears(shape.boundaries, shape.d_sparse, shape.d_dense, 1.0)
 
     def encode(self, boundary: int, dense_btd: Tensor) -> Tensor:
-        """The dense residual stream as the sparse model's, k nonzero channels at each position."""
+        """Map the dense residual stream to the sparse one, with k nonzero channels at each position."""
         return abs_top_k(self.encoders[boundary](dense_btd), self.shape.k)
 
     def decode(self, boundary: int, sparse_btd: Tensor) -> Tensor:
-        """The sparse residual stream as the dense model's."""
+        """Map the sparse residual stream to the dense one."""
         return self.decoders[boundary](sparse_btd)
 
 
@@ -57,7 +57,7 @@ def _linears(count: int, width_in: int, width_out: int, scale: float) -> nn.Modu
 
 
 def save_bridge(bridge: Bridge, folder: Path) -> None:
-    """Write the maps' tensors and shape into `folder`, beside the sparse model's files."""
+    """Write the maps' tensors and shape into `folder`, next to the sparse model's files."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in bridge.state_dict().items()}
     save_file(tensors, folder / TENSORS)
     write_json(folder / CARD, bridge.shape)
@@ -67,7 +67,7 @@ def load_bridge(folder: Path) -> Bridge:
     """Read the maps, in evaluation mode.
 
     Raises:
-        UserError: a file is missing or damaged, or the tensors are not of that shape.
+        UserError: a file is missing or damaged, or the tensors do not match the shape.
     """
     bridge = Bridge(validate(BridgeShape, read_json(folder / CARD), str(folder / CARD)))
     try:
@@ -79,5 +79,5 @@ def load_bridge(folder: Path) -> Bridge:
 
 
 def nmse(guess: Tensor, truth: Tensor) -> Tensor:
-    """Normalised mean squared error |guess - truth|² / |truth|² over all entries; 1 for guessing 0."""
+    """Return the normalised mean squared error |guess - truth|² / |truth|²; a guess of 0 scores 1."""
     return (guess - truth).float().pow(2).sum() / truth.float().pow(2).sum().clamp(min=1e-12)

@@ -1,4 +1,4 @@
-"""How a bridge is trained, and how a dense model is steered through it."""
+"""Settings of bridge training, and of steering a dense model through a bridge."""
 
 import re
 
@@ -8,9 +8,11 @@ from sparsity_lab.core.config import Config
 
 
 class SteeringConfig(Config):
-    """`node` names the channel, LAYER.SITE.CHANNEL; null takes the candidate of largest effect.
+    """Settings of steering.
 
-    `pairs`: at most so many of the test pairs are steered.
+    `node`: the channel to steer by, LAYER.SITE.CHANNEL; null takes the candidate of largest effect.
+    `strengths`: multiples of the change that are added; the first is 0, which is no steering.
+    `pairs`: largest number of test pairs that are steered.
     """
 
     tasks: tuple[str, ...]
@@ -38,7 +40,7 @@ class SteeringConfig(Config):
 
 
 class BridgeWeights(Config):
-    """Weights of the four terms of the loss."""
+    """Weights of the loss's four terms."""
 
     cross_entropy: NonNegativeFloat = 1.0
     nmse: NonNegativeFloat = 1.0
@@ -47,10 +49,10 @@ class BridgeWeights(Config):
 
 
 class BridgeConfig(Config):
-    """How a bridge is trained.
+    """Settings of bridge training.
 
-    `activation_fraction`: k of the encoders' AbsTopK as a share of the sparse width. `boundaries`: how many
-    boundaries, drawn anew for each step, the three sums run over; null: all of them.
+    `activation_fraction`: k of the encoders' AbsTopK, as a share of the sparse width.
+    `boundaries`: number of boundaries, drawn anew in each step, that the loss sums over; null sums over all.
     """
 
     activation_fraction: float

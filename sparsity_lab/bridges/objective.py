@@ -1,12 +1,14 @@
-"""A sparse model trained beside a frozen dense one of the same depth (Gao et al. 2025, §2.3, App. A.3-A.4).
+"""Train a sparse model and a bridge to a frozen dense model (Gao et al. 2025, §2.3, App. A.3-A.4).
 
-A step, with h the residual streams at the boundaries i, f the encoders and g the decoders:
-1. the dense model runs once, for h^d and its predictions y^d, and the sparse model once, for h^s;
-2. from each boundary the rest of the sparse model runs on f_i(h^d_i), that of the dense one on g_i(h^s_i);
-3. the loss is the sum of four terms, each with a weight: the sparse model's own cross-entropy,
-   Σ NMSE(f_i(h^d_i), h^s_i) + NMSE(g_i(h^s_i), h^d_i), Σ KL(y^d, sparse from i), Σ KL(y^d, dense from i);
-4. gradient, AdamW and projection as for any sparse model. The bridge is a parameter group of its own: its
-   gradient is scaled by itself, and its learning rate does not follow the kept fraction.
+Both models have the same depth. Let h be the residual streams at the boundaries i, f the encoders and g the
+decoders. A step:
+1. The dense model runs once and gives h^d and its predictions y^d. The sparse model runs once and gives h^s.
+2. From each boundary i, the rest of the sparse model runs on f_i(h^d_i), and the rest of the dense model runs
+   on g_i(h^s_i).
+3. The loss is a weighted sum of four terms: the sparse model's own cross-entropy,
+   Σ NMSE(f_i(h^d_i), h^s_i) + NMSE(g_i(h^s_i), h^d_i), Σ KL(y^d, sparse from i), Σ KL(y^d, dense from i).
+4. Gradient scaling, AdamW and projection work as for any sparse model. The bridge is a separate parameter
+   group: its gradient is scaled separately, and its learning rate does not depend on the kept fraction.
 """
 
 import random
@@ -27,10 +29,10 @@ from sparsity_lab.training.objective import ParameterGroup, cross_entropy
 
 
 def make_bridge(dense: Transformer, sparse: Transformer, config: BridgeConfig) -> Bridge:
-    """An untrained bridge between two models.
+    """Build an untrained bridge between two models.
 
     Raises:
-        UserError: they differ in depth or vocabulary, or there are fewer boundaries than `config` draws.
+        UserError: the models differ in depth or vocabulary, or have fewer boundaries than `config` draws.
     """
     depths = dense.config.n_layer, sparse.config.n_layer
     if depths[0] != depths[1]:
@@ -47,14 +49,14 @@ def make_bridge(dense: Transformer, sparse: Transformer, config: BridgeConfig) -
 
 
 class BridgeObjective(nn.Module):
-    """The loss of a sparse model and a `bridge` beside the frozen `dense` model; it trains the bridge too.
+    """The loss that trains a sparse model and a `bridge` to the frozen `dense` model.
 
-    `seed` draws the boundaries of each step.
+    `seed` determines the boundaries drawn in each step.
     """
 
     def __init__(self, dense: Transformer, bridge: Bridge, config: BridgeConfig, seed: int) -> None:
         super().__init__()
-        self.dense = dense.train().requires_grad_(False)  # the mode matters to Lightning alone: no dropout
+        self.dense = dense.train().requires_grad_(False)  # silences Lightning; no dropout
         self.bridge, self.config, self.seed = bridge, config, seed
 
     def groups(self) -> list[ParameterGroup]:
@@ -67,7 +69,7 @@ class BridgeObjective(nn.Module):
         ]
 
     def drawn(self, step: int) -> list[int]:
-        """The boundaries that the sums of one step run over."""
+        """Return the boundaries that one step sums over."""
         every = range(self.bridge.shape.boundaries)
         if self.config.boundaries is None:
             return list(every)
@@ -108,7 +110,7 @@ class BridgeObjective(nn.Module):
 
 
 class Teacher:
-    """The predictions y^d that other logits are compared with; without a gradient."""
+    """The dense model's predictions y^d, detached, for comparison with other logits."""
 
     def __init__(self, logits_btv: Tensor) -> None:
         log_nv = logits_btv.detach().flatten(0, -2).float().log_softmax(-1)
@@ -116,12 +118,12 @@ class Teacher:
         self.entropy = -torch.dot(self.probability_nv.flatten(), log_nv.flatten()) / len(log_nv)
 
     def kl(self, logits_btv: Tensor) -> Tensor:
-        """Mean over positions of KL(teacher, softmax(logits)), nats."""
+        """Return KL(teacher, softmax(logits)) in nats, averaged over positions."""
         return _CrossEntropy.apply(self.probability_nv, logits_btv.flatten(0, -2).float()) - self.entropy
 
 
 class _CrossEntropy(torch.autograd.Function):
-    """Keeps one tensor for the way back: the gradient itself, (softmax(logits) - teacher) / n."""
+    """Cross-entropy that saves only its gradient, (softmax(logits) - teacher) / n, for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, teacher_nv: Tensor, logits_nv: Tensor) -> Tensor:

@@ -1,8 +1,10 @@
-"""How well a bridge holds, measured on validation windows (Gao et al. 2025, App. A.3-A.4).
+"""Evaluate a bridge on validation windows (Gao et al. 2025, App. A.3-A.4).
 
-At each boundary the reconstruction both ways and the two hybrid passes; the two models by themselves; and
-mixed paths, which the training never takes: sublayers of either model in a random pattern, the stream going
-through the bridge wherever the pattern changes.
+The report contains
+- the loss of each model by itself;
+- at each boundary, the reconstruction error in both directions and the losses of both hybrid passes;
+- the losses of mixed paths, which training never takes. A mixed path takes each sublayer at random from one
+  of the two models, and crosses the bridge wherever the model changes.
 """
 
 import random
@@ -25,14 +27,14 @@ DENSE, SPARSE = "d", "s"
 
 
 class Agreement(Config):
-    """One model or path: its loss, nats per token, and KL(dense model, it) in nats."""
+    """The loss of one model or path, in nats per token, and its KL from the dense model, in nats."""
 
     loss: float
     kl: float
 
 
 class Boundary(Config):
-    """At one boundary: NMSE of encoder and decoder, and the two passes that cross the bridge there."""
+    """The NMSE of encoder and decoder at one boundary, and the two passes that cross the bridge there."""
 
     boundary: int
     nmse_encode: float
@@ -42,7 +44,11 @@ class Boundary(Config):
 
 
 class BridgeReport(Config):
-    """`mixed` maps a pattern, d or s for each sublayer and for the unembedding, to its pass."""
+    """All results of one bridge.
+
+    `mixed` maps a pattern to its pass. A pattern has one letter (d or s) for each sublayer and one for the
+    unembedding.
+    """
 
     dense: Agreement
     sparse: Agreement
@@ -51,20 +57,23 @@ class BridgeReport(Config):
 
     @property
     def hybrid_excess(self) -> list[float]:
-        """Loss of every hybrid pass minus the dense model's."""
+        """The loss of every hybrid pass minus the dense model's loss."""
         passes = [one for b in self.boundaries for one in (b.into_sparse, b.into_dense)]
         return [one.loss - self.dense.loss for one in passes]
 
     @property
     def mixed_excess(self) -> list[float]:
-        """Loss of every mixed path minus the dense model's."""
+        """The loss of every mixed path minus the dense model's loss."""
         return [one.loss - self.dense.loss for one in self.mixed.values()]
 
 
 def mixed_pass(
     dense: Transformer, sparse: Transformer, bridge: Bridge, tokens_bt: Tensor, pattern: str
 ) -> Tensor:
-    """Logits (b, t, v) of a path through both; `pattern` names the model that goes on at each boundary."""
+    """Return logits (b, t, v) of a path through both models.
+
+    `pattern` names the model that computes after each boundary.
+    """
     models = {DENSE: dense, SPARSE: sparse}
     convert = {DENSE: bridge.decode, SPARSE: bridge.encode}
     start: Start | None = None
@@ -76,7 +85,7 @@ def mixed_pass(
 
 
 def random_patterns(boundaries: int, count: int, seed: int) -> list[str]:
-    """At most `count` different patterns that change sides at least twice, drawn from `seed`."""
+    """Draw at most `count` distinct patterns that change model at least twice."""
     rng, found = random.Random(derive_seed(seed, "mixed paths")), dict[str, None]()
     for _ in range(64 * count):
         pattern = "".join(rng.choice(DENSE + SPARSE) for _ in range(boundaries))
@@ -89,7 +98,7 @@ def random_patterns(boundaries: int, count: int, seed: int) -> list[str]:
 def report_agreement(
     dense: Transformer, model: Transformer, batches: Iterable[Tensor]
 ) -> tuple[float, float]:
-    """Mean loss of the dense model, and mean KL(dense, model) over `batches` of windows, nats per token."""
+    """Return the dense model's mean loss and the mean KL(dense, model) over `batches`, in nats per token."""
     total, rows = torch.zeros(2, dtype=torch.float64), 0
     for windows in batches:
         dense_btv, tokens_bt = dense(windows[:, :-1]), windows[:, :-1]
@@ -108,7 +117,7 @@ def report_bridge(
     batches: Iterable[Tensor],
     patterns: Sequence[str],
 ) -> BridgeReport:
-    """Means over `batches` of windows, int64 (b, n_ctx + 1)."""
+    """Evaluate a bridge; all results are means over `batches` of windows, int64 (b, n_ctx + 1)."""
     every = range(bridge.shape.boundaries)
     total, rows = torch.zeros(2 + 3 * len(every) + len(patterns), 2, dtype=torch.float64), 0
     for windows in batches:

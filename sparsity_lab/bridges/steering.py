@@ -1,19 +1,20 @@
-"""Steer a dense model by what a node of a sparse one means, through the bridge (Gao et al. 2025, App. A.4).
+"""Steer a dense model by a node of a sparse model, through the bridge (Gao et al. 2025, App. A.4).
 
-1. candidates are the circuit's nodes on the residual stream: channels that it reads (`attn_in`, `mlp_in`),
-   and channels that it writes (`attn_out`, `mlp_out`), as the next sublayer reads them; a node's effect is
-   how much the task's loss in the circuit rises when the node takes its value from the pair's other prompt
-   (the selection pairs);
-2. the channel's value after RMSNorm is taken in the whole sparse model on both prompts of a pair; the
-   difference at each position, times the decoder's row of that channel, is a change of the dense residual
-   stream at that boundary. A read is in units of the sparse residual RMS; that is undone, so that the change
-   is what the decoder makes of the sparse stream's own (as a share of the dense RMS, the paper's ratio);
-3. the dense model runs on from there with strength × change added, on the test pairs; against it, the same
-   change turned in a random direction: one random rotation for all prompts and positions.
+1. Candidates are the circuit's nodes on the residual stream: channels that it reads (`attn_in`, `mlp_in`) and
+   channels that it writes (`attn_out`, `mlp_out`), as the next sublayer reads them. A node's effect is
+   measured by resample ablation on the selection pairs: the rise of the circuit's loss when the node takes
+   its value from the pair's other prompt.
+2. The whole sparse model runs on both prompts of a pair, and the channel is read after RMSNorm. The
+   difference between the prompts at each position, times the decoder's weights for the channel, gives a
+   change of the dense residual stream at that boundary. RMSNorm divides by the sparse stream's RMS; the
+   change multiplies it back, so that the decoder receives values on the sparse stream's own scale. As a
+   share of the dense RMS, this is the paper's ratio.
+3. The dense model runs on the test pairs from that boundary, with strength × change added. The control adds
+   the same change in a random direction: one random rotation for all prompts and positions.
 
-Nothing about the dense model's answers chooses the node. Beside the best single channel, all of the
-circuit's channels at each boundary are tried together, and the whole read at the single channel's boundary:
-what the bridge carries at most. The result holds every one.
+The choice of the node does not use the dense model's answers. Two more kinds of steering are recorded next to
+the best single channel: all of the circuit's channels at each boundary together, and all residual channels at
+the single channel's boundary. The last is an upper bound on what the bridge carries.
 
 Shape suffixes: b rows, t time, c channels, d dense width.
 """
@@ -38,16 +39,16 @@ from sparsity_lab.tasks.batch import TaskBatch, rows_of
 
 
 class NotSteerable(UserError):
-    """Nothing to steer by, whatever the config: no pairs that correspond, or no node on the stream."""
+    """Steering is impossible under any config: no pairs of equal length, or no node on the stream."""
 
 
 def name_of(node: Node) -> str:
-    """LAYER.SITE.CHANNEL."""
+    """Return the node's name, LAYER.SITE.CHANNEL."""
     return f"{node.layer}.{node.site}.{node.channel}"
 
 
 def boundary_of(node: Node) -> int:
-    """Where the residual stream is that a node reads, or that it has just written to.
+    """Return the boundary whose residual stream the node reads or has just written to.
 
     Raises:
         ValueError: the node is not on the residual stream.
@@ -59,7 +60,7 @@ def boundary_of(node: Node) -> int:
 
 
 def comparable(batch: TaskBatch, limit: int) -> TaskBatch:
-    """The first `limit` pairs whose prompts have as many tokens, so that positions correspond; no padding."""
+    """Return the first `limit` pairs whose prompts have equal length, without excess padding."""
     pairs = len(batch.label_b) // 2
     same_p = (batch.last_b[:pairs] == batch.last_b[pairs:]).nonzero().flatten()[:limit]
     few = rows_of(batch, torch.cat([same_p, same_p + pairs]))
@@ -68,13 +69,13 @@ def comparable(batch: TaskBatch, limit: int) -> TaskBatch:
 
 
 def swapped(x: Tensor) -> Tensor:
-    """Each row's value for the pair's other prompt."""
+    """Replace each row by that of the pair's other prompt."""
     return torch.cat(list(x.chunk(2))[::-1])
 
 
 @torch.no_grad()
 def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskBatch) -> list[Candidate]:
-    """The circuit's candidates, the largest effect first; `batch` as `comparable` leaves it."""
+    """Return the circuit's candidates by descending effect. `batch` must come from `comparable`."""
     layout = NodeLayout(sparse.config)
     frozen = ablate(layout, layout.mask(circuit.nodes), means_n)
     record = Record(STREAM_SITES)
@@ -89,7 +90,7 @@ def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskB
     for node in circuit.nodes:
         site = Site(node.site)
         if site not in STREAM_SITES or node.channel >= sparse.config.d_model:
-            continue  # a concatenated position is not of the residual stream
+            continue  # concatenated positions are not part of the residual stream
 
         value_bt = other[site, node.layer][..., node.channel]
 
@@ -105,15 +106,15 @@ def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskB
 
 @torch.no_grad()
 def dense_change(sparse: Transformer, bridge: Bridge, nodes: tuple[Node, ...], batch: TaskBatch) -> Tensor:
-    """What the nodes' difference between a pair's prompts is in the dense residual stream, (b, t, d).
+    """Decode the nodes' difference between a pair's prompts into a dense residual-stream change (b, t, d).
 
-    The nodes are all of one boundary.
+    All nodes must lie at one boundary.
     """
     (boundary,) = {boundary_of(node) for node in nodes}
     channels = torch.tensor(sorted({node.channel for node in nodes}))
     stream_btd = with_residuals(sparse, batch.tokens_bt)[1][boundary]
     rms_bt1 = stream_btd.pow(2).mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
-    read_btc = stream_btd[..., channels] / rms_bt1  # the norm's own weight would cancel
+    read_btc = stream_btd[..., channels] / rms_bt1  # RMSNorm without its weight, which would cancel
     difference_btc = (swapped(read_btc) - read_btc) * rms_bt1
     decoder: Tensor = bridge.decoders[boundary].get_parameter("weight")
     change_btd = difference_btc @ decoder[:, channels].T
@@ -130,7 +131,7 @@ def steer(
     batch: TaskBatch,
     config: SteeringConfig,
 ) -> Steering:
-    """Steer by some nodes of one boundary; `batch` as `comparable` leaves it."""
+    """Steer by some nodes of one boundary. `batch` must come from `comparable`."""
     boundary = boundary_of(nodes[0])
     change_btd = dense_change(sparse, bridge, nodes, batch)
     stream_btd = with_residuals(dense, batch.tokens_bt)[1][boundary]
@@ -185,7 +186,7 @@ def steering(
     """Choose nodes on the selection pairs and steer on the test pairs.
 
     Raises:
-        NotSteerable: the circuit has no node to steer by, or the task no pairs whose positions correspond.
+        NotSteerable: the circuit has no node on the residual stream, or no pair has prompts of equal length.
         UserError: the named node is not among the candidates.
     """
     select, test = comparable(select, config.pairs), comparable(test, config.pairs)

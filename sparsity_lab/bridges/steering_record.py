@@ -1,4 +1,4 @@
-"""What steering did, as plain JSON, readable without torch (Gao et al. 2025, App. A.4, Fig. 9)."""
+"""The record of a steering experiment (Gao et al. 2025, App. A.4, Fig. 9): plain JSON, without torch."""
 
 from pathlib import Path
 
@@ -8,7 +8,10 @@ from sparsity_lab.core.files import read_json, write_json
 
 
 class Candidate(Config):
-    """A node, and the rise of the circuit's raw loss (nats) when it takes its value from the other prompt."""
+    """A node, and its effect: the rise of the circuit's raw loss (nats) under resample ablation of the node.
+
+    The node takes its value from the pair's other prompt.
+    """
 
     node: Node
     effect: float
@@ -17,10 +20,11 @@ class Candidate(Config):
 class Steering(Config):
     """The dense model steered at `boundary` by the nodes' difference between the prompts of a pair.
 
-    `probability[s]`: mean probability, at strength s, of the answer that is right for the pair's other
-    prompt, over both prompts of the test pairs; `random[r][s]`: along random direction r of equal norm.
-    `norm`: mean over prompts of |change| / |residual stream|, at strength 1. `kept`: probability of the
-    prompt's own answer.
+    `norm`: mean over prompts of |change| / |residual stream| at strength 1.
+    `probability[s]`: probability, at strength index s, of the answer that is right for the pair's other
+    prompt, averaged over both prompts of the test pairs.
+    `kept[s]`: mean probability of the prompt's own answer.
+    `random[r][s]`: as `probability`, for random direction r of equal norm.
     """
 
     name: str
@@ -33,19 +37,21 @@ class Steering(Config):
 
     @property
     def times_none(self) -> float:
-        """Probability at the last strength over that at the first, which is no steering."""
+        """The probability at the last strength divided by that without steering."""
         return self.probability[-1] / self.probability[0]
 
     @property
     def times_random(self) -> float:
-        """Probability at the last strength over that of the best random direction there."""
+        """The probability at the last strength divided by that of the best random direction."""
         return self.probability[-1] / max(curve[-1] for curve in self.random)
 
 
 class SteeringResult(Config):
-    """One task: the candidates by effect, and the steerings tried.
+    """The results of one task: the candidates by descending effect, and the steerings.
 
-    By a single channel first, by the circuit's channels at each boundary, and by the whole read last."""
+    The steerings come in this order: the single channel, the circuit's channels at each boundary, and all
+    residual channels.
+    """
 
     task: str
     model: str
@@ -65,6 +71,6 @@ def load_steering(path: Path) -> SteeringResult:
     """Read a result.
 
     Raises:
-        UserError: the file is missing or is not one.
+        UserError: the file is missing or is not a steering result.
     """
     return validate(SteeringResult, read_json(path), str(path))

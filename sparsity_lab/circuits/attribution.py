@@ -1,9 +1,13 @@
-"""How much each node matters to a task, to first order.
+"""First-order attribution of a task to the model's nodes.
 
-- `attribution`: the slope of the right answer's logit lead in a node's gate, gradient × (activation - mean),
-  summed over positions, mean over pairs. "gradient" takes the slope in the whole model, "integrated" the mean
-  slope on the straight way from all nodes frozen at their means to the whole model (integrated gradients).
-- `attribution_order`: where mask learning starts its gates, by the slope of the loss.
+A node's attribution is the derivative of the logit difference, right minus wrong answer, with respect to the
+node's gate: gradient × (activation - mean), summed over positions and averaged over pairs. There are two ways
+to take the derivative:
+- "gradient" takes it in the whole model;
+- "integrated" averages it along the straight line from all nodes frozen at their means to the whole model
+  (integrated gradients).
+
+`mask_learning.attribution_order` uses the derivative of the loss instead, to initialise the gates.
 """
 
 from typing import Literal
@@ -22,9 +26,9 @@ Slope = Literal["gradient", "integrated"]
 def attribution(
     model: Transformer, means_n: Tensor, batch: TaskBatch, slope: Slope, steps: int = 8
 ) -> Tensor:
-    """Attribution of every node (n): the slope of the mean logit lead of the right answer in its gate.
+    """Return the attribution of every node (n): the derivative of the mean logit difference in its gate.
 
-    `steps`: how many gates between 0 and 1 an integrated slope is the mean of.
+    An integrated slope averages over `steps` gate values between 0 and 1.
     """
     layout = NodeLayout(model.config)
     gates = [1.0] if slope == "gradient" else [(step + 0.5) / steps for step in range(steps)]

@@ -1,8 +1,8 @@
-"""Circuits are data: kept nodes and edges of one model for one task, as plain JSON, readable without torch.
+"""The record of a circuit: the kept nodes and edges of one model for one task.
 
-A node is one channel of one site in one layer; an edge is one nonzero weight between two kept nodes
-(Gao et al. 2025, §2.2). Every way of finding circuits returns this record; every check and every picture
-reads it.
+A node is one channel of one site in one layer. An edge is one nonzero weight between two kept nodes
+(Gao et al. 2025, §2.2). Every finder returns this record, and every check and plot reads it. It is stored as
+plain JSON and can be read without torch.
 """
 
 from pathlib import Path
@@ -31,11 +31,11 @@ class Edge(Config):
 
 
 class Scores(Config):
-    """How well something answers a task, on one set of pairs. Losses in nats, over the two answers only.
+    """Losses and accuracy on one set of pairs. The losses are in nats, over the two answers only.
 
-    `raw_loss` and `accuracy` are of the raw logits. `selection_loss` is the loss that `pruning.selection`
-    asks for: the raw loss again, or the loss after the circuit's own scale and shift, which can hide that
-    the circuit misranks the answers. The accuracy is null where a file from elsewhere does not give it.
+    `raw_loss` and `accuracy` use the raw logits. `selection_loss` is the loss that `pruning.selection` names:
+    either the raw loss again, or the loss after the circuit's own scale and shift. The latter can hide that
+    the circuit misranks the answers. The accuracy is null for circuits from files that do not give it.
     """
 
     raw_loss: float
@@ -45,7 +45,7 @@ class Scores(Config):
     @model_validator(mode="before")
     @classmethod
     def _older_names(cls, values: Any) -> Any:
-        """Read a file from before the two losses had these names."""
+        """Accept the names that older files give the two losses."""
         if isinstance(values, dict) and values.keys() == {"loss", "calibrated_loss", "accuracy"}:
             raw, selection = values["loss"], values["calibrated_loss"]
             return {"raw_loss": raw, "selection_loss": selection, "accuracy": values["accuracy"]}
@@ -53,14 +53,14 @@ class Scores(Config):
 
 
 class Calibration(Config):
-    """Two-way logit difference d → scale · d + shift (App. A.5)."""
+    """An affine map of the logit difference d: scale · d + shift (App. A.5)."""
 
     scale: float
     shift: float
 
 
 class PrunedEdges(Config):
-    """The edges that are left after edge pruning, and how well the circuit answers with these alone.
+    """The edges left after edge pruning, and the scores of the circuit with these edges alone.
 
     A dropped edge passes the mean of its source instead of its value.
     """
@@ -72,10 +72,10 @@ class PrunedEdges(Config):
 
 
 class Circuit(Config):
-    """A part of a model that answers a task by itself, every other node frozen at its mean.
+    """A part of a model that solves a task while every other node is frozen at its mean.
 
-    `edges` are all nonzero weights between kept nodes, and the losses are with all of them. `pruned` is there
-    if edges were pruned too (`pruning.edges: prune`); a file from before that has none.
+    `edges` holds all nonzero weights between kept nodes, and the scores are measured with all of them.
+    `pruned` is set if edges were pruned too (`pruning.edges: prune`); older files lack it.
     """
 
     task: str
@@ -91,7 +91,7 @@ class Circuit(Config):
 
     @property
     def counts(self) -> tuple[int, int]:
-        """Number of nodes and of edges."""
+        """Number of nodes and number of edges."""
         return len(self.nodes), len(self.edges)
 
     @property

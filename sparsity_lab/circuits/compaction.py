@@ -1,9 +1,12 @@
-"""A model that computes only with the inputs that may still matter: dropped nodes folded into the biases.
+"""Compaction: an equivalent, faster model whose frozen nodes are folded into the biases.
 
-A node that is frozen at its mean contributes a constant to every matrix that reads it, so those columns can
-go. A sublayer that writes nothing but constants goes as a whole, and taps do not see it. The forward pass
-stays the transformer's own; only its linear layers are narrower inside. Exact: the attention-output matrix
-keeps its columns, since with a sink a frozen value channel is not constant after mixing.
+A node that is frozen at its mean adds a constant to the output of every matrix that reads it. The constant
+moves into the bias, and the matrix loses that column. A sublayer that writes only constants is replaced by
+them, so taps do not see it. The forward pass is still the transformer's own; only its linear layers are
+narrower.
+
+The attention-output matrix keeps all its columns: with an attention sink, a frozen value channel is not
+constant after mixing. Compaction is therefore exact up to rounding.
 """
 
 import copy
@@ -22,7 +25,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class KeptInputs(FrozenLinear):
-    """A linear layer of which all inputs but those in `live_i` are frozen at `value_i`."""
+    """A linear layer whose inputs outside `live_i` are frozen at `value_i`."""
 
     def __init__(self, linear: nn.Linear, live_i: Tensor, value_i: Tensor) -> None:
         bias_o = linear.weight[:, ~live_i] @ value_i[~live_i]
@@ -38,7 +41,7 @@ class KeptInputs(FrozenLinear):
 
 
 class Constant(nn.Module):
-    """A sublayer of which all that it writes is frozen."""
+    """A sublayer whose outputs are all frozen."""
 
     def __init__(self, value_d: Tensor) -> None:
         super().__init__()
@@ -50,9 +53,10 @@ class Constant(nn.Module):
 
 @torch.no_grad()
 def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer:
-    """A copy of `model`, sharing its tensors, that is right where the nodes outside `live_n` are frozen.
+    """Return a copy of `model` that is valid while the nodes outside `live_n` are frozen at `values_n`.
 
-    Where a kernel serves, weights that are mostly zero are multiplied by their nonzeros alone.
+    The copy shares the model's tensors. Where a kernel is available, products with mostly zero matrices skip
+    the zeros.
     """
     layout = NodeLayout(model.config)
     live = {
@@ -61,7 +65,7 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer
         for sublayer, site in WRITES.items()
     }
     if not any(live.values()):
-        live = dict.fromkeys(live, True)  # or nothing would depend on any gate
+        live = dict.fromkeys(live, True)  # otherwise no output would depend on any gate
     blocks = []
     for layer, block in enumerate(model.blocks):
         sublayers = {name: _with(block.get_submodule(name)) for name in SUBLAYERS}
@@ -90,7 +94,7 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer
 
 
 def _with(module: M, **children: nn.Module) -> M:
-    """A shallow copy of `module` with some children replaced."""
+    """Return a shallow copy of `module` with some children replaced."""
     clone = copy.copy(module)
     clone._modules = {**module._modules, **children}
     return clone

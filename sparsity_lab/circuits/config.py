@@ -1,4 +1,4 @@
-"""Settings of circuit finding that all finders share, and those of mask learning. No torch here."""
+"""Settings that all circuit finders share, and the settings of mask learning. Imports no torch."""
 
 from typing import Literal
 
@@ -10,12 +10,13 @@ Selection = Literal["raw", "calibrated"]
 
 
 class PruningConfig(Config):
-    """The target of a circuit, and what happens to it after a finder has found it.
+    """Target losses of the circuits, and the steps that follow a finder.
 
-    `target` (nats) is the loss at which models are compared; `targets` give the curve. `selection`: whether
-    the raw or the calibrated loss must meet the target. A fitted scale and shift can turn noise into an
-    answer, so the calibrated loss finds small circuits for nonsense too (`evidence/controls.py`). `polish`:
-    drop kept nodes that can go. `edges` "prune": then also prune edges between the kept nodes.
+    `target` (nats) is the loss at which models are compared; `targets` are the losses of the size curve.
+    `selection`: whether the raw or the calibrated loss must meet the target. A fitted scale and shift can
+    turn noise into an answer, so the calibrated loss also finds small circuits for meaningless tasks
+    (`evidence/controls.py`). `polish`: drop kept nodes that the target does not need. `edges`: "prune" also
+    prunes edges between the kept nodes.
     """
 
     selection: Selection = "raw"
@@ -41,14 +42,18 @@ class PruningConfig(Config):
 class MaskLearningConfig(Config):
     """Settings of `mask_learning.py`.
 
-    `pairs`: pairs of prompts in a step. `warmup`: fraction of the steps. `start` "noise" is the paper's: all
-    gates alike but for noise. `penalty` "fixed" is the paper's; "target" adapts the coefficient so that the
-    loss stays at `target` (nats). `k_coef`: the coefficient, the first one if it adapts; `rate`: by how much
-    its logarithm may rise in a step. `drop_below`: nodes of smaller tau are dropped for good, every
-    `drop_every` steps (-1: never). `restore`: in every other step a random subset of the shut nodes is
-    restored, each with a probability drawn up to this (0: none), or with `adversarial` those of them that
-    raise the loss, by the gradient of an earlier step. `give_up` (nats): training ends if the smoothed loss
-    is above twice this after an eighth of the steps, or above it after a quarter; null: never.
+    `pairs`: pairs of prompts per step.
+    `warmup`: learning-rate warm-up, as a fraction of the steps.
+    `start`: "noise" (the paper's) starts all gates at one value plus noise; "attribution" orders them.
+    `penalty`: "fixed" (the paper's) keeps the coefficient; "target" adapts it so that the loss stays at
+    `target` (nats).
+    `k_coef`: the penalty's coefficient; its initial value if it adapts.
+    `rate`: the largest rise of the coefficient's logarithm in one step.
+    `drop_below`: every `drop_every` steps, nodes whose tau is below this are dropped for good; -1 drops none.
+    `restore`: upper bound of the probability with which each shut node is restored in every other step; 0
+    restores none. With `adversarial`, only nodes that raised the loss, by an earlier step's gradient, are.
+    `give_up` (nats): training stops early if the smoothed loss is above twice this after an eighth of the
+    steps, or above it after a quarter; null never stops early.
     """
 
     steps: PositiveInt = 200

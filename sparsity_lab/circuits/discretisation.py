@@ -1,10 +1,10 @@
-"""From a ranking of the nodes to a circuit's nodes, for every finder (Gao et al. 2025, §2.2, App. A.5).
+"""Turn a ranking of the nodes into a circuit's nodes, for every finder (Gao et al. 2025, §2.2, App. A.5).
 
 A circuit is found in four steps (`search.py` calls them):
-1. a finder ranks the nodes, in the paper by learned gates (`mask_learning.learn_masks`, then tau descending);
+1. a finder ranks the nodes; the paper's finder ranks them by the tau of learned gates (`mask_learning.py`);
 2. `smallest_prefixes` bisects for the shortest prefix of the ranking whose selection loss meets the target;
-3. `polish` drops kept nodes, those of least estimated effect first, as long as the target is met. This step
-   is ours; the paper's pruning leaves nodes that can go;
+3. `polish` drops kept nodes in ascending order of estimated effect while the target is met. The paper has no
+   such step, and its circuits keep nodes that are not needed;
 4. `edges.list_edges` lists the nonzero weights between the kept nodes.
 
 Shape suffixes: n all nodes, k kept nodes, b rows of a task's batch.
@@ -26,15 +26,15 @@ from sparsity_lab.tasks.batch import logit_difference
 def smallest_prefixes(
     evaluator: CircuitEvaluator, order_n: Tensor, targets: Iterable[float], guess: int = 1
 ) -> dict[float, Tensor]:
-    """The shortest prefix of `order_n` that meets each target, boolean (n), by target in nats.
+    """Return the shortest prefix of `order_n` that meets each target (nats), as a boolean mask (n).
 
-    A target that even all nodes miss is left out. `guess`: the size at which bisection starts.
+    Targets that the whole ranking misses are omitted. Bisection starts at size `guess`.
     """
 
     def kept(size: int) -> Tensor:
         return torch.zeros(len(order_n), dtype=torch.bool).index_fill(0, order_n[:size], True)
 
-    @cache  # the targets try the same sizes
+    @cache  # several targets try the same sizes
     def loss(size: int) -> float:
         return evaluator.select_loss(kept(size))
 
@@ -43,14 +43,14 @@ def smallest_prefixes(
 
     prefixes = {}
     for target in targets:
-        size = bisect(len(order_n), partial(meets, target), guess)
+        size = smallest_size(len(order_n), partial(meets, target), guess)
         if size is not None:
             prefixes[target] = kept(size)
     return prefixes
 
 
 def polish(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: int = 4) -> Tensor:
-    """Drop kept nodes, those of least estimated effect first, as many as still meet `target`."""
+    """Drop as many kept nodes as `target` allows, in ascending order of estimated effect."""
     for _ in range(rounds):
         fewer_n = _drop_prefix(evaluator, kept_n, target)
         if torch.equal(fewer_n, kept_n):
@@ -70,14 +70,14 @@ def _drop_prefix(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> 
     def misses(size: int) -> bool:
         return evaluator.select_loss(without(size), compacted) > target
 
-    too_many = bisect(len(order_k), misses) or len(order_k)  # the last node is never dropped
+    too_many = smallest_size(len(order_k), misses) or len(order_k)  # the last node is never dropped
     return without(too_many - 1)
 
 
 def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor) -> Tensor:
-    """First-order estimate of the rise of the selection loss when a kept node is frozen (n).
+    """Return a first-order estimate of the rise in selection loss when each kept node is frozen (n).
 
-    Right up to a constant factor, and for kept nodes only: only the order of the values is used.
+    The values are correct up to a constant factor and for kept nodes only. Only their order is used.
     """
     select, layout = evaluator.data.select, NodeLayout(evaluator.model.config)
     tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
@@ -89,11 +89,11 @@ def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor) -> Tensor:
     return -slope_n  # opening a gate lowers the loss by this much per unit
 
 
-def bisect(most: int, holds: Callable[[int], bool], guess: int = 1) -> int | None:
-    """Smallest size from 1 to `most` for which `holds` is true, if it stays true above; None if never.
+def smallest_size(most: int, holds: Callable[[int], bool], guess: int = 1) -> int | None:
+    """Return the smallest size from 1 to `most` for which `holds` is true; None if there is none.
 
-    From the guess, the size is doubled until it holds, or halved until it does not; then the interval between
-    is halved.
+    `holds` must stay true above that size. The search starts at `guess`: it doubles the size until `holds` is
+    true, or halves it until `holds` is false. It then bisects the interval in between.
     """
     low, high = 1, None  # the answer is at least `low`, and at most `high`
     size = min(max(guess, 1), most)

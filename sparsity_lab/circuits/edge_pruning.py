@@ -1,10 +1,11 @@
-"""Prune the edges between a circuit's nodes, after any finder (Gao et al. 2025, §2.2: the better goal).
+"""Prune the edges between a circuit's nodes, after any finder.
 
-A dropped edge passes the mean of its source instead of its value: its weight goes, and its mean contribution
-goes into the bias. In the attention-output matrix that mean assumes that the head's attention sums to one.
+Gao et al. (2025, §2.2) prune nodes and name pruning edges as the better goal. A dropped edge passes the mean
+of its source instead of its value: its weight becomes zero, and its mean contribution moves into the bias.
+For the attention-output matrix, this assumes that the head's attention sums to one.
 
-1. estimate the cost of dropping each edge, weight · (slope in the weight - mean · slope in the bias);
-2. drop those that cost least, as many as bisection finds that still meet the target; repeat.
+1. Estimate the cost of dropping each edge: -weight · (dL/dweight - mean · dL/dbias).
+2. Drop the cheapest edges, as many as the target allows (found by bisection), and repeat.
 """
 
 import copy
@@ -18,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsity_lab.circuits.circuit import Circuit, Edge, PrunedEdges
-from sparsity_lab.circuits.discretisation import bisect
+from sparsity_lab.circuits.discretisation import smallest_size
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import MATRICES, Site
@@ -30,7 +31,7 @@ _NAMES = {(source, target): name for name, source, target in MATRICES}
 
 
 class Entries(NamedTuple):
-    """Edges of one matrix: their places in the list they come from, and the matrix's rows and columns."""
+    """Edges of one matrix: their indices in the source list, and their rows and columns in the matrix."""
 
     place_k: list[int]
     row_k: Tensor
@@ -38,7 +39,7 @@ class Entries(NamedTuple):
 
 
 def entries(edges: Sequence[Edge]) -> dict[tuple[int, Site, Site], Entries]:
-    """The edges by matrix: layer, the site it reads, the site it writes."""
+    """Group the edges by matrix; the key is its layer, the site it reads and the site it writes."""
     places = defaultdict[tuple[int, Site, Site], list[int]](list)
     for place, edge in enumerate(edges):
         places[edge.target.layer, Site(edge.source.site), Site(edge.target.site)].append(place)
@@ -54,7 +55,7 @@ def entries(edges: Sequence[Edge]) -> dict[tuple[int, Site, Site], Entries]:
 
 @torch.no_grad()
 def without_edges(model: Transformer, means_n: Tensor, dropped: Sequence[Edge]) -> Transformer:
-    """A copy of `model` in which the edges `dropped` pass their sources' means."""
+    """Return a copy of `model` in which the edges `dropped` pass their sources' means."""
     changed = copy.deepcopy(model)
     slices = NodeLayout(model.config).slices
     for (layer, source, target), (_, row_k, column_k) in entries(dropped).items():
@@ -66,9 +67,9 @@ def without_edges(model: Transformer, means_n: Tensor, dropped: Sequence[Edge]) 
 
 
 def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 3) -> Circuit:
-    """`circuit` and, as `pruned`, as few of its edges as still meet its target; the nodes stay.
+    """Return `circuit` with `pruned` set to the fewest edges found that meet its target.
 
-    A circuit that misses its target by itself keeps all its edges.
+    The nodes stay. A circuit that misses its target with all edges keeps all of them.
     """
     kept_n = NodeLayout(evaluator.model.config).mask(circuit.nodes)
     kept, dropped = list(circuit.edges), list[Edge]()
@@ -84,7 +85,7 @@ def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 3) 
             break
         cost_e = torch.tensor(edge_costs(evaluator, kept_n, kept, dropped))
         kept = [kept[index] for index in cost_e.argsort(stable=True).tolist()]
-        too_many = bisect(len(kept), partial(misses, dropped, kept))
+        too_many = smallest_size(len(kept), partial(misses, dropped, kept))
         size = (too_many or len(kept) + 1) - 1
         if size == 0:
             break
@@ -99,9 +100,9 @@ def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 3) 
 def edge_costs(
     evaluator: CircuitEvaluator, kept_n: Tensor, kept: Sequence[Edge], dropped: Sequence[Edge]
 ) -> list[float]:
-    """First-order rise of the selection loss when an edge of `kept` is dropped, for each, in order.
+    """Return a first-order estimate of the rise in selection loss for dropping each edge of `kept`, in order.
 
-    The edges `dropped` are so already.
+    The edges in `dropped` are already dropped.
     """
     means_n, select = evaluator.means_n, evaluator.data.select
     model = without_edges(evaluator.model, means_n, dropped)
@@ -125,7 +126,7 @@ def edge_costs(
 
 
 def _linear(model: Transformer, layer: int, source: Site, target: Site) -> nn.Linear:
-    """The matrix from `source` to `target`; one without a bias gets a zero one, so pass a copy of a model."""
+    """Return the matrix from `source` to `target`. Modifies `model`: a missing bias is added as zeros."""
     linear = model.blocks[layer].get_submodule(_NAMES[source, target])
     assert isinstance(linear, nn.Linear)
     if linear.bias is None:

@@ -1,8 +1,8 @@
 """The edges of a circuit: nonzero weights between kept nodes (Gao et al. 2025, §2.2).
 
-Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. So every edge lies
-within one sublayer: what passes through the residual stream or the attention pattern is not counted, nor are
-embeddings, biases and the bigram table.
+Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. Every edge therefore
+lies within one sublayer. Paths through the residual stream or the attention pattern are not counted, and
+neither are embeddings, biases and the bigram table.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from sparsity_lab.model.transformer import Transformer
 
 
 def edge_matrices(model: Transformer) -> Iterator[tuple[int, Site, Site, Tensor]]:
-    """Each matrix that carries edges: layer, the site it reads, the site it writes, its weight (out, in)."""
+    """Yield each matrix that carries edges: layer, site read, site written, weight (out, in)."""
     for layer, block in enumerate(model.blocks):
         for matrix in MATRICES:
             weight_oi = block.get_parameter(f"{matrix.name}.weight").detach()
@@ -25,7 +25,7 @@ def edge_matrices(model: Transformer) -> Iterator[tuple[int, Site, Site, Tensor]
 
 
 def count_edges(model: Transformer, kept_n: Tensor) -> int:
-    """Number of nonzero weights between kept nodes."""
+    """Count the nonzero weights between kept nodes."""
     slices = NodeLayout(model.config).slices
     return sum(
         int(torch.count_nonzero(weight_oi[kept_n[slices[target, layer]]][:, kept_n[slices[source, layer]]]))
@@ -34,7 +34,7 @@ def count_edges(model: Transformer, kept_n: Tensor) -> int:
 
 
 def list_edges(model: Transformer, kept_n: Tensor) -> tuple[Edge, ...]:
-    """The edges that `count_edges` counts."""
+    """List the nonzero weights between kept nodes."""
     slices = NodeLayout(model.config).slices
     edges = []
     for layer, source, target, weight_oi in edge_matrices(model):

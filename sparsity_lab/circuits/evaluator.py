@@ -1,8 +1,8 @@
-"""The loss of a set of nodes on a task's pairs, the others frozen at their means (Gao et al. 2025, §2.2).
+"""The loss of a set of nodes on a task's pairs, with all other nodes frozen (Gao et al. 2025, §2.2).
 
-The selection pairs choose a circuit: their raw loss, or, as in the paper, the loss after a scale and a shift
-that are fitted to them for each set (App. A.5). The test pairs have no part in the choice. `compact` returns
-a smaller model with the same numbers, which is faster.
+The loss on the selection pairs chooses a circuit. It is either the raw loss or, as in the paper, the loss
+after a scale and shift fitted to these pairs for each set (App. A.5). The test pairs are held out from the
+choice. Losses are computed in a compacted model (`compaction.py`), which is faster and equivalent.
 
 Shape suffixes: n all nodes, b rows of a task's batch.
 """
@@ -33,10 +33,12 @@ class TaskData:
 
 @dataclass(frozen=True)
 class CircuitEvaluator:
-    """A model, the nodes' frozen values (n) and the task: evaluates sets of kept nodes, boolean (n).
+    """Evaluates sets of kept nodes, boolean (n), of one model on one task.
 
-    `restored`: random sets of nodes, boolean (n), for a hardened search; empty otherwise. With them, the
-    selection loss is the larger of the loss by itself and the mean loss with each of these sets unfrozen too.
+    `means_n`: the values at which all other nodes are frozen (n).
+    `restored`: random sets of nodes, boolean (n), for a hardened search; empty otherwise. They change the
+    selection loss to the larger of two: the circuit's own loss, and its mean loss when each of these sets is
+    unfrozen as well.
     """
 
     model: Transformer
@@ -47,12 +49,15 @@ class CircuitEvaluator:
 
     @torch.no_grad()
     def logit_difference(self, kept_n: Tensor, batch: TaskBatch, model: Transformer | None = None) -> Tensor:
-        """Logit differences (b) with all but `kept_n` frozen; `model`: one already compacted to them."""
+        """Return logit differences (b) with all but `kept_n` frozen.
+
+        `model` may be passed already compacted to a superset of `kept_n`.
+        """
         narrow = compact(self.model, kept_n, self.means_n) if model is None else model
         return logit_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
 
     def select_loss(self, kept_n: Tensor, model: Transformer | None = None) -> float:
-        """The loss on the selection pairs, in nats, that has to meet the target."""
+        """Return the selection loss in nats, which has to meet the target."""
         select = self.data.select
         logit_diff_b = self.logit_difference(kept_n, select, model)
         calibration = self.calibration(logit_diff_b)
@@ -64,13 +69,13 @@ class CircuitEvaluator:
         return max(loss, sum(restored) / len(restored)) if restored else loss
 
     def calibration(self, logit_diff_b: Tensor) -> Calibration:
-        """The calibration of a loss: fitted on the selection pairs, or the identity for a raw selection."""
+        """Fit the calibration on the selection pairs; the identity if selection is by the raw loss."""
         if self.selection == "raw":
             return IDENTITY
         return calibrate(logit_diff_b, self.data.select.label_b)
 
     def scores(self, kept_n: Tensor) -> tuple[Calibration, Scores, Scores]:
-        """The calibration for the selection pairs, and the scores on selection and test pairs under it."""
+        """Return the calibration, and the scores on the selection and test pairs under it."""
         select_b = self.logit_difference(kept_n, self.data.select)
         test_b = self.logit_difference(kept_n, self.data.test)
         calibration = self.calibration(select_b)
@@ -81,7 +86,7 @@ class CircuitEvaluator:
         )
 
     def unpruned(self) -> tuple[Scores, Scores]:
-        """Scores of the whole model on the selection and test pairs."""
+        """Return the whole model's scores on the selection and test pairs."""
         _, select, test = self.scores(torch.ones_like(self.means_n, dtype=torch.bool))
         return select, test
 
@@ -90,18 +95,18 @@ IDENTITY = Calibration(scale=1.0, shift=0.0)
 
 
 def two_way_loss(logit_diff_b: Tensor, label_b: Tensor) -> Tensor:
-    """Mean cross-entropy in nats between a pair's two answers.
+    """Return the mean cross-entropy in nats over a pair's two answers.
 
-    `logit_diff_b` is the logit of the positive prompt's answer minus that of the other; `label_b` is 0 for
-    rows where the former is right, 1 for the others.
+    `logit_diff_b` is the logit of the positive prompt's answer minus that of the negative prompt's.
+    `label_b` is 0 for rows whose right answer is the positive prompt's, and 1 for the others.
     """
     return softplus(torch.where(label_b == 0, -logit_diff_b, logit_diff_b)).mean()
 
 
 def calibrate(logit_diff_b: Tensor, label_b: Tensor) -> Calibration:
-    """Scale and shift of the two-way logit that minimise the loss.
+    """Fit the scale and shift of the logit difference that minimise the loss.
 
-    By 16 LBFGS steps, started from the logits' own mean and spread.
+    The fit takes 16 L-BFGS steps on standardised logit differences.
     """
     logit_diff_b = logit_diff_b.double()
     spread, middle = logit_diff_b.std(correction=0).clamp(min=1e-6), logit_diff_b.mean()
@@ -122,7 +127,7 @@ def calibrate(logit_diff_b: Tensor, label_b: Tensor) -> Calibration:
 
 
 def score(logit_diff_b: Tensor, label_b: Tensor, calibration: Calibration) -> Scores:
-    """Raw loss and accuracy, and the loss under `calibration`."""
+    """Return the raw loss, the accuracy, and the loss under `calibration`."""
     logit_diff_b = logit_diff_b.double()
     right_b = (logit_diff_b > 0) == (label_b == 0)
     calibrated_b = calibration.scale * logit_diff_b + calibration.shift

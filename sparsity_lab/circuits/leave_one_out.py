@@ -1,4 +1,4 @@
-"""A circuit without each of its nodes: what a single node does in it."""
+"""Leave-one-out ablation: a circuit's logit differences with each of its nodes frozen in turn."""
 
 import torch
 from torch import Tensor
@@ -14,10 +14,10 @@ from sparsity_lab.tasks.batch import TaskBatch, by_length, logit_difference_at_e
 def differences_without_each(
     model: Transformer, kept_n: Tensor, values_n: Tensor, batch: TaskBatch, rows: int = 64
 ) -> Tensor:
-    """Two-way logits (k, b) of the circuit `kept_n` with one of its nodes frozen too, for each, in order.
+    """Return logit differences (k, b) of the circuit `kept_n`, with each of its nodes frozen in turn.
 
-    `model` may be narrowed to the circuit. A node's absence changes nothing before the sublayer it belongs
-    to, so the circuit's own residual stream there is where each pass begins.
+    `model` may already be compacted to the circuit. Freezing a node changes nothing before the node's own
+    sublayer, so each pass starts there, from the circuit's residual stream.
     """
     layout = NodeLayout(model.config)
     boundaries = {

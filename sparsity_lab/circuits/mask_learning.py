@@ -1,14 +1,14 @@
-"""Which nodes a task needs, learned as one gate per node (Gao et al. 2025, §2.2, App. A.5).
+"""Mask learning: one learned gate per node (Gao et al. 2025, §2.2, App. A.5).
 
-1. every node has a parameter tau in [-1, 1]; where tau > 0 its gate is open, else it is frozen at its mean;
-2. minimise two-way cross-entropy + k · (number of open gates), by AdamW with clipped gradients. A gate passes
-   its gradient as if it were sigmoid(tau / temperature), so the penalty's gradient is k · that slope;
-3. the paper fixes k and searches it per model and task. Here k is, by default, a multiplier that rises while
-   the loss is below the aim (`finder.target`) and falls while above, so that each task finds its own;
-4. gates that have shut firmly are dropped for good, and the compacted model computes without them, faster
-   and to the same numbers;
-5. hardened (`restore`): in every other step some of the other nodes are restored, so that a set of nodes
-   that only works while all the rest is frozen at its means does not last.
+1. Every node has a parameter tau in [-1, 1]. Its gate is open if tau > 0; otherwise it is frozen at its mean.
+2. AdamW with clipped gradients minimises two-way cross-entropy + k · (number of open gates). The backward
+   pass treats a gate as sigmoid(tau / temperature), so the penalty's gradient is k times the sigmoid's slope.
+3. The paper fixes k and searches it per model and task. By default, k here is a multiplier that rises while
+   the loss is below `finder.target` and falls while it is above, so each task settles on its own k.
+4. Gates that are firmly shut are dropped for good. The compacted model computes without them, which is faster
+   and exact up to rounding.
+5. With `restore` (hardened), some shut nodes are restored in every other step. This breaks sets of nodes that
+   only work while all other nodes are frozen at their means.
 
 Shape suffixes: n all nodes, b batch, t time, c channels of a site.
 """
@@ -35,7 +35,7 @@ from sparsity_lab.tasks.batch import PairSampler, TaskBatch, logit_difference
 
 @dataclass(frozen=True)
 class LearnedMasks:
-    """tau of every node (n); for each step, its loss and the open gates after it; the last k."""
+    """The learned tau of every node (n), each step's loss and number of open gates, and the final k."""
 
     tau_n: Tensor
     losses: tuple[float, ...]
@@ -48,8 +48,8 @@ def learn_masks(
 ) -> LearnedMasks:
     """Learn the gates of one task on the training pairs in `batch`.
 
-    `model`'s weights must not require gradients; `means_n` holds the values that shut nodes are frozen at. A
-    training that was given up has fewer losses than `config.steps`.
+    The weights of `model` must not require gradients. `means_n` holds the values at which shut nodes are
+    frozen. A training that stopped early has fewer losses than `config.steps`.
     """
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
@@ -110,12 +110,12 @@ def learn_masks(
 
 
 def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBatch]) -> Tensor:
-    """From 1 for the node of largest gradient attribution down to 0, by the logarithm of its rank (n).
+    """Return initial gates (n), from 1 for the node of largest attribution to 0 for the smallest.
 
-    Attribution is here the size of the loss's slope in a node's gate, all gates open. Gates that start so
-    shut one after another, the least important first. Gates that start alike shut together on a task that the
-    model answers with certainty, since its loss hardly has a gradient; and a chain of shut gates passes no
-    gradient that could open it again.
+    Attribution is the absolute derivative of the loss with respect to a node's gate, with all gates open. The
+    values are linear in the logarithm of the rank, so that gates shut one after another, the least important
+    first. Gates that start alike shut together on a task that the model answers with certainty, because its
+    loss has almost no gradient. A chain of shut gates then passes no gradient that could reopen it.
     """
     tau_n = torch.ones_like(means_n, requires_grad=True)
     tap = gate_nodes(NodeLayout(model.config), tau_n, means_n, 1.0)
@@ -127,15 +127,15 @@ def attribution_order(model: Transformer, means_n: Tensor, batches: list[TaskBat
 
 
 def heaviside_slope(tau: Tensor, temperature: float) -> Tensor:
-    """Derivative of sigmoid(tau / temperature), which stands in for that of the step."""
+    """Return the derivative of sigmoid(tau / temperature), the surrogate for that of the step function."""
     sigmoid = torch.sigmoid(tau / temperature)
     return sigmoid * (1 - sigmoid) / temperature
 
 
 def gate_nodes(layout: NodeLayout, tau_n: Tensor, values_n: Tensor, temperature: float) -> Tap:
-    """A tap that passes nodes with tau > 0 and freezes the others at `values_n`.
+    """Return a tap that passes nodes with tau > 0 and freezes the others at `values_n`.
 
-    The gradient reaches the tau of open and of shut gates, by the slope of sigmoid(tau / temperature).
+    Both open and shut gates receive a gradient, with the slope of sigmoid(tau / temperature).
     """
     return on_nodes(
         layout, lambda x_btc, place: _Gate.apply(x_btc, tau_n[place], values_n[place], temperature)
@@ -143,7 +143,7 @@ def gate_nodes(layout: NodeLayout, tau_n: Tensor, values_n: Tensor, temperature:
 
 
 def gate_gradient(grad_btc: Tensor, x_btc: Tensor, open_c: Tensor, value_c: Tensor) -> tuple[Tensor, Tensor]:
-    """The gradient of the gates' input (b, t, c), and the sum of grad · (x - value) in each channel (c)."""
+    """Return the gradient of the gates' input (b, t, c) and each channel's sum of grad · (x - value) (c)."""
     if kernel := kernel_for("gate_gradient", grad_btc, x_btc, open_c, value_c):
         passed_btc, slope_c = kernel(grad_btc, x_btc, open_c, value_c)
         return passed_btc, slope_c

@@ -1,7 +1,7 @@
-"""Nodes of a model in one flat order (Gao et al. 2025, §2.2).
+"""The nodes of a model in one flat order (Gao et al. 2025, §2.2).
 
-A node is one channel of one site in one layer, the same at every position. A set of nodes is a boolean vector
-over all of them; `NodeLayout` says which stretch belongs to which site and layer.
+A node is one channel of one site in one layer, shared by all positions. A set of nodes is a boolean vector
+over all nodes. `NodeLayout` maps each site and layer to its slice of that vector.
 
 Shape suffixes: n all nodes, b batch, t time, c channels of a site.
 """
@@ -21,7 +21,7 @@ from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 
 class Group(NamedTuple):
-    """The nodes of one site in one layer: `start` to `stop` of the flat order."""
+    """The nodes of one site in one layer, at `start` to `stop` in the flat order."""
 
     site: Site
     layer: int
@@ -47,7 +47,7 @@ class NodeLayout:
 
     @cached_property
     def slices(self) -> dict[tuple[Site, int], slice]:
-        """Where a site of a layer lies in the flat order."""
+        """The slice of each site and layer in the flat order."""
         return {(g.site, g.layer): slice(g.start, g.stop) for g in self.groups}
 
     @property
@@ -56,7 +56,7 @@ class NodeLayout:
         return self.groups[-1].stop
 
     def nodes(self, kept_n: Tensor) -> tuple[Node, ...]:
-        """The kept nodes, in order."""
+        """List the kept nodes in the flat order."""
         return tuple(
             Node(layer=g.layer, site=g.site.value, channel=channel)
             for g in self.groups
@@ -64,10 +64,10 @@ class NodeLayout:
         )
 
     def mask(self, nodes: Iterable[Node]) -> Tensor:
-        """Boolean vector over all nodes, true at `nodes`.
+        """Return a boolean vector over all nodes that is true at `nodes`.
 
         Raises:
-            KeyError: a node is not one of this model's.
+            KeyError: a node is not in this model.
         """
         kept_n = torch.zeros(self.size, dtype=torch.bool)
         for node in nodes:
@@ -80,9 +80,9 @@ class NodeLayout:
 
 @torch.no_grad()
 def mean_activations(model: Transformer, batches: Iterable[Tensor]) -> Tensor:
-    """Mean of every node over all positions of the token batches, flat (n).
+    """Return the mean of every node over all positions of the token batches (n).
 
-    The values are those that a tap sees, after AbsTopK. The project takes the means over validation text.
+    The values are those that a tap sees, after AbsTopK. Callers pass validation text.
     """
     layout = NodeLayout(model.config)
     total_n = torch.zeros(layout.size, dtype=torch.float64)

@@ -1,7 +1,7 @@
-"""Subsets of the nodes outside a circuit, restored: what a hardened search must stand.
+"""Restoration: random subsets of the ablated nodes are unfrozen, to harden the search for a circuit.
 
-Ablating many nodes at once lets an optimiser find sets whose errors cancel. Restoring a part of them, at
-random or by its harm, breaks such sets, and not a circuit that the whole model uses.
+When many nodes are ablated at once, an optimiser can find sets whose errors cancel. Restoring some ablated
+nodes breaks such sets. It does not break a circuit that the whole model uses.
 """
 
 import torch
@@ -9,15 +9,16 @@ from torch import Tensor
 
 
 def restored_nodes(size: int, share: float, generator: torch.Generator) -> Tensor:
-    """Each of `size` nodes with probability `share`, boolean (n)."""
+    """Draw each of `size` nodes with probability `share`, boolean (n)."""
     return torch.rand(size, generator=generator) < share
 
 
 class Restoration:
-    """What is restored at each step of mask learning: nothing in even steps, in odd ones a new subset.
+    """Draws the nodes to restore at each step of mask learning.
 
-    Each node with a probability that is drawn for the step, up to `share`; with `adversarial`, of these only
-    nodes whose gates, opened, would have raised the loss in the last step without restoration.
+    Even steps restore nothing. Odd steps restore a new random subset, whose probability per node is drawn
+    uniformly from 0 to `share`. With `adversarial`, the subset only contains nodes whose gates had a positive
+    loss gradient in the last step without restoration: opening them would have raised the loss.
     """
 
     def __init__(self, share: float, adversarial: bool, size: int, seed: int) -> None:
@@ -27,7 +28,7 @@ class Restoration:
         self.harmful_n: Tensor | None = None
 
     def draw(self, step: int) -> Tensor | None:
-        """The nodes restored in this step, boolean (n); None for none."""
+        """Draw the nodes to restore in this step, boolean (n); None restores nothing."""
         self.plain = not self.share or step % 2 == 0
         if self.plain:
             return None
@@ -36,6 +37,6 @@ class Restoration:
         return drawn_n & self.harmful_n if self.adversarial and self.harmful_n is not None else drawn_n
 
     def note_gradient(self, slope_n: Tensor) -> None:
-        """Take note of the loss's slope in every gate."""
+        """Remember the loss gradient of every gate, for adversarial restoration."""
         if self.adversarial and self.plain:
             self.harmful_n = slope_n > 0

@@ -1,4 +1,4 @@
-"""A task's circuits by any finder: found, polished, their edges pruned, and put into the same `Circuit`."""
+"""Find a task's circuits with any finder, polish them, prune their edges, and return `Circuit` records."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ from sparsity_lab.model.transformer import Transformer
 def make_evaluator(
     model: Transformer, means_n: Tensor, data: TaskData, finder: FinderConfig, pruning: PruningConfig
 ) -> CircuitEvaluator:
-    """The evaluator of a run's config; with fixed restored subsets if the finder restores nodes."""
+    """Build the evaluator for a run's config; it has fixed restored subsets if the finder restores nodes."""
     most = finder.restored_share
     generator = torch.Generator().manual_seed(derive_seed(pruning.seed, "restored for selection"))
     restored = [restored_nodes(len(means_n), share * most, generator) for share in (0.3, 0.6, 1) if most]
@@ -30,9 +30,9 @@ def make_evaluator(
 def find_circuits(
     evaluator: CircuitEvaluator, task: str, model_name: str, finder: FinderConfig, pruning: PruningConfig
 ) -> list[Circuit]:
-    """One circuit for each target that some set of nodes meets, by ascending target.
+    """Return one circuit for each target that some set of nodes meets, by ascending target.
 
-    `evaluator` must be the one that `finder` and `pruning` ask for (`make_evaluator`).
+    `evaluator` must be built by `make_evaluator` from the same `finder` and `pruning`.
     """
     others = [target for target in pruning.all_targets if target != pruning.target]
     found = FINDERS[type(finder)](evaluator, finder, (pruning.target, *others), pruning.seed)
@@ -55,7 +55,7 @@ def find_circuits(
 def make_circuit(
     evaluator: CircuitEvaluator, kept_n: Tensor, task: str, model_name: str, target: float, provenance: Notes
 ) -> Circuit:
-    """The record of the circuit that keeps `kept_n`."""
+    """Build the record of the circuit that keeps `kept_n`."""
     calibration, select, test = evaluator.scores(kept_n)
     return Circuit(
         task=task,

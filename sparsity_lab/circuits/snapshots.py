@@ -1,4 +1,4 @@
-"""How circuits form: when in a training they are looked for, and what two circuits share."""
+"""Circuit formation: the fractions of training at which circuits are found, and the overlap of two."""
 
 from pydantic import field_validator
 
@@ -7,7 +7,7 @@ from sparsity_lab.core.config import Config
 
 
 class SnapshotsConfig(Config):
-    """`fractions` of training after which circuits are found; the last is 1, the trained model."""
+    """The `fractions` of training at which circuits are found. The last is 1, the trained model."""
 
     fractions: tuple[float, ...] = (1.0,)
 
@@ -27,10 +27,10 @@ class SnapshotsConfig(Config):
 
     @property
     def before_the_end(self) -> tuple[float, ...]:
-        """The fractions before the end."""
+        """The fractions before the end of training."""
         return self.fractions[:-1]
 
 
 def shared_nodes(one: Circuit, other: Circuit) -> int:
-    """How many nodes two circuits of one architecture have in common."""
+    """Count the nodes that two circuits of one architecture have in common."""
     return len({node.model_dump_json() for node in one.nodes} & {n.model_dump_json() for n in other.nodes})

@@ -50,7 +50,7 @@ class CircuitUnderTest:
 
     @torch.no_grad()
     def kept_difference(self, kept_n: Tensor, values_n: Tensor | None = None) -> Tensor:
-        """Two-way logits on the test pairs with all but `kept_n` frozen, at their means or at `values_n`."""
+        """Logit differences on the test pairs, all but `kept_n` frozen at their means or at `values_n`."""
         values_n = self.means_n if values_n is None else values_n
         narrow = compact(self.model, kept_n, values_n)
         return logit_difference(narrow, self.test, ablate(self.layout, kept_n, values_n))
@@ -67,13 +67,13 @@ class CircuitUnderTest:
 
     @cached_property
     def unpruned_b(self) -> Tensor:
-        """Two-way logits of the whole model on the test pairs."""
+        """Logit differences of the whole model on the test pairs."""
         with torch.no_grad():
             return logit_difference(self.model, self.test)
 
     @cached_property
     def circuit_b(self) -> Tensor:
-        """Two-way logits of the circuit on the test pairs."""
+        """Logit differences of the circuit on the test pairs."""
         return self.kept_difference(self.kept_n)
 
     @cached_property

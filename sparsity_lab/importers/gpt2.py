@@ -1,7 +1,8 @@
-"""A GPT-2 style language model from a local `transformers` folder; needs the extra [transformers].
+"""Import a GPT-2 style language model from a local `transformers` folder; needs the extra [transformers].
 
-GPT-2 is the `Transformer` with LayerNorm, learned positions and tied embeddings; only its Conv1D matrices lie
-the other way round. The library reads the files, of whatever age, and nothing is fetched.
+GPT-2 is a `Transformer` with LayerNorm, learned positions and tied embeddings, except that its Conv1D
+matrices are transposed. The `transformers` library reads the files, so old formats work. Nothing is
+downloaded.
 """
 
 from pathlib import Path
@@ -22,11 +23,11 @@ ONLY = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "a
 
 
 def read_gpt2(folder: Path) -> Transformer:
-    """The model of a folder that `save_pretrained` wrote, in evaluation mode, float32.
+    """Read the model from a folder that `save_pretrained` wrote, in evaluation mode, as float32.
 
     Raises:
-        UserError: `transformers` is not installed, the folder holds no whole GPT-2, or its config asks for
-            what a `Transformer` does not do.
+        UserError: `transformers` is not installed, the folder does not contain a complete GPT-2, or its
+            config uses a feature that `Transformer` lacks.
     """
     try:
         from transformers import AutoConfig, GPT2LMHeadModel
@@ -56,7 +57,7 @@ def read_gpt2(folder: Path) -> Transformer:
 
 
 def our_config(config: Any, folder: Path) -> ModelConfig:
-    """Our config of a `GPT2Config`.
+    """Convert a `GPT2Config` to our config.
 
     Raises:
         UserError: as `read_gpt2`.

@@ -1,4 +1,4 @@
-"""Models that exist already, taken as they are instead of trained: released ones, and GPT-2 folders."""
+"""Imported models, which are used as they are instead of trained: released models and GPT-2 folders."""
 
 import hashlib
 from pathlib import Path
@@ -16,10 +16,10 @@ SUFFIXES = (".json", ".pt", ".safetensors", ".bin")
 
 
 class ImportedConfig(Config):
-    """A model in a folder: `released` as `released.py` reads it, `gpt2` as `gpt2.py` does.
+    """A model in a folder.
 
-    `n_ctx` is the length, in tokens, of the windows of the corpus over which its loss and the nodes' means
-    are taken.
+    `kind`: "released" is read by `released.py`, "gpt2" by `gpt2.py`.
+    `n_ctx`: length, in tokens, of the corpus windows over which the loss and the nodes' means are taken.
     """
 
     kind: Literal["released", "gpt2"]
@@ -27,7 +27,7 @@ class ImportedConfig(Config):
     n_ctx: PositiveInt = 128
 
     def digests(self) -> dict[str, str]:
-        """SHA-256 of each file that a model may be read from, by name.
+        """Return the SHA-256 of each file that a model may be read from, by name.
 
         Raises:
             UserError: there is no such folder.
@@ -42,12 +42,12 @@ class ImportedConfig(Config):
         return digests
 
     def read(self) -> "Transformer":
-        """The model, in evaluation mode.
+        """Read the model, in evaluation mode.
 
         Raises:
-            UserError: it can't be read, or its context is shorter than `n_ctx`.
+            UserError: the model cannot be read, or its context is shorter than `n_ctx`.
         """
-        from sparsity_lab.importers.gpt2 import read_gpt2  # not for the config alone: they import torch
+        from sparsity_lab.importers.gpt2 import read_gpt2  # here, because it imports torch
         from sparsity_lab.importers.released import read_released
 
         model = (read_released if self.kind == "released" else read_gpt2)(Path(self.path))

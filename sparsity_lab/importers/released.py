@@ -1,11 +1,11 @@
 """The layout of the released models (openai/circuit_sparsity): `beeg_config.json` and `final_model.pt`.
 
-The released code builds its model from the JSON, with the defaults of `ReleasedConfig`, and fills it from the
-`.pt`; here the same two files give a `Transformer`, and a `Transformer` is written as these two files. Names
-and shapes are strict. A key of the JSON is one of three: it changes the forward pass and is read, it does not
-(`INERT`), or it is refused by name.
+The released code builds its model from the JSON, with the defaults of `ReleasedConfig`, and loads the weights
+from the `.pt`. This module reads these two files as a `Transformer`, and writes a `Transformer` as these two
+files. Names and shapes must match exactly. JSON keys that change the forward pass are read, keys that do not
+(`INERT`) are ignored, and all others are rejected.
 
-GPT-2 has the same tensors under the same names, save that some are transposed, so `gpt2.py` shares the table.
+GPT-2 has the same tensors under the same names, some of them transposed, so `gpt2.py` shares the table.
 """
 
 import pickle
@@ -25,7 +25,7 @@ from sparsity_lab.model.transformer import ModelConfig, Transformer
 CONFIG, TENSORS = "beeg_config.json", "final_model.pt"
 
 INERT = frozenset(
-    # training, initialisation, how (not what) is computed, and names that the released code drops unread
+    # settings of training, initialisation or implementation, and keys that the released code ignores
     (
         *("dropout", "dropout_cat_pos_emb", "sinusoidal_cat_pos_emb", "grad_checkpointing", "debug_nans"),
         *("flash", "enable_sparse_kernels", "sparse_matmul_impl", "debug_exact_topk", "tokenizer_name"),
@@ -35,7 +35,7 @@ INERT = frozenset(
 
 
 class ReleasedConfig(Config):
-    """What of `beeg_config.json` decides the forward pass; a missing key means what it means there."""
+    """The keys of `beeg_config.json` that change the forward pass, with the released code's defaults."""
 
     block_size: PositiveInt = 1024
     vocab_size: PositiveInt = 50304
@@ -60,9 +60,9 @@ class ReleasedConfig(Config):
 
 
 def hook_name(site: Site, layer: int, n_layer: int) -> str:
-    """The released code's name of a node site or of the residual stream at a boundary.
+    """Return the released code's name of a node site, or of the residual stream at a boundary.
 
-    `0.attn.act_in`, `2.resid_mid`, `final_resid`.
+    Examples: `0.attn.act_in`, `2.resid_mid`, `final_resid`.
     """
     if site is not Site.RESID:
         return f"{layer}.{NODES[site].released}"
@@ -70,17 +70,17 @@ def hook_name(site: Site, layer: int, n_layer: int) -> str:
 
 
 def read_released(folder: Path) -> Transformer:
-    """The model of a released folder, in evaluation mode, float32.
+    """Read the model of a released folder, in evaluation mode, as float32.
 
     Raises:
-        UserError: a file is missing or damaged, a key is unknown or has a value that is not supported, or the
-            tensors are not those of the config.
+        UserError: a file is missing or damaged, a key is unknown or has an unsupported value, or the tensors
+            do not match the config.
     """
     config, vocab_size = read_config(folder / CONFIG)
     path = folder / TENSORS
     theirs = _load(path)
     theirs.setdefault("final_logits_bias", torch.zeros(vocab_size))
-    for layer in range(config.n_layer):  # saved where the attention was not the fused one
+    for layer in range(config.n_layer):  # a buffer that is saved unless attention was fused
         mask = theirs.pop(f"transformer.h.{layer}.attn.bias", None)
         if mask is not None and not torch.equal(mask[0, 0].float(), torch.ones(mask.shape[-2:]).tril()):
             raise UserError(f"{path}: transformer.h.{layer}.attn.bias: not a causal mask")
@@ -88,7 +88,7 @@ def read_released(folder: Path) -> Transformer:
 
 
 def read_config(path: Path) -> tuple[ModelConfig, int]:
-    """Our config, and the vocabulary's size, of a `beeg_config.json`.
+    """Read our config and the vocabulary size from a `beeg_config.json`.
 
     Raises:
         UserError: as `read_released`.
@@ -131,10 +131,10 @@ def read_config(path: Path) -> tuple[ModelConfig, int]:
 
 
 def write_released(model: Transformer, folder: Path) -> None:
-    """Write `model` in the released layout. A model without positions gets positions of zeros.
+    """Write `model` in the released layout. A model without positions gets zero position embeddings.
 
     Raises:
-        UserError: the layout has no way to say a setting of this model.
+        UserError: the layout cannot express a setting of this model.
     """
     config = model.config
     default_eps = config.norm_eps is None or (config.norm == "layer" and config.norm_eps == 1e-5)
@@ -144,7 +144,7 @@ def write_released(model: Transformer, folder: Path) -> None:
         ("n_head", config.d_model % config.heads == 0),
     ):
         if not fits:
-            raise UserError(f"{name}: {getattr(config, name)}: cannot be said in the released layout")
+            raise UserError(f"{name}: {getattr(config, name)}: cannot be expressed in the released layout")
     folder.mkdir(parents=True, exist_ok=True)
     places = [*config.activation_sites, *config.residual_sites]
     write_json(
@@ -183,10 +183,12 @@ def write_released(model: Transformer, folder: Path) -> None:
 
 
 def build_model(config: ModelConfig, vocab_size: int, theirs: dict[str, Tensor], path: Path) -> Transformer:
-    """A `Transformer` in evaluation mode from tensors under the released names; `path` is for messages.
+    """Build a `Transformer` in evaluation mode from tensors under the released names.
+
+    `path` is only used in error messages.
 
     Raises:
-        UserError: names or shapes are not those of the config, or tied embeddings differ.
+        UserError: names or shapes do not match the config, or tied embeddings differ.
     """
     with torch.device("meta"):
         own = Transformer(config, vocab_size).state_dict()
@@ -213,7 +215,7 @@ def build_model(config: ModelConfig, vocab_size: int, theirs: dict[str, Tensor],
 
 
 def their_names(n_layer: int) -> dict[str, tuple[str, ...]]:
-    """Released name of a tensor → our tensors that it holds, one below the other."""
+    """Map each released tensor name to our tensors, which it holds concatenated along the first axis."""
     names: dict[str, tuple[str, ...]] = {
         "bigram_table": ("bigram",),
         "final_logits_bias": ("unembedding.bias",),
@@ -242,7 +244,7 @@ def their_names(n_layer: int) -> dict[str, tuple[str, ...]]:
 
 
 def _locations(listed: str, path: Path) -> tuple[list[str], list[str]]:
-    """AbsTopK's node sites and places of the residual stream, of a list with commas."""
+    """Parse a comma-separated list of AbsTopK locations into node sites and residual-stream places."""
     sites, residual = [site.value for site in NODE_SITES], ["resid_post_attn", "resid_post_mlp"]
     named = listed.split(",") if listed else []
     for name in named:

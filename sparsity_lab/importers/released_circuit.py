@@ -1,8 +1,9 @@
-"""Circuits of the released models (`viz_data.pt` of openai/circuit_sparsity), as our own record.
+"""Read circuits of the released models (`viz_data.pt` of openai/circuit_sparsity) as `Circuit` records.
 
-`circuit_data` maps a location (`0.attn.act_in`) to the channels that were kept; the edges are counted from
-the model's weights. `importances` has the losses, summed over the two prompts of a pair, and the prompts,
-padded with token 0. Kept channels of `final_resid` are no nodes here; the provenance says how many there are.
+`circuit_data` maps a location (`0.attn.act_in`) to the kept channels. The edges are listed from the model's
+weights. `importances` contains the losses, summed over the two prompts of a pair, and the prompts, padded
+with token 0. Kept channels of `final_resid` are not nodes in this project; the provenance records their
+number.
 """
 
 import pickle
@@ -24,20 +25,20 @@ SITES = {row.released: site for site, row in NODES.items()}
 
 
 class ReleasedCircuit(NamedTuple):
-    """A circuit and the prompts it was found on, as token ids: those of one class, then the other's."""
+    """A circuit and the prompts it was found on, as token ids. Prompts are sorted by class."""
 
     circuit: Circuit
     prompts: tuple[tuple[int, ...], ...]
 
 
 def read_released_circuit(path: Path, model: Transformer, model_name: str, task: str) -> ReleasedCircuit:
-    """The circuit of a `viz_data.pt` in `model`, the released model that it belongs to.
+    """Read the circuit in a `viz_data.pt`; `model` is the released model that it belongs to.
 
-    The losses stand as both raw and calibrated, since the file has one of each; its target is the pruned loss
-    where it names none. The accuracy is not in the file, so it is null.
+    The file has a single loss, which becomes both the raw and the selection loss. If the file names no
+    target, the target is the pruned loss. The file has no accuracy, so the accuracy is null.
 
     Raises:
-        UserError: the file can't be read, lacks a part, or names a node that the model does not have.
+        UserError: the file cannot be read, lacks a part, or names a node that the model does not have.
     """
     try:
         saved: Any = torch.load(path, map_location="cpu", weights_only=True)

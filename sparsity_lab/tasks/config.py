@@ -1,6 +1,6 @@
 """Which tasks are asked, and with how many pairs."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -47,6 +47,11 @@ class TasksConfig(Config):
         if unknown or not names:
             raise ValueError(f"unknown or no task {unknown}; allowed: all, or some of {', '.join(available)}")
         return names
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        self.available()
+        return self
 
     def available(self) -> dict[str, Task]:
         """The tasks that can be asked: the package's, and those at `path`."""

@@ -1,4 +1,7 @@
-"""Checkpoints of a training in progress: whole under their names, two of them, checked before their use."""
+"""Checkpoints of a training in progress.
+
+Each checkpoint is written atomically and checked before use. The one before it is kept as a fallback.
+"""
 
 import io
 import logging
@@ -23,9 +26,9 @@ LAST, BEFORE = "last.ckpt", "before.ckpt"
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Writes atomically; Lightning's own way is a copy from the temporary folder, and may leave half a file.
+    """Writes checkpoints atomically and keeps the previous one.
 
-    The checkpoint before is kept until the new one is on disk, and until the next comes.
+    Lightning copies from its temporary folder instead, which can leave a partial file.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
@@ -37,9 +40,10 @@ class WholeFiles(TorchCheckpointIO):
 
 
 class Checkpoints(Checkpoint):
-    """Saves every `every` steps, and when the process is asked to end, which then ends the training.
+    """Saves every `every` steps, and when the process is asked to stop; the training then ends.
 
-    Where a validation is due after the step, the checkpoint waits for it: resumption does not repeat it.
+    If a validation is due after the same step, the checkpoint is saved after it, so a resumed training does
+    not repeat the validation.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -47,7 +51,7 @@ class Checkpoints(Checkpoint):
         self._on_sigterm = signal.getsignal(signal.SIGTERM)
 
     def on_train_start(self, *args: Any) -> None:
-        """Take SIGTERM back from Lightning, which would end without a checkpoint, or wait for the ranks."""
+        """Restore our SIGTERM handler: Lightning's exits without a checkpoint, or waits for the ranks."""
         if self._on_sigterm is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, self._on_sigterm)
 
@@ -63,15 +67,15 @@ class Checkpoints(Checkpoint):
         interrupted = _asked_to_end(trainer)
         if interrupted or trainer.global_step % self.every == 0:
             for logger in trainer.loggers:
-                logger.save()  # the rows up to here, which resumption counts on
+                logger.save()  # a resumed training relies on the rows up to here
             trainer.save_checkpoint(self.path, weights_only=False)
         if interrupted:
-            log.info("saved at step %d; the same command goes on from there", trainer.global_step)
+            log.info("saved at step %d; to resume, repeat the command", trainer.global_step)
             raise interrupted
 
 
 def _asked_to_end(trainer: lightning.Trainer) -> Interrupted | None:
-    """What ends this process, or another rank's: all of them save together, or none."""
+    """Return the signal that this process or another rank received, so that all ranks save together."""
     interrupted = received()
     if trainer.world_size == 1:
         return interrupted
@@ -82,21 +86,22 @@ def _asked_to_end(trainer: lightning.Trainer) -> Interrupted | None:
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint in `folder`, if any; tells of damaged ones, which are passed over."""
+    """Return the newest intact checkpoint in `folder`, if any. Damaged ones are skipped with a warning."""
     for path in (folder / LAST, folder / BEFORE):
         if not path.exists():
             continue
         if damage := damage_of(path):
-            log.warning("%s: damaged (%s); going on from what there is before it", path, damage)
+            log.warning("%s: damaged (%s); resuming from an earlier state", path, damage)
         else:
             return path
     return None
 
 
 def damage_of(path: Path) -> str:
-    """What is wrong with a checkpoint, empty if nothing: checksums of all its parts, then its structure.
+    """Describe the damage of a checkpoint; the empty string if it is intact.
 
-    Only tensors and plain containers are read; what a file would have executed is not.
+    The check covers the checksums of all parts, then the structure. It loads only tensors and plain
+    containers and executes no code from the file.
     """
     try:
         with zipfile.ZipFile(path) as archive:

@@ -1,4 +1,4 @@
-"""The settings of the optimisation. Reading a config needs neither torch nor Lightning."""
+"""Settings of the optimisation. Imports neither torch nor Lightning."""
 
 from typing import Literal
 
@@ -8,14 +8,17 @@ from sparsity_lab.core.config import Config
 
 
 class TrainerConfig(Config):
-    """Optimisation. `tokens` sets the number of steps, tokens // (batch_size · n_ctx).
+    """Settings of the optimisation.
 
-    `gradient`: "normalise" scales every gradient to root mean square 1, "clip" only those above 1.
-    `precision`: "auto" is bfloat16 autocast where the processor computes it natively, float32 elsewhere.
+    `tokens`: length of the training, which takes tokens // (batch_size · n_ctx) steps.
+    `gradient`: "normalise" scales every gradient to root mean square 1; "clip" scales only those above 1.
+    `precision`: "auto" is bfloat16 autocast on processors with native bfloat16, and float32 elsewhere.
     `start`: "reference" continues from the weights of the run's reference model.
-    `devices` on each of `num_nodes` machines share a step's `batch_size` windows (`training.ranks`).
-    `workers` processes load batches beside each of them, 0: itself; `pin_memory` has an effect with a GPU,
-    `fused` on AdamW.
+    `devices`: devices on each of the `num_nodes` machines. They share the `batch_size` windows of each step
+    (`training.ranks`).
+    `workers`: processes that load batches for each device; 0 loads them in the training process.
+    `pin_memory`: pin host memory; only matters on a GPU.
+    `fused`: use the fused AdamW.
     """
 
     tokens: PositiveInt

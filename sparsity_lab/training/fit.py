@@ -1,4 +1,4 @@
-"""Train a module on a data module, in a folder: checkpoints, resuming, progress, precision, final metrics."""
+"""Run a training in a folder: checkpoints, resuming, snapshots, progress, precision and final metrics."""
 
 import logging
 import time
@@ -31,14 +31,14 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 _NOISE = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # by torch; Lightning still calls it
-    r"The '.*_dataloader' does not have many workers",  # the tokens are a memory map: nothing to wait for
-    r"The `srun` command is available",  # where Slurm is installed; one process is meant
-    r"`broadcast_buffers` is deprecated",  # by torch 2.13; 2.6 knows no other name
+    r"The '.*_dataloader' does not have many workers",  # the tokens are memory-mapped, so loading is fast
+    r"The `srun` command is available",  # if Slurm is installed; a single process is intended
+    r"`broadcast_buffers` is deprecated",  # by torch 2.13; torch 2.6 has no other name for it
 )
 
 
 def precision(wanted: str) -> str:
-    """Lightning's name for the precision; "auto" is bfloat16 autocast only where the processor has it."""
+    """Return Lightning's name for the precision. "auto" is bfloat16 if the processor has it natively."""
     if wanted == "auto":
         wanted = "bfloat16" if native_bf16() else "float32"
     return {"bfloat16": "bf16-mixed", "float32": "32-true"}[wanted]
@@ -46,7 +46,7 @@ def precision(wanted: str) -> str:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning's remarks on the hardware, and warnings that no user can act on, out of the log."""
+    """Suppress Lightning's hardware messages and warnings that no user can act on."""
     for package in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(package).setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -61,20 +61,20 @@ def fit(
     folder: Path,
     loggers: list[Logger],
     name: str,
-    at: Sequence[float] = (),
+    fractions: Sequence[float] = (),
 ) -> dict[str, float]:
-    """Train to the end, from the newest checkpoint in `folder` if there is one; returns validation metrics.
+    """Train to the end, resuming from the newest checkpoint in `folder`; returns validation metrics.
 
-    Keeps the model at the fractions of training in `at` (`snapshots.snapshot_folder`). Starts this machine's
-    other ranks, if there are to be any, and ends them.
+    A snapshot of the model is saved at each of `fractions` of training (`snapshots.snapshot_folder`). The
+    other ranks on this machine, if any, are started and stopped here.
 
     Raises:
-        Interrupted: the process was asked to end; the step that was under way is done and saved.
-        UserError: loss or gradient isn't finite, or the machine lacks what the config asks for.
+        Interrupted: the process was asked to stop; the current step was completed and saved.
+        UserError: the loss or gradient is not finite, or the machine lacks hardware that the config asks for.
         RuntimeError: another rank failed.
     """
     with other_ranks(module.config, partial(train, module, data, folder, [], name, ())):
-        return train(module, data, folder, loggers, name, at)
+        return train(module, data, folder, loggers, name, fractions)
 
 
 @quiet()
@@ -84,9 +84,9 @@ def train(
     folder: Path,
     loggers: list[Logger],
     name: str,
-    at: Sequence[float],
+    fractions: Sequence[float],
 ) -> dict[str, float]:
-    """`fit` as one rank, of one or of several."""
+    """Run the training of `fit` in one rank."""
     config = module.config
     checkpoints = folder / CHECKPOINTS
     validate_every = max(1, module.n_steps // config.validations)
@@ -95,20 +95,24 @@ def train(
         max_steps=module.n_steps,
         precision=precision(config.precision),
         logger=loggers,
-        callbacks=[Progress(name), Snapshots(folder, at), Checkpoints(checkpoints, config.checkpoint_every)],
+        callbacks=[
+            Progress(name),
+            Snapshots(folder, fractions),
+            Checkpoints(checkpoints, config.checkpoint_every),
+        ],
         log_every_n_steps=1,
         val_check_interval=validate_every,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        gradient_clip_val=1.0,  # asks for the hook; `configure_gradient_clipping` says what it does
+        gradient_clip_val=1.0,  # enables the hook `configure_gradient_clipping`, which scales the gradients
         default_root_dir=folder,
     )
     with deferred():
         trainer.fit(module, data, ckpt_path=newest(checkpoints), weights_only=True)
     if module.n_steps % validate_every == 0:
-        trainer.loggers = []  # the last validation of the training was this one
+        trainer.loggers = []  # the training has already logged this validation
     (final,) = trainer.validate(module, data, verbose=False)
     return {metric.name: final[metric.name] for metric in metrics.VALIDATION}
 
@@ -130,12 +134,12 @@ def _trainer(config: TrainerConfig, **more: Any) -> lightning.Trainer:
 
 
 class Progress(lightning.Callback):
-    """A row in the logs for each step that is measured, and a line of progress every few seconds.
+    """Logs a row of metrics for each measured step, and prints progress every few seconds.
 
-    Speed and time left are those of the steps after the first, which also compiles kernels and fills caches.
+    Speed and time left exclude the first step, which also compiles kernels and fills caches.
     """
 
-    LEAST = 5, 2.0  # steps and seconds, after the first step, that a time left is told from
+    LEAST = 5, 2.0  # steps and seconds after the first step before a time left is shown
 
     def __init__(self, name: str, seconds: float = 10.0) -> None:
         self.name, self.seconds = name, seconds
@@ -143,7 +147,7 @@ class Progress(lightning.Callback):
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.started = self.spoken = time.monotonic()
         self.first_step = trainer.global_step
-        self.warm = self.started, self.first_step  # time and step that speed is counted from
+        self.warm = self.started, self.first_step  # time and step from which speed is measured
         if module.device.type == "cpu" and kernels_are_on() and not compiled_before():
             log.info("%s: compiling kernels, once: the first step takes about a minute", self.name)
         self.loss = float("nan")

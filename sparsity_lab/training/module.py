@@ -1,10 +1,10 @@
-"""The Lightning module that trains a language model: an objective and a sparsity method, put together.
+"""The Lightning module that trains a language model with an objective and a sparsity method.
 
 A step (Gao et al. 2025, §2.1, App. A.2):
-1. the objective gives the loss, by default next-token cross-entropy (`objective.NextToken`);
-2. the gradient of each parameter group is scaled to root mean square 1;
-3. AdamW updates the weights, at the sharkfin learning rate, which is divided by √(kept fraction);
-4. the sparsifier changes the weights; the paper's method projects them (`sparsity/magnitude.py`).
+1. The objective computes the loss, by default next-token cross-entropy (`objective.NextToken`).
+2. The gradient of each parameter group is scaled to root mean square 1.
+3. AdamW updates the weights. Its learning rate follows the sharkfin schedule, divided by √(kept fraction).
+4. The sparsifier changes the weights; the paper's method projects them (`sparsity/magnitude.py`).
 """
 
 from functools import partial
@@ -28,8 +28,8 @@ from sparsity_lab.training.validation import validation_metrics
 class LanguageModule(lightning.LightningModule):
     """Trains a `Transformer` on windows of n_ctx + 1 tokens, int64 (batch, n_ctx + 1).
 
-    An `objective` or `sparsifier` that is an `nn.Module` becomes a part of this one: its parameters move to
-    the device, and its state is in the checkpoints.
+    An `objective` or `sparsifier` that is an `nn.Module` becomes a submodule: its parameters move to the
+    device, and checkpoints contain its state.
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class LanguageModule(lightning.LightningModule):
         self._measured: dict[str, Tensor | float] = {}
 
     def is_measured(self, step: int) -> bool:
-        """Whether optimizer step `step`, from 1, leaves a row in the logs: first, last, every n-th."""
+        """Whether optimizer step `step` (from 1) is logged: the first, the last and every `log_every`-th."""
         return step in (1, self.n_steps) or step % self.config.log_every == 0
 
     def measured(self) -> dict[str, float]:
-        """What the last measured step has shown; the weights are those after it."""
+        """Return the metrics of the last measured step; those of the weights are taken after the step."""
         self._measured[metrics.KEPT_FRACTION.name] = self.sparsifier.kept_fraction(self.global_step)
         self._measured[metrics.NONZEROS.name] = count_weights(self.model)[1]
         return {name: float(value) for name, value in self._measured.items()}
@@ -65,11 +65,11 @@ class LanguageModule(lightning.LightningModule):
             return x
 
         loss, terms = self.objective(self.model, windows, self.global_step, tap if logged else None)
-        if self.config.ranks == 1:  # several must fail as one: what one rank finds is in all ranks' gradients
+        if self.config.ranks == 1:  # several ranks must fail together; their shared gradient is checked below
             self._require_finite("loss", loss)
         if logged:
             dead = torch.stack(silent).float()
-            if self.config.ranks > 1:  # a neuron is silent on the batch if it is on every rank's share
+            if self.config.ranks > 1:  # a neuron is silent on the batch if it is silent on every rank
                 reduce = self.trainer.strategy.reduce
                 terms = {name: reduce(term, reduce_op="mean") for name, term in terms.items()}
                 dead = reduce(dead, reduce_op="min")
@@ -77,7 +77,7 @@ class LanguageModule(lightning.LightningModule):
         return loss
 
     def groups(self) -> list[ParameterGroup]:
-        """All that is trained; the first group is the model's own parameters."""
+        """List all trained parameter groups; the first holds the model's own parameters."""
         config = self.config
         own = ParameterGroup(
             list(self.model.parameters()),
@@ -88,7 +88,7 @@ class LanguageModule(lightning.LightningModule):
         return [own, *self.objective.groups()]
 
     def scale_gradients(self) -> list[Tensor]:
-        """Normalise or clip each group's gradients in place; their root mean squares before that."""
+        """Normalise or clip each group's gradients in place; returns their previous root mean squares."""
         before = []
         for group in self.groups():
             rms = gradient_rms(group.parameters)
@@ -102,7 +102,7 @@ class LanguageModule(lightning.LightningModule):
         """Scale the gradients; Lightning calls this between the backward pass and the optimizer's step."""
         all_rms = self.scale_gradients()
         for rms in all_rms:
-            self._require_finite("gradient", rms)  # before it reaches what the next checkpoint holds
+            self._require_finite("gradient", rms)  # before it reaches weights that a checkpoint would save
         if self.is_measured(self.global_step + 1):
             self._measured[metrics.GRADIENT_RMS.name] = all_rms[0]
             self._measured[metrics.LEARNING_RATE.name] = optimizer.param_groups[0]["lr"]
@@ -134,8 +134,8 @@ class LanguageModule(lightning.LightningModule):
             return sharkfin(progress, config.warmup, kept)
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(factor, group) for group in groups])
-        # the learning rate takes the kept fraction before this step, the sparsifier the one after it, since
-        # Lightning counts the step only after this hook
+        # The learning rate uses the kept fraction before this step, the sparsifier the one after it.
+        # Lightning increments global_step only after this hook, hence the + 1.
         optimizer.register_step_post_hook(
             lambda *_: self.sparsifier.after_step(self.model, self.global_step + 1)
         )
@@ -143,16 +143,16 @@ class LanguageModule(lightning.LightningModule):
 
 
 def gradient_rms(parameters: list[torch.nn.Parameter]) -> Tensor:
-    """Root mean square over all entries of all gradients."""
+    """Return the root mean square over all entries of all gradients."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))
     return norms.norm() / sum(g.numel() for g in gradients) ** 0.5
 
 
 def sharkfin(progress: float, warmup: float, kept: float) -> float:
-    """Factor on the learning rate: linear warm-up, linear decay to 0, times 1 / sqrt(kept fraction).
+    """Return the learning-rate factor: linear warm-up and linear decay to 0, times 1 / sqrt(kept fraction).
 
-    Annealing the weights does not help without the last factor (Fig. 25).
+    Without the last factor, annealing the weights does not help (Fig. 25).
     """
     rising = progress / warmup if warmup > 0 else 1.0
     falling = (1 - progress) / (1 - warmup)

@@ -1,4 +1,4 @@
-"""What a training minimises. An objective and a sparsity method together make a `LanguageModule`."""
+"""Training objectives. A `LanguageModule` combines an objective with a sparsity method."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -14,9 +14,9 @@ from sparsity_lab.model.transformer import Transformer
 
 @dataclass(frozen=True)
 class ParameterGroup:
-    """Parameters with a learning rate, a weight decay and a gradient scale of their own.
+    """Parameters with their own learning rate, weight decay and gradient scale.
 
-    `divided_by_root_kept_fraction`: whether the learning rate is multiplied by 1 / sqrt(kept fraction).
+    `divided_by_root_kept_fraction`: whether the learning rate is divided by sqrt(kept fraction).
     """
 
     parameters: list[torch.nn.Parameter]
@@ -26,23 +26,23 @@ class ParameterGroup:
 
 
 class Objective(Protocol):
-    """A loss of the model on a batch. One that has parameters or buffers of its own is an `nn.Module`."""
+    """A loss of the model on a batch. An objective with its own parameters or buffers is an `nn.Module`."""
 
     def __call__(
         self, model: Transformer, windows: Tensor, step: int, tap: Tap | None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise, and the terms to log, by metric name.
+        """Return the loss to minimise, and the terms to log by metric name.
 
-        `windows` are int64 (batch, n_ctx + 1). `step` counts the optimizer steps done so far. `tap` watches
-        the model on the batch.
+        `windows` are int64 (batch, n_ctx + 1). `step` is the number of completed optimizer steps. `tap` must
+        be passed to the model.
         """
 
     def groups(self) -> list[ParameterGroup]:
-        """Parameters that are trained besides the model's."""
+        """List the parameter groups that are trained in addition to the model's."""
 
 
 class NextToken:
-    """Cross-entropy of each window's next tokens, in nats per token."""
+    """Next-token cross-entropy in nats per token."""
 
     def __call__(
         self, model: Transformer, windows: Tensor, step: int, tap: Tap | None
@@ -55,5 +55,5 @@ class NextToken:
 
 
 def cross_entropy(logits_btv: Tensor, targets_bt: Tensor) -> Tensor:
-    """Mean cross-entropy in nats per token."""
+    """Return the mean cross-entropy in nats per token."""
     return F.cross_entropy(logits_btv.flatten(0, 1).float(), targets_bt.flatten())

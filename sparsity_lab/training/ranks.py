@@ -1,12 +1,12 @@
-"""Training on several devices: one process a device (a rank), each with its share of every step's batch.
+"""Data-parallel training on several devices: one process (rank) per device, each with a share of the batch.
 
-1. Lightning's DDP averages the ranks' gradients, so that all take the step that one process would take with
-   the whole batch;
-2. each rank then projects its own copy: projection is deterministic, so the copies stay equal to the bit;
-3. rank 0 alone logs, and writes checkpoints.
+1. Lightning's DDP averages the ranks' gradients, so every rank takes the same step as a single process with
+   the whole batch.
+2. Each rank then projects its own copy. Projection is deterministic, so the copies stay bit-identical.
+3. Only rank 0 logs and writes checkpoints.
 
-On one machine, `other_ranks` starts them for as long as the training lasts. On several, torchrun or srun
-starts the program once a device, and all but the first process only help to train.
+On one machine, `other_ranks` starts the ranks and stops them after the training. On several machines,
+torchrun or srun starts the program once per device; all processes but the first only help to train.
 """
 
 import multiprocessing
@@ -38,15 +38,15 @@ from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.training.config import TrainerConfig
 
-JOIN_SECONDS = 60.0  # rank 0 is done: the others have nothing left but to leave
-LEAVE_SECONDS = 20.0  # rank 0 failed: if because another did, that one is on its way out
+JOIN_SECONDS = 60.0  # how long rank 0, once done, waits for the others to exit
+LEAVE_SECONDS = 20.0  # how long a failed rank 0 waits for failed others to exit
 
 
 def cluster(config: TrainerConfig) -> ClusterEnvironment:
-    """Who starts the ranks: torchrun, srun, or this program.
+    """Return the environment that starts the ranks: torchrun, srun, or this program.
 
     Raises:
-        UserError: there shall be several nodes and nobody has started their processes, or not as many.
+        UserError: the number of processes is not devices · num_nodes.
     """
     if config.ranks == 1:
         return LightningEnvironment()
@@ -68,12 +68,12 @@ def cluster(config: TrainerConfig) -> ClusterEnvironment:
 
 @contextmanager
 def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[None]:
-    """While the block does `work` as rank 0, this machine's other ranks do it in processes of their own.
+    """Run `work` in this machine's other ranks while the block runs it as rank 0.
 
-    `work` must be picklable. A rank that fails ends all; none outlives the block.
+    `work` must be picklable. If one rank fails, all are stopped. No rank outlives the block.
 
     Raises:
-        RuntimeError: another rank failed; its own words are in the log.
+        RuntimeError: another rank failed; its error is in the log.
     """
     if config.ranks == 1 or not isinstance(cluster(config), LightningEnvironment):
         yield
@@ -96,17 +96,17 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
             yield
         for process in others:
             process.join(JOIN_SECONDS)
-    except RuntimeError as error:  # as when the connection to a rank breaks
+    except RuntimeError as error:  # for example, the connection to a rank broke
         gone = wait([process.sentinel for process in others], timeout=LEAVE_SECONDS)
         for process in others:
             if process.sentinel in gone:
-                process.join()  # its files are closed; a moment later it has its exit status
+                process.join()  # sets its exit status
         _tell_failed(others, error)
         raise
     finally:
         for process in others:
             if process.pid is not None:
-                process.kill()  # not SIGTERM, at which Lightning would wait for a step that never ends
+                process.kill()  # on SIGTERM, Lightning would wait for a step that never ends
                 process.join()
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
@@ -122,16 +122,20 @@ def _tell_failed(others: Sequence[BaseProcess], error: Exception | None = None) 
 def _work_as(
     payload: bytes, files: Sequence[Path], place: dict[str, str], threads: int, kernels: Switch
 ) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):  # rank 0 hears it too, and ends all
+    for number in (
+        signal.SIGINT,
+        signal.SIGTERM,
+        signal.SIGUSR2,
+    ):  # rank 0 receives it too and stops all ranks
         signal.signal(number, signal.SIG_IGN)
     os.environ.update(place)
     prepare_processor(threads, kernels)
     try:
         for path in files:
-            load_file(path, "file")  # the payload may hold objects of its classes
+            load_file(path, "file")  # the payload may contain instances of its classes
         pickle.loads(payload)()
     except (UserError, Interrupted):
-        sys.exit(1)  # rank 0 has the same to say
+        sys.exit(1)  # rank 0 reports the same error
 
 
 def _free_port() -> int:

@@ -1,4 +1,4 @@
-"""Models on the way: the weights at fractions of a training, each as that step's projection left them."""
+"""Snapshots: the weights at given fractions of a training, saved after that step's projection."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,24 +12,24 @@ from sparsity_lab.training.module import LanguageModule
 SNAPSHOTS = "snapshots"
 
 
-def snapshot_folder(folder: Path, at: float) -> Path:
-    """Where the snapshot at fraction `at` of a training in `folder` is kept."""
-    return folder / SNAPSHOTS / str(at)
+def snapshot_folder(folder: Path, fraction: float) -> Path:
+    """Return the folder of the snapshot at `fraction` of the training in `folder`."""
+    return folder / SNAPSHOTS / str(fraction)
 
 
-def step_at(at: float, n_steps: int) -> int:
-    """The optimizer step, from 1, that ends fraction `at` of a training."""
-    return max(1, round(at * n_steps))
+def step_at(fraction: float, n_steps: int) -> int:
+    """Return the optimizer step (from 1) that completes `fraction` of a training."""
+    return max(1, round(fraction * n_steps))
 
 
 class Snapshots(lightning.Callback):
-    """Keeps the model at each fraction in `at`, below `folder`.
+    """Saves the model below `folder` at each of `fractions` of the training.
 
-    Lightning calls it before the checkpoints: what a training goes on from is never ahead of its snapshots.
+    Lightning calls it before `Checkpoints`, so a training never resumes from a step past a missing snapshot.
     """
 
-    def __init__(self, folder: Path, at: Sequence[float]) -> None:
-        self.folder, self.at = folder, at
+    def __init__(self, folder: Path, fractions: Sequence[float]) -> None:
+        self.folder, self.fractions = folder, fractions
 
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, *args: Any
@@ -37,6 +37,6 @@ class Snapshots(lightning.Callback):
         assert isinstance(module, LanguageModule)
         if not trainer.is_global_zero:
             return
-        for at in self.at:
-            if step_at(at, module.n_steps) == trainer.global_step:
-                save_model(module.model, snapshot_folder(self.folder, at))
+        for fraction in self.fractions:
+            if step_at(fraction, module.n_steps) == trainer.global_step:
+                save_model(module.model, snapshot_folder(self.folder, fraction))

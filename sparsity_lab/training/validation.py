@@ -1,4 +1,4 @@
-"""The two numbers that every model is measured by: held-out loss, kurtosis of the last residual stream."""
+"""Validation metrics of every model: held-out loss, and kurtosis of the final residual stream."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from sparsity_lab.model.transformer import Transformer
 
 
 def validation_metrics(model: Transformer, windows_bc: Tensor) -> dict[str, Tensor]:
-    """The metrics of one batch of windows (b, n_ctx + 1), by name; the loss in nats per token."""
+    """Return the metrics of one batch of windows (b, n_ctx + 1), by name. The loss is in nats per token."""
     final: list[Tensor] = []
 
     def tap(site: Site, layer: int, x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def validation_metrics(model: Transformer, windows_bc: Tensor) -> dict[str, Tens
 
 @torch.no_grad()
 def validate_model(model: Transformer, batches: Sequence[Tensor]) -> dict[str, float]:
-    """The metrics over all windows of the batches (b, n_ctx + 1), each window with the same weight."""
+    """Average the metrics over all windows of the batches (b, n_ctx + 1), with equal weight per window."""
     measured = [validation_metrics(model, windows_bc) for windows_bc in batches]
     share_b = torch.tensor([float(len(windows_bc)) for windows_bc in batches])
     share_b /= share_b.sum()
@@ -33,6 +33,9 @@ def validate_model(model: Transformer, batches: Sequence[Tensor]) -> dict[str, f
 
 
 def kurtosis(x_btd: Tensor) -> Tensor:
-    """Kurtosis over channels at each position, (b, t): 3 for a Gaussian, more where few channels dominate."""
+    """Return the kurtosis over channels at each position (b, t).
+
+    It is 3 for a Gaussian, and larger if a few channels dominate.
+    """
     centred = x_btd.float() - x_btd.float().mean(-1, keepdim=True)
     return centred.pow(4).mean(-1) / centred.pow(2).mean(-1).pow(2)

@@ -1,9 +1,9 @@
-"""Look at a task's circuits: what their nodes are active on, what each does, where its heads attend.
+"""Collect examples for a task's circuits: activations, effects of single nodes, and attention patterns.
 
-1. the kept nodes of all target losses are recorded in the whole model, on test prompts and on pretraining
-   text, and the texts with the highest and lowest values are kept;
-2. each circuit runs on the same prompts, and once more without each of its nodes;
-3. weights around the nodes are read off (`wiring`).
+1. The whole model runs on test prompts and on pretraining text. The values of all circuits' kept nodes are
+   recorded, together with the texts that have the highest and lowest values.
+2. Each circuit runs on the same prompts, and again with each of its nodes ablated in turn.
+3. The weights around the nodes are collected (`node_weights.py`).
 
 Shape suffixes: b rows, t tokens, n kept nodes, h heads, k d_head, q a query's position.
 """
@@ -43,13 +43,13 @@ from sparsity_lab.viewer.node_weights import (
     unembedded,
 )
 
-PAIRS = 32  # of the test split: what nodes are recorded on
-DROPPED_PAIRS = 4  # what circuits are run on without each of their nodes
-SHOWN_PAIRS = 2  # the shortest of them, token by token
-BEFORE, AFTER = 16, 7  # tokens of an excerpt around its extreme
-EXCERPTS = 3
-TOKENS = 6
-MAX_DROPPED = 64  # a circuit of more nodes is not run without each of them
+PAIRS = 32  # test pairs on which nodes are recorded
+DROPPED_PAIRS = 4  # pairs on which a circuit runs without each of its nodes
+SHOWN_PAIRS = 2  # the shortest pairs, shown token by token
+BEFORE, AFTER = 16, 7  # tokens of an excerpt before and after its extreme
+EXCERPTS = 3  # per node and extreme
+TOKENS = 6  # most common deciding tokens whose embeddings are shown
+MAX_DROPPED = 64  # larger circuits skip leave-one-out ablation
 
 
 @torch.no_grad()
@@ -62,7 +62,7 @@ def collect_examples(
     windows_bt: Tensor,
     tokenizer: Tokenizer,
 ) -> Examples:
-    """What a page shows of the circuits of one task, one or more; `windows_bt` is pretraining text."""
+    """Collect the page data for one or more circuits of one task; `windows_bt` is pretraining text."""
     layout, texts = NodeLayout(model.config), _Texts(tokenizer)
     batch = first_pairs(test, PAIRS)
     shown = rows_of(batch, _shortest_pairs(batch, SHOWN_PAIRS))
@@ -165,13 +165,13 @@ def _in_circuit(
 
 
 class _Recording:
-    """What one run of the model shows, after the tap `inner`: some nodes' values, and attention patterns."""
+    """Records the kept nodes' values and the attention patterns of a forward pass, after the tap `inner`."""
 
     def __init__(
         self, layout: NodeLayout, kept_n: Tensor, inner: Tap | None = None, patterns: bool = False
     ) -> None:
         self.kept_n = kept_n
-        self.parts: dict[int, Tensor] = {}  # by where they begin in the layout's order
+        self.parts: dict[int, Tensor] = {}  # by start index in the layout's order
         self.patterns = Record({Site.ATTN_PATTERN})
         self.tap = chain(inner, on_nodes(layout, self._keep), self.patterns if patterns else None)
 
@@ -187,14 +187,14 @@ class _Recording:
 
 @dataclass
 class _Texts:
-    """Rows of tokens, each kept once, as indices into a vocabulary of strings."""
+    """Deduplicated rows of tokens, stored as indices into a vocabulary of strings."""
 
     tokenizer: Tokenizer
     vocabulary: dict[str, int] = field(default_factory=dict)
     rows: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def row(self, tokens_t: Tensor) -> int:
-        """The index of the row that holds these tokens."""
+        """Return the index of the row with these tokens; adds the row if it is new."""
         strings = [self.tokenizer.token(token) for token in tokens_t.tolist()]
         row = tuple(self.vocabulary.setdefault(token, len(self.vocabulary)) for token in strings)
         return self.rows.setdefault(row, len(self.rows))
@@ -202,7 +202,7 @@ class _Texts:
     def extremes(
         self, values_btn: Tensor, rows: list[Tensor]
     ) -> list[tuple[tuple[Excerpt, ...], tuple[Excerpt, ...]]]:
-        """For each node, excerpts of the rows where it is highest, and of those where it is lowest."""
+        """Return, for each node, excerpts of the rows where it is highest and where it is lowest."""
         inside_bt = torch.zeros(values_btn.shape[:2], dtype=torch.bool)
         for b, row in enumerate(rows):
             inside_bt[b, : len(row)] = True
@@ -229,7 +229,7 @@ class _Texts:
 
 
 def _heads(model: Transformer, recording: _Recording, kept_n: Tensor, shown: TaskBatch) -> tuple[Head, ...]:
-    """Attention of the heads that have a kept channel, on each prompt."""
+    """Return the attention patterns, on each prompt, of all heads with a kept channel."""
     slices, d_head, heads = NodeLayout(model.config).slices, model.config.d_head, []
     for layer in range(model.config.n_layer):
         pattern_bhqt = recording.patterns.values[Site.ATTN_PATTERN, layer]
@@ -247,7 +247,7 @@ def _heads(model: Transformer, recording: _Recording, kept_n: Tensor, shown: Tas
 
 
 def _shortest_pairs(batch: TaskBatch, pairs: int) -> Tensor:
-    """Rows of the shortest pairs: positive, negative, positive, ..."""
+    """Return the rows of the shortest pairs: positive, negative, positive, ..."""
     half = len(batch.label_b) // 2
     length_p = torch.maximum(batch.last_b[:half], batch.last_b[half:])
     first_p = length_p.argsort(stable=True)[:pairs]
@@ -255,12 +255,12 @@ def _shortest_pairs(batch: TaskBatch, pairs: int) -> Tensor:
 
 
 def _row(batch: TaskBatch, b: int) -> Tensor:
-    """A prompt's tokens without padding."""
+    """Return a prompt's tokens without padding."""
     return batch.tokens_bt[b, : int(batch.last_b[b]) + 1]
 
 
 def _answer_logits(model: Transformer, batch: TaskBatch, tap: Tap) -> Tensor:
-    """Logits of the two answers at each prompt's end; the tap sees every position."""
+    """Return both answers' logits at each prompt's end; the tap sees every position."""
     rows_b = torch.arange(len(batch.last_b))
     return model(batch.tokens_bt, tap)[rows_b, batch.last_b].gather(1, batch.answers_b2)
 

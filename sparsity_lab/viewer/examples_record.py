@@ -1,6 +1,7 @@
-"""What a page shows of a task's circuits: prompts, activations, patterns, effects; plain JSON, without torch.
+"""The data of a circuit page: prompts, activations, attention patterns and effects, as JSON without torch.
 
-Texts are rows of indices into `vocabulary`, tokens as strings; numbers are rounded to four digits.
+Texts are rows of indices into `vocabulary`, which holds tokens as strings. Numbers are rounded to four
+significant digits.
 """
 
 from pathlib import Path
@@ -10,36 +11,36 @@ from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.files import read_json, write_json
 
 EXAMPLES = "examples.json"
-MAX_NODES = 256  # circuits with more nodes are neither drawn nor given examples
+MAX_NODES = 256  # larger circuits are neither drawn nor given examples
 
 
 def digits(value: float) -> float:
-    """`value` to four significant digits, as these records keep numbers."""
+    """Round `value` to the four significant digits that these records keep."""
     return float(f"{value:.4g}")
 
 
 Pattern = tuple[tuple[float, ...], ...]
-"""Attention of one prompt: a row for each query, as long as it may look back; the sink takes what is left."""
+"""Attention on one prompt: one row per query, over the positions up to it. The rest goes to the sink."""
 
 
 class Excerpt(Config):
-    """Row `text` of the texts, and a node's value at each of its tokens."""
+    """Row `text` of the texts, and a node's value at each token of the row."""
 
     text: int
     values: tuple[float, ...]
 
 
 class Connection(Config):
-    """A nonzero weight between the node in question and `node`."""
+    """A nonzero weight between the described node and `node`."""
 
     node: Node
     weight: float
 
 
 class Connections(Config):
-    """The whole model's weights on one side of a node.
+    """The whole model's weights into a node, or out of it.
 
-    `total` counts the nonzero ones; `outside` are the strongest whose other end is in none of the circuits.
+    `total` counts the nonzero weights. `outside` holds the strongest whose other end is in no circuit.
     """
 
     total: int
@@ -47,10 +48,10 @@ class Connections(Config):
 
 
 class NodeExamples(Config):
-    """One node in the whole model. `mean` is what it is frozen at when ablated.
+    """One node in the whole model. `mean` is the value at which it is frozen when ablated.
 
-    Of the task's prompts, and of windows of pretraining text, those where its value is highest, and lowest:
-    the highest first, one excerpt a text, none where the extreme is zero.
+    The excerpts show the task prompts and the windows of pretraining text where the node's value is highest
+    and lowest, the most extreme first. Each text gives one excerpt, or none if its extreme is zero.
     """
 
     node: Node
@@ -66,9 +67,9 @@ class NodeExamples(Config):
 class NodeInCircuit(Config):
     """One kept node as the circuit computes it.
 
-    `effect`: rise of the circuit's calibrated loss (nats) when this node is frozen too; None where it was not
-    measured. `at_end`: its mean value at the last token of the prompts of each answer. `values`: at each
-    token of each prompt shown.
+    `effect`: rise of the circuit's selection loss (nats) when this node is frozen too; None if not measured.
+    `at_end`: the node's mean value at the last token, over the prompts of each answer.
+    `values`: the node's value at each token of each prompt shown.
     """
 
     effect: float | None
@@ -77,7 +78,7 @@ class NodeInCircuit(Config):
 
 
 class Head(Config):
-    """A head with a kept channel, and its attention on each prompt shown."""
+    """A head with at least one kept channel, and its attention on each prompt shown."""
 
     layer: int
     head: int
@@ -85,9 +86,9 @@ class Head(Config):
 
 
 class CircuitExamples(Config):
-    """What belongs to the circuit of one target loss: its nodes in the circuit's order, its heads.
+    """The circuit of one target loss: its nodes in the circuit's order, and its heads.
 
-    `logits`: of the two answers, for each prompt shown.
+    `logits`: the logits of both answers on each prompt shown.
     """
 
     target: float
@@ -97,7 +98,7 @@ class CircuitExamples(Config):
 
 
 class Prompt(Config):
-    """A prompt shown: its row of the texts, which answer is right, the whole model's logits of both."""
+    """A prompt shown: its row of the texts, the right answer, and the whole model's logits of both."""
 
     text: int
     answers: tuple[str, str]
@@ -106,19 +107,21 @@ class Prompt(Config):
 
 
 class ChannelWeights(Config):
-    """A token's nonzero weights to or from those residual channels that kept nodes read or write."""
+    """A token's nonzero weights to or from the residual channels that kept nodes read or write."""
 
     token: str
     weights: tuple[tuple[int, float], ...]
 
 
 class Examples(Config):
-    """Everything above, of one task and model.
+    """All examples of one task and model.
 
-    `prompts`: pairs, the positive prompt of each first. `heads`: in the whole model. `tokens`: those that
-    tell the prompts of a pair apart, the commonest first, with their embeddings; `answers`: those of the
-    first prompt shown, with their unembeddings; `same_answers`: all prompts have them. `d_head`: channels of
-    a head.
+    `d_head`: number of channels of a head.
+    `prompts`: pairs of prompts, the positive prompt first.
+    `heads`: the heads in the whole model.
+    `tokens`: embeddings of the tokens that distinguish the prompts of a pair, the most common first.
+    `answers`: unembeddings of the first prompt's two answers.
+    `same_answers`: whether all prompts have these answers.
     """
 
     task: str
@@ -145,7 +148,7 @@ def load_examples(folder: Path) -> Examples:
     """Read the examples from their folder.
 
     Raises:
-        UserError: the file is missing or holds something else.
+        UserError: the file is missing or does not contain examples.
     """
     path = folder / EXAMPLES
     return validate(Examples, read_json(path), str(path))

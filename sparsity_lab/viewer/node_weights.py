@@ -1,4 +1,4 @@
-"""Weights around a circuit's nodes: edges that leave it, embeddings and unembeddings of its channels."""
+"""Weights around a circuit's nodes: edges that leave the circuit, and its channels' (un)embeddings."""
 
 from collections import Counter
 
@@ -14,11 +14,11 @@ from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch
 from sparsity_lab.viewer.examples_record import ChannelWeights, Connection, Connections, digits
 
-STRONGEST = 5
+STRONGEST = 5  # weights listed on each side of a node
 
 
 def connections(model: Transformer, kept_n: Tensor) -> dict[Node, tuple[Connections, Connections]]:
-    """The whole model's edges into each kept node and out of it; see `Connections`."""
+    """Return the whole model's edges into and out of each kept node."""
     layout = NodeLayout(model.config)
     slices = layout.slices
     found: dict[Node, tuple[list[Connections], list[Connections]]] = {
@@ -54,7 +54,7 @@ def _merged(parts: list[Connections]) -> Connections:
 
 
 def deciding_tokens(batch: TaskBatch, end_of_text: int) -> list[int]:
-    """Tokens that occur more often in one prompt of a pair than in the other, the commonest first."""
+    """List tokens that occur more often in one prompt of a pair than in the other, most common first."""
     half, counts = len(batch.label_b) // 2, Counter[int]()
     for positive_t, negative_t in zip(batch.tokens_bt[:half], batch.tokens_bt[half:], strict=True):
         pair = Counter(positive_t.tolist()), Counter(negative_t.tolist())
@@ -63,19 +63,19 @@ def deciding_tokens(batch: TaskBatch, end_of_text: int) -> list[int]:
 
 
 def residual_channels(model: Transformer, kept_n: Tensor) -> list[int]:
-    """Channels of the residual stream that a kept node reads or writes; not those of positions."""
+    """List the residual channels that kept nodes read or write, without concatenated positions."""
     nodes = NodeLayout(model.config).nodes(kept_n)
     channels = {node.channel for node in nodes if Site(node.site) in STREAM_SITES}
     return sorted(channel for channel in channels if channel < model.config.d_model)
 
 
 def embedded(model: Transformer, token: int, channels: list[int], tokenizer: Tokenizer) -> ChannelWeights:
-    """What the token puts into the channels."""
+    """Return the token's embedding in the channels."""
     return _weights(tokenizer.token(token), model.embedding.weight[token], channels)
 
 
 def unembedded(model: Transformer, token: int, channels: list[int], tokenizer: Tokenizer) -> ChannelWeights:
-    """How the channels, after the last norm's scale, move the token's logit."""
+    """Return the channels' weights onto the token's logit, including the final norm's scale."""
     return _weights(tokenizer.token(token), model.unembedding.weight[token] * model.norm.weight, channels)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from micro import PLANTED, evaluator_of, planted_model, quick_pruning
 
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.circuits.discretisation import bisect, polish, smallest_prefixes
+from sparsity_lab.circuits.discretisation import polish, smallest_prefixes, smallest_size
 from sparsity_lab.circuits.evaluator import CircuitEvaluator
 from sparsity_lab.circuits.nodes import NodeLayout
 
@@ -22,7 +22,7 @@ def planted() -> CircuitEvaluator:
 @given(st.integers(1, 60), st.integers(1, 70), st.integers(1, 70))
 def test_bisection_finds_the_smallest_size_from_any_guess(most: int, answer: int, guess: int) -> None:
     tried: list[int] = []
-    found = bisect(most, lambda size: tried.append(size) or size >= answer, guess)  # type: ignore[func-returns-value]
+    found = smallest_size(most, lambda size: tried.append(size) or size >= answer, guess)  # type: ignore[func-returns-value]
     assert found == (answer if answer <= most else None)
     assert len(tried) == len(set(tried))
 

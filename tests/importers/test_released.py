@@ -366,9 +366,9 @@ def test_a_model_trained_here_goes_into_the_layout_and_back(tmp_path: Path, chan
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"activation": "gelu_tanh"}, "activation: gelu_tanh: cannot be said in the released layout"),
-        ({"norm_eps": 1e-6}, "norm_eps: 1e-06: cannot be said in the released layout"),
-        ({"n_head": 3}, "n_head: 3: cannot be said in the released layout"),
+        ({"activation": "gelu_tanh"}, "activation: gelu_tanh: cannot be expressed in the released layout"),
+        ({"norm_eps": 1e-6}, "norm_eps: 1e-06: cannot be expressed in the released layout"),
+        ({"n_head": 3}, "n_head: 3: cannot be expressed in the released layout"),
     ],
 )
 def test_what_the_layout_cannot_say_is_refused(tmp_path: Path, changes: dict[str, Any], told: str) -> None:

@@ -31,7 +31,7 @@ def refused(*arguments: str) -> str:
             "sweep=width_l0: a sweep is chosen with a plus and run with -m: +sweep=width_l0 -m",
         ),
         ("reference=null", "reference=null: to leave a group out: ~reference"),
-        ("dense=None", "dense=None: no such option; to leave a group out: ~reference"),
+        ("bridge=None", "bridge=None: no such option; to leave a group out: ~bridge"),
         ("root=~/x", "root=~/x: not readable; quote the value: 'root=\"~/x\"'"),
         ("smoke", "smoke: expected KEY=VALUE"),
     ],

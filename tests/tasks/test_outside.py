@@ -84,7 +84,7 @@ def test_missing_files_and_names_given_twice_are_told(tmp_path: Path) -> None:
     ("make", "expected"),
     [
         ("def make(rng): return {}['x']", "task own: make: KeyError: 'x'"),
-        ("def make(rng): return 'x'", "task own: make returns 'x'; allowed: a Pair"),
+        ("def make(rng): return 'x'", "task own: make returns 'x'; allowed: a Pair of texts, two answers"),
     ],
 )
 def test_a_generator_that_fails_is_told_in_one_line(tmp_path: Path, make: str, expected: str) -> None:

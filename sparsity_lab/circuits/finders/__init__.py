@@ -1,6 +1,7 @@
-"""Finders of circuits: each module here with a `Config` and a `find` is one (contract: `finder.py`).
+"""Circuit finders: every module here that defines `Config` and `find` is one (contract: `finder.py`).
 
-To add a finder, add a file, and `conf/finder/KIND.yaml` with its values. No torch is imported.
+To add a finder, add a module here and its values in `conf/finder/KIND.yaml`. Importing this package does not
+import torch.
 """
 
 from importlib import import_module
@@ -21,4 +22,4 @@ if TYPE_CHECKING:
     FinderConfig = FinderConfigBase
 else:
     FinderConfig = Union[tuple(FINDERS)]  # noqa: UP007
-"""The configs of all finders, told apart by `kind`."""
+"""The union of all finders' configs, discriminated by `kind`."""

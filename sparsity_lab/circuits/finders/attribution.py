@@ -1,6 +1,6 @@
-"""Finder `attribution`: the fewest nodes of largest attribution that meet a target (`../attribution.py`).
+"""Finder `attribution`: keep the nodes with the largest attribution (`circuits/attribution.py`).
 
-The baseline that learned masks are measured against (Gao et al. 2025, Fig. 31).
+It is the baseline for learned masks (Gao et al. 2025, Fig. 31).
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 
 class Config(FinderConfigBase):
-    """`slope` "gradient": in the whole model; "integrated": mean over `steps` gates between 0 and 1.
+    """Settings of attribution.
 
-    `pairs`: training pairs that attribution is averaged over.
+    `slope`: "gradient" takes the derivative in the whole model, "integrated" its mean over `steps` gate
+    values between 0 and 1.
+    `pairs`: number of training pairs that attribution is averaged over.
     """
 
     kind: Literal["attribution"] = "attribution"
@@ -33,7 +35,7 @@ class Config(FinderConfigBase):
 def find(
     evaluator: "CircuitEvaluator", config: Config, targets: tuple[float, ...], seed: int
 ) -> dict[float, Found]:
-    """The nodes of largest attribution, as few as bisection finds, for each target that all nodes meet."""
+    """Return, for each target that the whole model meets, the fewest nodes of largest |attribution|."""
     import torch
 
     from sparsity_lab.circuits.attribution import attribution

@@ -1,6 +1,6 @@
-"""Finder `file`: a finder from a Python file of the user's own, in the shape that `finder.py` shows.
+"""Finder `file`: a finder in the user's own Python file, which follows the contract in `finder.py`.
 
-Workers get its path, its plain options and the hash of its content, and import it themselves.
+Worker processes receive the file's path, its options and the hash of its content, and import it themselves.
 """
 
 from pathlib import Path
@@ -22,10 +22,10 @@ KEY = "finder.path"
 
 
 class Config(FinderConfigBase):
-    """`options` are the values of the file's own `Config`.
+    """The `path` of the file, and `options` for the file's own `Config`.
 
-    `sha256` is filled in, so that config, record and stages' hashes hold the file's content. A value that is
-    given must be that of the file.
+    `sha256` is filled in, so that config, record and stage hashes depend on the file's content. If it is
+    given, it must match the file.
     """
 
     kind: Literal["file"] = "file"
@@ -48,28 +48,28 @@ class Config(FinderConfigBase):
 
     @property
     def label(self) -> str:
-        """The file's name without its ending."""
+        """The file's name without its extension."""
         return Path(self.path).stem
 
     @property
     def restored_share(self) -> float:
-        """As the file's own `Config` says."""
+        """The restored share of the file's own `Config`."""
         return self.own().restored_share
 
     def identity(self) -> dict[str, Any]:
         """The file's content and options, not its place."""
-        return {"kind": self.kind, "sha256": self.sha256, "options": self.own().identity()}
+        return {"kind": self.kind, "sha256": self.sha256, "options": self.options}
 
     def for_controls(self, give_up: float | None) -> Self:
-        """As the file's own `Config` says."""
+        """Return this config with the options that the file's own `Config` uses for controls."""
         options = self.own().for_controls(give_up).model_dump(mode="json")
         return self.model_copy(update={"options": options})
 
     def module(self) -> ModuleType:
-        """The file, imported.
+        """Import the file.
 
         Raises:
-            UserError: it has changed since the config was read, cannot be imported, or is no finder.
+            UserError: it has changed since the config was read, cannot be imported, or is not a finder.
         """
         module = load_file(unchanged(self.path, self.sha256, KEY), KEY)
         config = getattr(module, "Config", None)
@@ -82,7 +82,7 @@ class Config(FinderConfigBase):
         return module
 
     def own(self) -> FinderConfigBase:
-        """The file's own config.
+        """Build the file's own `Config` from the options.
 
         Raises:
             UserError: an option is unknown, missing or of the wrong type.
@@ -94,10 +94,11 @@ class Config(FinderConfigBase):
 def find(
     evaluator: "CircuitEvaluator", config: Config, targets: tuple[float, ...], seed: int
 ) -> dict[float, Found]:
-    """Whatever the file finds, each set checked.
+    """Call the file's `find` and check each set that it returns.
 
     Raises:
-        UserError: a set is not of this model's nodes, is for a target that was not asked for, or misses it.
+        UserError: a set does not fit the model's nodes, misses its target, or is for a target that was not
+            asked for.
     """
     with foreign(f"{KEY}: {config.path}: find"):
         found = config.module().find(evaluator, config.own(), targets, seed)

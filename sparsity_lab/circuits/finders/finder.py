@@ -1,16 +1,16 @@
-"""The contract of a finder: a module with a class `Config` and a function `find`. No torch is imported here.
+"""The contract of a finder: a module with a class `Config` and a function `find`. Imports no torch.
 
     class Config(FinderConfigBase):
         kind: Literal["mine"] = "mine"
         pairs: PositiveInt = 64
 
     def find(evaluator, config, targets, seed):
-        order_n = ...                               # the nodes, the most important first
+        order_n = ...                               # the nodes by descending importance
         prefixes = smallest_prefixes(evaluator, order_n, targets)
         return {target: Found(kept_n, {}) for target, kept_n in prefixes.items()}
 
-The module lies in this package, with its values in `conf/finder/KIND.yaml`, or it is a file of the user's own
-(`finder=file finder.path=FILE`). Polish, edge pruning, record, evidence and pages need no change.
+The module is either part of this package, with its values in `conf/finder/KIND.yaml`, or the user's own file
+(`finder=file finder.path=FILE`). Polish, edge pruning, record, evidence and pages work without changes.
 """
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
@@ -26,14 +26,14 @@ Notes = dict[str, str | int | float | bool | None]
 
 
 class Found(NamedTuple):
-    """The kept nodes, boolean (n), and what the circuit's provenance shall say of how they were found."""
+    """The kept nodes, boolean (n), and notes for the circuit's provenance on how they were found."""
 
     kept_n: "Tensor"
     notes: Notes
 
 
 class FinderConfigBase(Config):
-    """Base of every finder's `Config`. A file from outside may leave `kind` as it is."""
+    """Base of every finder's `Config`. The user's own file need not override `kind`."""
 
     kind: str = "file"
 
@@ -44,17 +44,17 @@ class FinderConfigBase(Config):
 
     @property
     def restored_share(self) -> float:
-        """Largest share of all nodes of which random subsets are restored when sets are selected; 0: none."""
+        """Largest share of all nodes in the random subsets restored during selection; 0 restores none."""
         return 0.0
 
     def identity(self) -> dict[str, Any]:
-        """All that the circuits depend on, as plain containers."""
+        """Return all settings that the circuits depend on, as plain containers."""
         return self.model_dump(mode="json")
 
     def for_controls(self, give_up: float | None) -> Self:
-        """The config of one try where there is nothing to find (`evidence/controls.py`).
+        """Return the config for one attempt on a control, which has no circuit (`evidence/controls.py`).
 
-        `give_up`: loss in nats; a try that is still far above it may be ended early as failed.
+        An attempt whose loss stays far above `give_up` (nats) may stop early and count as failed.
         """
         return self
 
@@ -65,9 +65,9 @@ class Find(Protocol):
     def __call__(
         self, evaluator: "CircuitEvaluator", config: Any, targets: tuple[float, ...], seed: int
     ) -> dict[float, Found]:
-        """For each of `targets` (nats) that some set of nodes meets, the smallest set found.
+        """Return the smallest set found for each of `targets` (nats) that some set of nodes meets.
 
-        The main target comes first. A set meets a target if `evaluator.select_loss` of it is at most that.
-        All randomness derives from `seed`.
+        The main target comes first. A set meets a target if its `evaluator.select_loss` is at most that.
+        All randomness must derive from `seed`.
         """
         ...

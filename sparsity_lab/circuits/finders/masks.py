@@ -1,9 +1,9 @@
 """Finder `masks`: the paper's learned masks (`circuits/mask_learning.py`), discretised by bisection.
 
-1. learn the gates; order the nodes by tau; take the fewest that meet each target;
-2. training goes astray when no set meets the main target, or only one of more than half the nodes; then learn
-   again with another seed, at half the loss to aim at, up to `retries` times;
-3. keep the smallest set of all tries for each target.
+1. Learn the gates, rank the nodes by tau, and take the shortest prefix that meets each target.
+2. Mask training has failed if no set meets the main target, or only a set of at least half the nodes does.
+   Then learn again with another seed and half the target loss, up to `retries` times.
+3. For each target, keep the smallest set of all attempts.
 """
 
 from typing import TYPE_CHECKING, Literal, Self
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 
 class Config(MaskLearningConfig, FinderConfigBase):
-    """Mask learning, and how often it is tried again."""
+    """Settings of mask learning, and the number of retries after a failed attempt."""
 
     kind: Literal["masks"] = "masks"
     retries: NonNegativeInt = 1
 
     @property
     def restored_share(self) -> float:
-        """Masks trained under restoration are selected under it too."""
+        """Share of nodes restored during selection; the same as during mask training."""
         return self.restore
 
     def for_controls(self, give_up: float | None) -> Self:
-        """A control has one try, given up early."""
+        """Return the config with a single attempt, which stops early at `give_up`."""
         return self.model_copy(update={"retries": 0, "give_up": give_up})
 
 
 def find(
     evaluator: "CircuitEvaluator", config: Config, targets: tuple[float, ...], seed: int
 ) -> dict[float, Found]:
-    """The smallest set found for each target, of all trainings of the masks."""
+    """Return the smallest set found for each target over all attempts."""
     from sparsity_lab.circuits.discretisation import smallest_prefixes
     from sparsity_lab.circuits.mask_learning import learn_masks
 
@@ -46,7 +46,7 @@ def find(
         aimed = config.model_copy(update={"target": config.target / 2**attempt})
         masks = learn_masks(evaluator.model, evaluator.means_n, evaluator.data.train, aimed, seed + attempt)
         if len(masks.losses) < config.steps:
-            continue  # given up
+            continue  # stopped early
         order_n = masks.tau_n.argsort(descending=True, stable=True)
         guess = int((masks.tau_n > 0).sum())
         for target, kept_n in smallest_prefixes(evaluator, order_n, targets, guess).items():

@@ -1,9 +1,9 @@
-"""Sparsity methods: each module here that has a `make` is one, and its `Config` belongs to the run's config.
+"""Sparsity methods: every module here that defines `make` is one. Its `Config` is part of the run's config.
 
-To add a method, add a file with
+To add a method, add `conf/sparsity/name.yaml` and a module with
 1. `Config`, a subclass of `SparsifierConfig` with `kind: Literal["name"] = "name"`;
-2. `make(config, model, n_steps, seed)`, which returns a `Sparsifier`;
-and conf/sparsity/name.yaml. No module here imports torch at its top: configs are read without it.
+2. `make(config, model, n_steps, seed)`, which returns a `Sparsifier`.
+No module here imports torch at the top level, since configs are read without it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ else:
 
 
 def make_sparsifier(config: SparsifierConfig, model: Transformer, n_steps: int, seed: int) -> Sparsifier:
-    """The method that `config` asks for, for a training of `n_steps` optimizer steps.
+    """Build the sparsifier that `config` describes, for a training of `n_steps` optimizer steps.
 
     Raises:
         UserError: the method does not fit the model.

@@ -1,9 +1,10 @@
-"""A sparsity method from a Python file outside the package.
+"""Sparsity method `file`: a method in the user's own Python file, outside the package.
 
     python -m sparsity_lab.run sparsity=file sparsity.path=my_method.py 'sparsity.options={share: 0.1}'
 
-The file has the shape of the modules beside this one: `Config`, a subclass of `SparsifierConfig`, whose
-fields the options fill, and `make(config, model, n_steps, seed)`, which returns a `Sparsifier`.
+The file has the same structure as the other modules here. It defines `Config`, a subclass of
+`SparsifierConfig` whose fields are set by the options, and `make(config, model, n_steps, seed)`, which
+returns a `Sparsifier`.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ class Config(SparsifierConfig):
         return hash(self.model_dump_json())
 
     def module(self) -> ModuleType:
-        """The file as a module.
+        """Import the file as a module.
 
         Raises:
             UserError: the file cannot be imported, or lacks `Config` or `make`.
@@ -66,10 +67,10 @@ class Config(SparsifierConfig):
         return module
 
     def method(self) -> SparsifierConfig:
-        """The options as the file's own `Config`.
+        """Build the file's own `Config` from the options.
 
         Raises:
-            UserError: they do not fit it; a line for each wrong key.
+            UserError: the options do not fit it; the message has one line per wrong key.
         """
         found: SparsifierConfig = validate(self.module().Config, self.options or {}, "sparsity.options")
         return found
@@ -80,11 +81,11 @@ class Config(SparsifierConfig):
 
     @property
     def label(self) -> str:
-        """The file's name and the label of its `Config`, with no character that a folder's name may lack."""
+        """The file's name and the label of its `Config`, restricted to characters safe in folder names."""
         return re.sub(r"[^\w.+-]", "_", f"{Path(self.path).stem}-{self.method().label}".rstrip("-"))
 
     def identity(self) -> dict[str, Any]:
-        """The file's content and options; its place does not matter."""
+        """Return the file's content hash and options; its location does not matter."""
         return {
             "kind": self.kind,
             "sha256": self.sha256,

@@ -1,12 +1,13 @@
 """Magnitude pruning during training: projection after every step (Gao et al. 2025, §2.1, App. A.2).
 
-The kept fraction f falls linearly from 1 to its final value. After each step, in each tensor of n weights:
-1. in the six matrices of a layer the j largest magnitudes of every neuron or attention channel stay ("at
-   least j"); biases and embeddings have no such guard;
-2. the largest of the others fill up to round(f · n), or to what step 1 needs if that is more;
-3. all else becomes zero. Equal magnitudes: the lower index stays.
+The kept fraction f falls linearly from 1 to its final value. After each step, for each tensor of n weights:
+1. In the six matrices of a layer, every neuron or attention channel keeps its j largest magnitudes ("at least
+   j"). Biases and embeddings have no such guarantee.
+2. The largest remaining magnitudes are kept until round(f · n) weights are kept in total. Step 1 may already
+   keep more.
+3. All other weights become zero. Among equal magnitudes, the lower index is kept.
 
-No mask is kept. AdamW also updates zero weights, so a weight that was dropped may return.
+There is no persistent mask. AdamW also updates zero weights, so a dropped weight may return.
 """
 
 from __future__ import annotations
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 
 class Config(BudgetConfig):
-    """`anneal_until`: the share of training over which the kept fraction falls from 1 to its final value."""
+    """Settings of magnitude pruning.
+
+    `anneal_until`: fraction of training over which the kept fraction falls from 1 to its final value.
+    """
 
     kind: Literal["magnitude"] = "magnitude"
     anneal_until: float = 0.5
@@ -60,17 +64,17 @@ def make(config: Config, model: Transformer, n_steps: int, seed: int) -> Magnitu
 
 
 def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: int = 0) -> None:
-    """Zero all of `weight` but what stays at kept `fraction`, in place.
+    """Zero the weights that are not kept at kept fraction `fraction`, in place.
 
-    `axis` counts the neurons or channels that keep `at_least` weights each (at most what they have); None
-    guards none.
+    `axis` indexes the neurons or channels that each keep `at_least` weights, or all if they have fewer. None
+    applies no such guarantee.
     """
     if fraction >= 1:
         return
     channels = 1 if axis is None else weight.shape[axis]
     at_least = 0 if axis is None else min(at_least, weight.numel() // channels)
     keep = kept_count(weight.numel(), fraction, channels, at_least)
-    weight = weight.detach()  # shares its memory, and can be written to
+    weight = weight.detach()  # shares memory and allows in-place writes
     if kernel := kernel_for("projection", weight, keep, at_least, axis):
         kernel(weight, keep, at_least, axis)
         return
@@ -80,7 +84,7 @@ def project(weight: Tensor, fraction: float, axis: int | None = None, at_least: 
 
 
 def kept_weights(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
-    """Boolean (channel, n): which `keep` weights stay, `at_least` of them in each row; for any device."""
+    """Select the `keep` weights that stay, at least `at_least` per row; boolean (channel, n), any device."""
     import torch
 
     from sparsity_lab.model.ops import magnitude_bits
@@ -94,13 +98,13 @@ def kept_weights(weight_cn: Tensor, keep: int, at_least: int) -> Tensor:
     return kept_cn
 
 
-def kept_fraction(progress: float, target: float, anneal_until: float) -> float:
-    """Share of nonzero weights: linear from 1 to `target` until `anneal_until` of training, then constant."""
+def kept_fraction(progress: float, final: float, anneal_until: float) -> float:
+    """Return the kept fraction: linear from 1 to `final` until `anneal_until` of training, then constant."""
     if anneal_until <= 0:
-        return target
-    return 1 - (1 - target) * min(progress / anneal_until, 1.0)
+        return final
+    return 1 - (1 - final) * min(progress / anneal_until, 1.0)
 
 
 def kept_count(numel: int, fraction: float, channels: int, at_least: int) -> int:
-    """How many weights of a tensor stay: round(f · n), or what `at_least` in each channel needs, if more."""
+    """Return how many weights a tensor keeps: round(f · n), or more if `at_least` per channel needs it."""
     return min(numel, max(round(fraction * numel), channels * at_least))

@@ -1,4 +1,4 @@
-"""No sparsity: all weights may be nonzero. This is how dense models are trained."""
+"""Sparsity method `none`: all weights may be nonzero. Dense models are trained this way."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Config(SparsifierConfig):
 
 
 class AllWeights:
-    """Leaves the weights as the optimizer made them."""
+    """Leaves the weights unchanged after each optimizer step."""
 
     def kept_fraction(self, step: int) -> float:
         return 1.0

@@ -1,7 +1,8 @@
-"""A fixed random mask, drawn from the seed before training: the baseline of methods that choose weights.
+"""Sparsity method `random_mask`: a fixed random mask, drawn from the seed before training.
 
-Each tensor keeps as many weights as magnitude projection would keep at the same kept fraction, at-least-j
-included. All other weights are zero from the start.
+It is the baseline for methods that choose their weights. Each tensor keeps as many weights as magnitude
+projection keeps at the same kept fraction, including the at-least-j rule. All other weights are zero from the
+start.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Config(BudgetConfig):
 
 
 class RandomMask:
-    """Zeroes all weights outside `masks`, boolean tensors by the weights' names."""
+    """Zeroes all weights outside `masks`, which maps weight names to boolean tensors."""
 
     def __init__(self, masks: dict[str, Tensor], fraction: float) -> None:
         self.masks, self.fraction = masks, fraction
@@ -55,7 +56,7 @@ def make(config: Config, model: Transformer, n_steps: int, seed: int) -> RandomM
 
 
 def draw_mask(weight: Tensor, fraction: float, axis: int | None, at_least: int, seed: int) -> Tensor:
-    """Boolean, of the shape of `weight`: what projection keeps of random numbers in its place."""
+    """Draw a boolean mask in the shape of `weight`, by projecting random scores."""
     import torch
 
     generator = torch.Generator().manual_seed(seed)

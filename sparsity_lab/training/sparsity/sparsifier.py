@@ -1,6 +1,6 @@
-"""What a sparsity method is: a config, and a sparsifier that acts after every optimizer step.
+"""The contract of a sparsity method: a config, and a sparsifier that acts after every optimizer step.
 
-Importing this module does not import torch: configs are read before there is any work.
+Importing this module does not import torch, so that configs can be read without it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 
 class Sparsifier(Protocol):
-    """How the weights of one model become zero and stay zero.
+    """Decides which weights of one model are zero.
 
-    Steps count from 1; step 0 is before the first. A method that keeps state between steps is an `nn.Module`
-    whose buffers hold it: checkpoints then save and restore the state.
+    Steps count from 1; step 0 is before the first. A method with state between steps is an `nn.Module` that
+    holds it in buffers, so that checkpoints save and restore it.
     """
 
     def kept_fraction(self, step: int) -> float:
-        """Share of weights that may be nonzero after `step` optimizer steps, above 0.
+        """Return the share of weights, above 0, that may be nonzero after `step` optimizer steps.
 
-        The logs show it, and the optimizer multiplies the model's learning rate by 1 / sqrt(kept fraction).
+        It is logged, and the model's learning rate is divided by its square root.
         """
 
     def after_step(self, model: Transformer, step: int) -> None:
-        """Change the weights of `model` in place, after optimizer step `step`."""
+        """Change the weights of `model` in place after optimizer step `step`."""
 
 
 class SparsifierConfig(Config):
@@ -49,21 +49,21 @@ class SparsifierConfig(Config):
         return self.kind
 
     def identity(self) -> dict[str, Any]:
-        """All that the trained weights depend on, as plain JSON."""
+        """Return all settings that the trained weights depend on, as plain JSON."""
         return self.model_dump(mode="json")
 
     def check_size(self, weights: int) -> None:
         """Check the config against the number of weights that sparsity applies to.
 
         Raises:
-            UserError: it asks for more than there are.
+            UserError: the config asks for more weights than there are.
         """
 
 
 class BudgetConfig(SparsifierConfig):
     """Base of methods that keep a given number of weights, as `kept_fraction` or as `nonzeros`.
 
-    `at_least`: how many weights each neuron and attention channel keeps in any case.
+    `at_least`: minimum number of weights that each neuron and attention channel keeps.
     """
 
     kept_fraction: float | None = None
@@ -92,9 +92,9 @@ class BudgetConfig(SparsifierConfig):
             raise UserError(f"sparsity.nonzeros: {self.nonzeros}: this model has {weights} weights")
 
     def final_fraction(self, weights: int) -> float:
-        """The kept fraction at the end of training of a model with so many weights.
+        """Return the kept fraction at the end of training for a model with this many weights.
 
-        At-least-j may then keep more.
+        The at-least-j rule may keep more.
 
         Raises:
             UserError: `nonzeros` is more than `weights`.
