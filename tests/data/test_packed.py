@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.stage import Stage, run_stage
 from sparsity_lab.data import tokenizer as tokenizer_module
 from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.data.packed import (
@@ -117,10 +118,12 @@ def test_a_text_that_takes_long_shows_progress(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(tokenizer_module, "LOOK", 0.01)
     monkeypatch.setattr(Tokenizer, "encode", encode)
     monkeypatch.setattr(Progress, "tick", lambda progress: looks.release())
-    corpus = tmp_path / "corpus"
-    corpus.mkdir()
-    for split in ("train", "validation"):
-        (corpus / f"{split}.jsonl").write_text('{"text": "def area(width)", "source": "0"}\n')
+
+    def write(folder: Path) -> None:
+        for split in ("train", "validation"):
+            (folder / f"{split}.jsonl").write_text('{"text": "def area(width)", "source": "0"}\n')
+
+    corpus = run_stage(Stage("corpora", "two", 1, {}, write), tmp_path).path
     folder = tokens_folder(corpus, BpeConfig(vocab_size=257), tmp_path)
     assert open_tokens(folder, "train").tokens.tolist() == [1, 256]
 
