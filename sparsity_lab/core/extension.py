@@ -1,4 +1,4 @@
-"""Python files from outside the package: a finder, a sparsity method or tasks of the user's own."""
+"""Load the user's own Python files: a finder, a sparsity method or tasks."""
 
 import hashlib
 import importlib.util
@@ -12,7 +12,7 @@ _PREFIX = "sparsity_lab_extension_"
 
 
 def file_hash(path: Path, key: str) -> str:
-    """SHA-256 of the file at `path`, in hex; part of the hash of every stage that uses the file.
+    """SHA-256 of the file at `path`, in hex; the hash of every stage that uses the file includes it.
 
     Raises:
         UserError: the file that the config key `key` names cannot be read.
@@ -46,7 +46,7 @@ def load_file(path: Path, key: str) -> ModuleType:
 
 
 def loaded_files() -> dict[str, Path]:
-    """Module name → file of all that this process has loaded.
+    """Map module name → file for every extension that this process has loaded.
 
     Another process must load a file before it can unpickle objects of the file's classes.
     """
