@@ -100,8 +100,8 @@ def validation_threshold(places: list[float], size: int, share: float) -> float:
     """Return the threshold: documents whose place is at most this go to validation.
 
     `places` are the hashes of at least two documents, as numbers in [0, 1). `size` is that of the corpus, in
-    bytes. The share is raised (up to MAX_FLOOR_SHARE) if it would give less than VALIDATION_FLOOR bytes. Each split
-    gets at least one document.
+    bytes. The share is raised (up to MAX_FLOOR_SHARE) if it would give less than VALIDATION_FLOOR bytes. Each
+    split gets at least one document.
     """
     floor = min(VALIDATION_FLOOR / size, MAX_FLOOR_SHARE)
     ordered = sorted(places)

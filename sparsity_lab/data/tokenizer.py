@@ -2,8 +2,8 @@
 
 Each is wrapped as a `tiktoken.Encoding` in one small class. Special tokens inside a text are ordinary text,
 so `decode(encode(text)) == text` for every valid Unicode string. A tokenizer is saved as plain JSON beside
-the data it encoded: pattern, special tokens, and the rank of each token, with its bytes as Latin-1 characters.
-Added tokens are saved if some of them are not special.
+the data it encoded: pattern, special tokens, and the rank of each token, with its bytes as Latin-1
+characters. Added tokens are saved if some of them are not special.
 """
 
 import logging
