@@ -1,10 +1,10 @@
-# The commands of this project; `make` lists them. Everything is installed into $(VENV), nothing outside it.
+# The project's commands; `make` lists them. Everything is installed into $(VENV).
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
 IN_VENV = "$(VENV)/bin/python"
-# Without --no-compile pip spends a minute on modules that nobody imports.
+# --no-compile saves the minute that pip spends on byte-compiling unused modules.
 INSTALL = $(IN_VENV) -m pip install --disable-pip-version-check --no-compile --constraint constraints.txt --editable
 
 .DEFAULT_GOAL := help
@@ -12,26 +12,26 @@ INSTALL = $(IN_VENV) -m pip install --disable-pip-version-check --no-compile --c
 .PHONY: help frontier smoke test check format clean
 
 help:
-	@echo "make frontier   run the sweep width_l0 and draw its pictures (again: it goes on where it stopped)"
-	@echo "make smoke      the whole pipeline in small"
-	@echo "make test       the tests; ARGS='-k wheel' chooses some"
-	@echo "make check      lint, format and types; reports, changes nothing"
-	@echo "make format     lint and format, and change what can be changed"
-	@echo "make clean      remove .venv, caches and builds; runs/ stays"
+	@echo "make frontier   run the sweep width_l0 and draw its pictures; to resume, repeat the command"
+	@echo "make smoke      the whole pipeline on a small model"
+	@echo "make test       run the tests; ARGS='-k wheel' selects some"
+	@echo "make check      lint, check format and types; changes no file"
+	@echo "make format     fix lint and format"
+	@echo "make clean      remove .venv, caches and builds; keep runs/"
 	@echo "PYTHON=python3.12 chooses the interpreter (3.11 or newer), VENV=folder the environment"
 
-# A sweep of which a point failed is drawn all the same; the exit status tells.
+# The pictures are drawn even if a job failed; the exit status reports the failure.
 frontier: $(VENV)/.installed
 	@failed=0; \
 	$(IN_VENV) -m sparsity_lab.run +sweep=width_l0 $(ARGS) -m || failed=$$?; \
 	$(IN_VENV) analysis/plot_frontier.py --sweep width_l0 || failed=$$?; \
-	if [ $$failed -ne 0 ]; then echo "make frontier: not all of it worked, see above" >&2; fi; \
+	if [ $$failed -ne 0 ]; then echo "make frontier: a step failed, see above" >&2; fi; \
 	exit $$failed
 
 smoke: $(VENV)/.installed
 	$(IN_VENV) -m sparsity_lab.run experiment=smoke $(ARGS)
 
-# A process a core, of one thread each. ARGS='-n 0': one process.
+# One single-threaded process per core, at most 4. ARGS='-n 0' uses one process.
 test: export OMP_NUM_THREADS = 1
 test: $(VENV)/.installed-test
 	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)

@@ -1,7 +1,7 @@
-"""Stands in for the package `analysis` in a script started by its path, as in `python analysis/report.py`.
+"""Replace the package `analysis` in a script started by its path, as in `python analysis/report.py`.
 
-Python then looks for modules in this folder, and finds this file. It adds the clone's root to the search
-path, so that `sparsity_lab` need not be installed, and leads to the package's modules.
+Python then searches this folder for modules and finds this file. It adds the clone's root to the search path,
+so that `sparsity_lab` need not be installed, and gives access to the package's modules.
 """
 
 import sys

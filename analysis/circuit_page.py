@@ -1,8 +1,8 @@
-"""A task's circuits as one HTML page, or one of them as an SVG figure; both drawn by `page/graph.js`.
+"""Render a task's circuits as one HTML page, or one circuit as an SVG figure, with `page/graph.js`.
 
-The page holds everything that it shows: its data as JSON, its scripts, which a policy in the page names by
-their hashes and beside which it lets nothing run or load, and dagre, which lays the graph out. Text from
-corpora, configs and files is data: it is escaped here, and only ever set as text there (S12).
+The page is self-contained: it holds its data as JSON, its scripts, and dagre for the layout. Its content
+policy lists the scripts by hash and blocks everything else. Text from corpora, configs and files is data: it
+is escaped here and only inserted as text there (S12).
 """
 
 import base64
@@ -24,18 +24,18 @@ from sparsity_lab.viewer.examples_record import EXAMPLES, MAX_NODES, load_exampl
 HERE = Path(__file__).parent
 SCRIPTS = ("vendor/dagre.min.js", "page/graph.js", "page/panel.js", "page/page.js")
 STYLES = ("page/graph.css", "page/page.css")
-# what dagre takes from a browser
+# a browser function that dagre needs
 CLONE = "globalThis.structuredClone ??= (value) => JSON.parse(JSON.stringify(value));"
 View = dict[str, Any]
 
 
 def load_view(run: Path, task: str) -> View:
-    """What a page shows of one task of a finished run, as plain containers.
+    """Load the data of a page for one task of a finished run, as plain containers.
 
-    Examples and evidence are None where the run has none.
+    Examples and evidence are None if the run has none.
 
     Raises:
-        UserError: no such run or task, or the task has no circuit; the line says what there is.
+        UserError: the run or task does not exist, or the task has no circuit.
     """
     record = read_record(run)
     results = {result.task: result for result in record.tasks}
@@ -82,9 +82,9 @@ def _about(record: RunRecord) -> dict[str, Any]:
 
 
 def _circuit(circuit: Circuit, evidence: Evidence | None) -> dict[str, Any]:
-    """The circuit with its edges by their nodes' places; one too large to draw is reduced to its counts.
+    """Convert a circuit to plain containers; one too large to draw is reduced to its counts.
 
-    An edge is (source, target, weight, whether edge pruning kept it).
+    An edge is (index of source, index of target, weight, whether edge pruning kept it).
     """
     large = len(circuit.nodes) > MAX_NODES
     index = {node: i for i, node in enumerate(circuit.nodes)}
@@ -124,7 +124,7 @@ def _node(node: Node) -> dict[str, Any]:
 
 
 def page(view: View) -> str:
-    """The page, whole: no other file, no network."""
+    """Render the page as one file that needs no network."""
     scripts = [_read(name) for name in SCRIPTS]
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts
@@ -141,10 +141,10 @@ def page(view: View) -> str:
 
 
 def figure(view: View, target: float | None = None) -> str:
-    """One circuit as SVG, light and by itself: that of `target`, or of the run's main target.
+    """Render one circuit as a light-themed SVG, at `target` or the run's main target.
 
     Raises:
-        UserError: no such circuit, or it is too large; or the extra that runs `graph.js` is not installed.
+        UserError: the circuit does not exist or is too large, or dukpy is not installed.
     """
     try:
         import dukpy
@@ -177,7 +177,7 @@ def figure(view: View, target: float | None = None) -> str:
 
 
 def as_data(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can close the element or open a comment."""
+    """Encode JSON for a script element, so that it can neither close the element nor open a comment."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

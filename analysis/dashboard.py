@@ -2,7 +2,8 @@
 
     python analysis/dashboard.py ENTITY/PROJECT [--sweep NAME] [--check]
 
-Needs sparsity_lab[dashboard]. `--check` builds and validates it without a server and prints its sections.
+Needs sparsity_lab[dashboard]. `--check` builds and validates the workspace without a server and prints its
+sections.
 """
 
 import sys
@@ -49,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def workspace(project: str, sweep: str | None = None) -> Any:
-    """The workspace, validated, not saved.
+    """Build and validate the workspace without saving it.
 
     Raises:
         UserError: `project` is not ENTITY/PROJECT, or wandb-workspaces is not installed.
@@ -74,7 +75,7 @@ def workspace(project: str, sweep: str | None = None) -> Any:
                 x=summary(size), y=summary(loss), z=summary(metrics.MODEL_NONZEROS), log_x=True, log_z=True,
             )
             for size in (edges, nodes)
-        ] + [wr.MediaBrowser(title="As points finish", media_keys=["plots/sweep"])],
+        ] + [wr.MediaBrowser(title="As jobs finish", media_keys=["plots/sweep"])],
         "Training": [
             wr.LinePlot(title=f"{metric.name} ({metric.unit})", x=metrics.STEP.name, y=[metric.name])
             for metric in CURVES
@@ -90,7 +91,7 @@ def workspace(project: str, sweep: str | None = None) -> Any:
         "Failures": [
             wr.MarkdownPanel(
                 markdown="The list of runs is grouped by state: see *failed* and *crashed*. The logs in the "
-                "sweep's folder tell why; the same command goes on where they stopped."
+                "sweep's folder give the reason. To resume, repeat the command."
             ),
             wr.RunComparer(diff_only="split"),
         ],
@@ -110,10 +111,10 @@ def workspace(project: str, sweep: str | None = None) -> Any:
 
 
 def save(built: Any) -> str:
-    """Save a workspace on the W&B server; returns its address.
+    """Save a workspace on the W&B server; return its URL.
 
     Raises:
-        UserError: there is no key, or the server does not take it.
+        UserError: there is no API key, or the server rejects the workspace.
     """
     import requests
     import wandb

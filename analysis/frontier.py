@@ -1,4 +1,4 @@
-"""From records to the points of the frontier: capability against circuit size. Pure functions.
+"""Compute the frontier of capability against circuit size from records. All functions are pure.
 
 Steps, for one target loss (Gao et al. 2025, §3 and Fig. 2):
 1. a model's size on a task is the number of edges of its circuit at the target;
@@ -8,10 +8,10 @@ Steps, for one target loss (Gao et al. 2025, §3 and Fig. 2):
 4. the interval of the ratio is a bootstrap over tasks.
 
 A model is dense, or weight-sparse in one of three kinds: trained sparse from the start, sparsified (trained
-from a dense model's weights) or bridged to a dense model. Each kind is told apart everywhere.
+from a dense model's weights) or bridged to a dense model. Each kind is compared separately.
 
-A task that the model has not learned, or that the circuit without nodes solves, has no size. A circuit of
-nodes without edges counts as one edge, so that its logarithm exists.
+A task that the model has not learned, or that the circuit without nodes solves, has no size. A circuit
+without edges counts as one edge, so that its logarithm exists.
 """
 
 import math
@@ -31,9 +31,10 @@ INTERVAL = (2.5, 97.5)  # percent
 
 @dataclass(frozen=True)
 class Model:
-    """One run as the frontier sees it. `edges`: task → edges of its circuit at the target, where it has one.
+    """One run as a point of the frontier. `edges` maps a task to the edges of its circuit at the target.
 
-    `learned` tasks are those whose unpruned loss meets the target, among them those `solved_by_nothing`.
+    `learned` tasks have an unpruned loss that meets the target; they include `solved_by_nothing`, the tasks
+    that the circuit without nodes solves.
 
     `id` is the hash of the run's config; `loss` the pretraining loss on validation text, in nats per token.
     """
@@ -52,9 +53,9 @@ class Model:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times more edges a dense model of the same pretraining loss needs, over `tasks`.
+    """The ratio of edges between a dense and a sparse model of equal pretraining loss, over `tasks`.
 
-    `ratio`, `low` and `high` (the 95 % interval) are None when there is no such model, and `note` says why.
+    `ratio`, `low` and `high` (the 95 % interval) are None if no dense model matches; `note` gives the reason.
     """
 
     sparse: str
@@ -71,17 +72,17 @@ class Ratio:
 
 
 def targets(records: Iterable[RunRecord]) -> list[float]:
-    """Every target loss at which some circuit was found, ascending."""
+    """List every target loss at which some circuit was found, ascending."""
     return sorted({point.target for record in records for task in record.tasks for point in task.curve})
 
 
 def models(records: Iterable[RunRecord], target: float) -> list[Model]:
-    """One model per config, the last of those with the same hash, by kind, width and nonzeros.
+    """Return one model per config hash, the last one recorded, ordered by kind, width and nonzeros.
 
     Imported models, which were trained on other text, are left out.
 
     Raises:
-        UserError: a record lacks what the frontier is made of; the line names record and key.
+        UserError: a record lacks a value that the frontier needs.
     """
     latest = {record.config_hash: record for record in records if record.kind != "imported"}
     found = [_model(record, target) for record in latest.values()]
@@ -115,7 +116,7 @@ def _model(record: RunRecord, target: float) -> Model:
 
 
 def shared(compared: Sequence[Model]) -> list[str]:
-    """The tasks that all of `compared` have learned and have a circuit for, by name."""
+    """List the tasks that all of `compared` have learned and have a circuit for."""
     return sorted(frozenset.intersection(*(frozenset(model.edges) for model in compared))) if compared else []
 
 
@@ -125,7 +126,7 @@ def size(model: Model, tasks: Iterable[str]) -> float:
 
 
 def ratio(sparse: Model, dense: Sequence[Model], among: Iterable[str] | None = None, seed: int = 0) -> Ratio:
-    """Compare `sparse` with the dense models at its own pretraining loss, on tasks `among` some (or all)."""
+    """Compare `sparse` with dense models at its pretraining loss, on shared tasks (within `among`)."""
     around = _neighbours(sparse.loss, dense)
     tasks = [] if around is None else shared([sparse, *around[:2]])
     if among is not None:
@@ -159,7 +160,7 @@ def ratio(sparse: Model, dense: Sequence[Model], among: Iterable[str] | None = N
 
 
 def _neighbours(loss: float, dense: Sequence[Model]) -> tuple[Model, Model, float] | None:
-    """The dense models just below and above `loss`, and how far `loss` lies between them (0 to 1)."""
+    """Return the dense models just below and above `loss`, and its position between them (0 to 1)."""
     below = max((model for model in dense if model.loss <= loss), key=lambda model: model.loss, default=None)
     above = min((model for model in dense if model.loss >= loss), key=lambda model: model.loss, default=None)
     if below is None or above is None:
@@ -176,14 +177,14 @@ def _log_ratio(task: str, sparse: Model, below: Model, above: Model, share: floa
 
 
 def bootstrap(logs: np.ndarray, seed: int = 0, draws: int = DRAWS) -> tuple[float, float]:
-    """The 95 % interval of exp(mean(logs)); the entries of `logs`, one a task, are drawn with replacement."""
+    """Bootstrap the 95 % interval of exp(mean(logs)); `logs` has one entry per task."""
     picks = np.random.default_rng(seed).integers(len(logs), size=(draws, len(logs)))
     low, high = np.percentile(np.exp(logs[picks].mean(axis=1)), INTERVAL)
     return float(low), float(high)
 
 
 def matched_pair(compared: Iterable[Model]) -> tuple[Model, Model] | None:
-    """The dense and the weight-sparse model closest in pretraining loss, of the pairs that share a task."""
+    """Return the dense and weight-sparse model closest in pretraining loss that share a task."""
     compared = list(compared)
     pairs = [
         (dense, sparse)
@@ -208,7 +209,7 @@ class CurveRow:
 
 
 def target_curve(records: Sequence[RunRecord], dense: Model, sparse: Model) -> list[CurveRow]:
-    """Circuit size against target loss for two models; a target without a shared task is left out."""
+    """Compute circuit size against target loss for two models, skipping targets without a shared task."""
     rows = []
     for target in targets(records):
         by_id = {model.id: model for model in models(records, target)}

@@ -1,4 +1,4 @@
-"""The frontier's figures, and how a figure is saved. Text from records is drawn as it is (S12)."""
+"""Draw and save the frontier's figures. Text from records is drawn literally (S12)."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -23,7 +23,7 @@ OFFSETS = ((6, 5), (6, -12), (-6, 5), (-6, -12), (0, 9), (0, -17), (14, 0), (-14
 
 
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write the figure as PNG (200 dpi) and SVG, the same bytes for the same figure; returns the files."""
+    """Save a figure as PNG (200 dpi) and SVG, reproducibly to the byte; return the files."""
     files = [folder / f"{name}.png", folder / f"{name}.svg"]
     with mpl.rc_context(STYLE):
         figure.savefig(files[0], dpi=200, metadata={"Software": None})
@@ -33,7 +33,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
 
 
 def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float) -> Figure:
-    """(a) Pretraining loss against geometric-mean edges over `tasks`, one point a model."""
+    """(a) Pretraining loss against geometric-mean edges over `tasks`, one marker per model."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(8.0, 5.0))
         point = {model.id: (size(model, tasks), model.loss) for model in compared}
@@ -128,7 +128,7 @@ def draw_tasks(dense: Model, sparse: Model, target: float) -> Figure:
 
 
 def describe(model: Model) -> str:
-    """What a legend says of a model."""
+    """Describe a model in a legend."""
     return plain(
         f"{model.kind}, d_model {model.d_model}, {short(model.nonzeros)} nonzeros, loss {model.loss:.3f}"
     )
@@ -155,7 +155,7 @@ def _line(axes: Axes, point: dict[str, tuple[float, float]], group: Sequence[Mod
 
 
 def _label(figure: Figure, axes: Axes, labels: Sequence[tuple[float, float, str]]) -> None:
-    """Write each label beside its point, where it best keeps clear of points, earlier labels and lines."""
+    """Place each label beside its marker, with the least overlap with markers, labels and lines."""
     figure.canvas.draw()
     taken = [_box(axes.transData.transform((x, y)), 6) for x, y, _ in labels]
     lines = [

@@ -1,9 +1,9 @@
-"""Compare the ways from a dense model to a sparse one: from scratch, sparsified, bridged.
+"""Compare sparse models trained from scratch, sparsified, and bridged to a dense model.
 
     python analysis/plot_dense_to_sparse.py [runs] [--sweep NAME] [--target NATS] [--out DIR]
 
 Writes dense_to_sparse.csv, .png and .svg (default: to SOURCE/dense_to_sparse): pretraining loss and agreement
-with the dense model, KL(dense, model), against edges, the geometric mean over the tasks that all have.
+with the dense model, KL(dense, model), against edges, as a geometric mean over shared tasks.
 """
 
 import sys
@@ -25,13 +25,17 @@ from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.style import GREY, KINDS, STYLE, plain
 
-WAYS = {"sparse": "scratch", "sparsified": "sparsified", "bridged": "bridged"}  # kind of model → way to it
+WAYS = {
+    "sparse": "scratch",
+    "sparsified": "sparsified",
+    "bridged": "bridged",
+}  # kind of model → name of its training
 COLOURS = {way: KINDS[kind][0] for kind, way in WAYS.items()}
 
 
 @dataclass(frozen=True)
 class Way:
-    """One sparse model: how it was made, and what it is like. Losses and KL in nats per token."""
+    """One sparse model, the way it was trained, and its metrics. Losses and KL are in nats per token."""
 
     way: str
     name: str
@@ -70,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[str]]:
-    """The sparse models that were measured against a dense one, and the tasks that all have a circuit for.
+    """Return the sparse models with a reference model, and the tasks for which all have a circuit.
 
     Raises:
-        UserError: there are none, or they share no task.
+        UserError: there is no such model, or the models share no task.
     """
     by_hash = {r.config_hash: r for r in records if r.kind in WAYS and metrics.REFERENCE_KL.name in r.metrics}
     compared = frontier.models(by_hash.values(), target)
@@ -106,7 +110,7 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
 
 
 def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
-    """Two panels over edges: pretraining loss, and agreement with the dense model."""
+    """Draw pretraining loss and KL from the dense model against edges, in two panels."""
     with mpl.rc_context(STYLE):
         figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8), sharex=True)
         for way in found:

@@ -1,8 +1,8 @@
-"""Draw how circuits form over a training: their size, their overlap with the final ones, and the L0 schedule.
+"""Draw circuits over training: their size, their overlap with the final circuits, and the L0 schedule.
 
     python analysis/plot_formation.py RUN_OR_SWEEP [--out DIR]
 
-Needs runs with snapshots.fractions, as experiment=formation has it. Overlap is the Jaccard index of the nodes
+Needs runs with snapshots.fractions, as in experiment=formation. Overlap is the Jaccard index of the nodes
 of a circuit and of the trained model's. Writes formation.png, .svg and .csv.
 """
 
@@ -50,10 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str, float]]:
-    """A row for each run, task and moment; by name, each run's training curve and target loss.
+    """Load one row per run, task and snapshot, and each run's training curve and target loss by name.
 
     Raises:
-        UserError: no run has circuits of its way, or one lacks its curve.
+        UserError: no run has snapshots, or a run lacks its curve.
     """
     runs = [(folder, record) for folder, record in read_all(source) if record.snapshots]
     if not runs:
@@ -66,10 +66,10 @@ def load(source: Path) -> tuple[pd.DataFrame, dict[str, pd.DataFrame], dict[str,
 
 
 def curve(path: Path) -> pd.DataFrame:
-    """Nonzero weights and validation loss over the steps of a training.
+    """Read nonzero weights and validation loss over training steps.
 
     Raises:
-        UserError: the file is missing, or is not a training's.
+        UserError: the file is missing or is not a metrics file.
     """
     names = [metrics.STEP.name, metrics.NONZEROS.name, metrics.VALIDATION_LOSS.name]
     try:
@@ -79,10 +79,10 @@ def curve(path: Path) -> pd.DataFrame:
 
 
 def moments(record: RunRecord) -> Iterator[dict[str, Any]]:
-    """A row for each task and moment: what was found there, and what of it stays to the end.
+    """Yield a row per task and snapshot: the circuit's size and its overlap with the final circuit.
 
-    `jaccard` is the overlap of nodes with the final circuit, `there` the share of the final circuit's nodes
-    that the circuit has already.
+    `jaccard` is the overlap of nodes with the final circuit. `there` is the share of the final circuit's
+    nodes that are already in the circuit.
     """
     target = record.pruning.target
     at_the_end = {task.task: task.at(target) for task in record.tasks}
@@ -123,7 +123,7 @@ def _end(
 
 
 def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame], targets: dict[str, float]) -> Figure:
-    """A column for each run: edges of the tasks' circuits, overlap with the final ones, task loss, and L0."""
+    """Draw a column per run: edges of circuits, overlap with the final ones, task loss, and L0."""
     tasks = sorted(set(rows["task"]))
     with mpl.rc_context(STYLE):
         figure, panels = plt.subplots(
@@ -151,7 +151,7 @@ def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame], targets: dict[s
 def _column(
     panels: Sequence[Axes], rows: pd.DataFrame, schedule: pd.DataFrame, tasks: Sequence[str], target: float
 ) -> None:
-    """A task that was not learned at a moment has no circuit there: its line is broken."""
+    """Draw one run. The line of a task has a gap where the task has no circuit."""
     sizes, overlaps, losses, weights = panels
     every = sorted(set(rows["at"]))
     for index, task in enumerate(tasks):
@@ -190,7 +190,7 @@ def _column(
 
 
 def geometric_means(found: pd.DataFrame) -> pd.Series:
-    """Edges by moment, over the tasks that have a circuit whenever any has; empty if there is none."""
+    """Average edges per snapshot, over tasks with a circuit in every snapshot that has any."""
     moments_of = found.groupby("task")["at"].nunique()
     tasks = moments_of.index[moments_of == found["at"].nunique()]
     always = found[found["task"].isin(tasks)]

@@ -43,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load(source: str) -> list[RunRecord]:
-    """The records of a folder or of a W&B project; those that cannot be read are named and left out.
+    """Load the records of a folder or W&B project; report and skip unreadable ones.
 
     Raises:
-        UserError: there are none.
+        UserError: there are no records.
     """
     if source.startswith(WANDB):
         records = read_wandb(source.removeprefix(WANDB))
@@ -60,7 +60,7 @@ def load(source: str) -> list[RunRecord]:
 
 
 def choose_sweep(records: list[RunRecord], sweep: str | None, source: str) -> list[RunRecord]:
-    """The runs of `sweep`; without one, those of the only sweep there is, or all when there is none.
+    """Return the runs of `sweep`; by default those of the only sweep, or all runs without a sweep.
 
     Raises:
         UserError: `sweep` does not occur, or there are several to choose from.
@@ -78,7 +78,7 @@ def choose_sweep(records: list[RunRecord], sweep: str | None, source: str) -> li
 
 
 def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
-    """Print the comparison and write tables and figures to `out`; what cannot be drawn is said, not fatal.
+    """Print the comparison and write tables and figures to `out`; report missing figures.
 
     Raises:
         UserError: no circuit was found at `target`.

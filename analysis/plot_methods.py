@@ -1,4 +1,4 @@
-"""Draw task loss against edges for every way of finding circuits in one model.
+"""Draw task loss against edges for each method of finding circuits in one model.
 
     python analysis/plot_methods.py [runs] [--sweep NAME] [--out DIR]
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # so that a clone needs no installing
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # allows running from a clone
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
@@ -29,7 +29,7 @@ from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.summary import geometric_mean
 
 POLISHED = " + polish"
-# Okabe and Ito's palette: the shipped finders' own, then those for any other
+# Okabe and Ito's palette: fixed colours for the shipped finders, then colours for others
 COLOURS = {"masks": "#D55E00", "gradient": "#0072B2", "integrated": "#009E73"}
 MORE_COLOURS = ("#CC79A7", "#E69F00", "#56B4E9", "#F0E442", "#000000")
 
@@ -59,12 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
-    """A row for each selection, method and target: geometric-mean edges over the tasks all methods share.
+    """Return geometric-mean edges over shared tasks, one row per selection, method and target.
 
-    `times` is the size against that of learned masks, polished, at the same selection and target.
+    `times` is the size relative to polished learned masks at the same selection and target.
 
     Raises:
-        UserError: there are no two methods of one model to compare.
+        UserError: the runs are not of at least two methods on one model.
     """
     models = {record.stages.get("model") for record in records}
     if len(records) < 2 or len(models) > 1:
@@ -107,30 +107,30 @@ def compare(records: Sequence[RunRecord]) -> pd.DataFrame:
 
 
 def finder_of(record: RunRecord) -> str:
-    """The name of the finder: attribution by its slope, a file from outside by its name."""
+    """Return the finder's name: the slope of attribution, or the stem of a user's file."""
     finder = record.config.get("finder")
-    if finder is None:  # a record from before finders had a section of their own
+    if finder is None:  # old records have no section for the finder
         return str(record.config["pruning"]["method"])
     path = finder.get("path")
     return Path(path).stem if path else str(finder.get("slope", finder["kind"]))
 
 
 def _pruned(points: Iterable[CurvePoint]) -> float:
-    """Geometric mean of the edges after edge pruning; NaN where they were not pruned."""
+    """Average the edges after edge pruning geometrically; NaN without edge pruning."""
     edges = [point.pruned_edges for point in points]
     pruned = [count for count in edges if count is not None]
     return geometric_mean(pruned) if len(pruned) == len(edges) else float("nan")
 
 
 def colours(methods: Iterable[str]) -> dict[str, str]:
-    """A colour for each finder: its own, or the next one that is free."""
+    """Assign each finder its fixed colour or the next free one."""
     finders = sorted({method.removesuffix(POLISHED) for method in methods})
     free = cycle(MORE_COLOURS)
     return {finder: COLOURS.get(finder) or next(free) for finder in finders}
 
 
 def draw(rows: pd.DataFrame) -> Figure:
-    """Target loss against geometric-mean edges, a line for each method and selection."""
+    """Draw target loss against geometric-mean edges, one line per method and selection."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(figsize=(7.0, 5.2))
         colour = colours(rows["method"])

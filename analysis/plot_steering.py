@@ -1,4 +1,4 @@
-"""Draw what steering a dense model through a bridge did (Gao et al. 2025, Fig. 9), from a run's folder.
+"""Draw the effect of steering a dense model through a bridge (Gao et al. 2025, Fig. 9).
 
     python analysis/plot_steering.py RUN [--out DIR]
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         return program.refuse(error)
     for result in results:
-        for line in told(result):
+        for line in summary_lines(result):
             say(line)
     out = options.out or options.run
     out.mkdir(parents=True, exist_ok=True)
@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def load(run: Path) -> list[SteeringResult]:
-    """The results below a run's folder, by task.
+    """Load the results below a run's folder, ordered by task.
 
     Raises:
-        UserError: there are none, or one cannot be read.
+        UserError: there are no results, or one is unreadable.
     """
     found = [load_steering(path) for path in sorted(run.glob("steering/*/steering.json"))]
     if not found:
@@ -58,12 +58,12 @@ def load(run: Path) -> list[SteeringResult]:
 
 
 def best_together(result: SteeringResult) -> Steering:
-    """Of those by the circuit's channels at a boundary, the one of highest probability at full strength."""
+    """Return the steering by circuit channels at one boundary that is strongest at full strength."""
     return max(result.steerings[1:-1], key=lambda one: one.probability[-1], default=result.steerings[0])
 
 
-def told(result: SteeringResult) -> list[str]:
-    """A line a steering: probability without and with, and how many times none and the best random one."""
+def summary_lines(result: SteeringResult) -> list[str]:
+    """Summarise each steering: probability without and with it, and ratios to none and best random."""
     return [
         f"{result.task}: {one.name}: {one.probability[0]:.4f} to {one.probability[-1]:.4f}, "
         f"{one.times_none:.1f} times none, {one.times_random:.1f} times the best of {len(one.random)} random"
@@ -72,7 +72,7 @@ def told(result: SteeringResult) -> list[str]:
 
 
 def draw(results: Sequence[SteeringResult]) -> Figure:
-    """A panel a task: probability of the other prompt's answer against strength."""
+    """Draw one panel per task: probability of the other prompt's answer against steering strength."""
     with mpl.rc_context(STYLE):
         figure, all_axes = plt.subplots(
             1, len(results), figsize=(5.2 * len(results), 5.2), sharey=True, squeeze=False

@@ -1,4 +1,4 @@
-"""What the programs of this folder share: arguments, lines for people, refusals."""
+"""Shared helpers of the programs in this folder: arguments, output and errors."""
 
 import argparse
 import sys
@@ -8,19 +8,19 @@ from sparsity_lab.results.style import plain
 
 
 def parser(doc: str | None) -> argparse.ArgumentParser:
-    """A parser of a program's arguments, described by the first line of its docstring `doc`."""
+    """Make an argument parser whose description is the first line of the docstring `doc`."""
     return argparse.ArgumentParser(
         description=(doc or "").split("\n", 1)[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
 
 
 def say(text: str) -> None:
-    """Write lines to standard output, without whatever in them could steer a terminal."""
+    """Write lines to standard output without terminal control characters."""
     sys.stdout.write(_shown(text))
 
 
 def refuse(error: UserError) -> int:
-    """Write an error to standard error; returns the exit status that goes with it."""
+    """Write an error to standard error; return exit status 1."""
     sys.stderr.write(_shown(f"error: {error}"))
     return 1
 

@@ -1,4 +1,4 @@
-"""Write a page that links all of a sweep: its frontier, its tables, and a page for each task of each run.
+"""Write an index page for a sweep: its frontier, its tables, and a page for each task of each run.
 
     python analysis/report.py runs/width_l0 [--target NATS] [--out DIR]
 
@@ -21,7 +21,7 @@ from sparsity_lab.results.style import plain, short
 from sparsity_lab.results.summary import learned
 
 FIGURES = {
-    "frontier": "Capability against circuit size, a point a model; lower left is better.",
+    "frontier": "Capability against circuit size, one marker per model; lower left is better.",
     "circuit_size_vs_target": "Circuit size against target loss, for the two models of most similar loss.",
     "edges_per_task": "Edges of each task's circuit in those two models.",
 }
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def report(runs: Sequence[tuple[Path, RunRecord]], target: float, out: Path, title: str) -> str:
-    """The index as HTML; pages and figures are written to `out`.
+    """Return the index as HTML; write pages and figures to `out`.
 
     Raises:
         UserError: no circuit was found at `target`.
@@ -89,7 +89,7 @@ def report(runs: Sequence[tuple[Path, RunRecord]], target: float, out: Path, tit
 
 
 def _write_page(folder: Path, task: TaskResult, out: Path) -> str:
-    """Writes the page of one task; returns its address, from the index."""
+    """Write the page of one task; return its address relative to the index."""
     name = f"{task.task}.html"
     write_text(
         out / "circuits" / folder.name / name, circuit_page.page(circuit_page.load_view(folder, task.task))

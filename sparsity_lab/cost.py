@@ -1,11 +1,10 @@
-"""What a run will cost, from its config alone: weights, memory, FLOPs, GPU-hours. Nothing is allocated.
+"""Estimate a run's weights, memory, FLOPs and GPU-hours from its config. Nothing is allocated.
 
     python -m sparsity_lab.cost experiment=paper [model.d_model=4096 ...]
 
-A multiply-add is two FLOPs. Weight sparsity saves none of them: gradients and Adam's moments stay dense
-(Gao et al. 2025, App. A.2), and so do the products. AdamW, AbsTopK and projection are bound by memory traffic
-and left out of the FLOPs. Of several ranks each holds all weights, gradients and moments: only the batch, so
-the activations, is divided.
+A multiply-add counts as two FLOPs. Weight sparsity saves none: products, gradients and Adam's moments stay
+dense (Gao et al. 2025, App. A.2). AdamW, AbsTopK and projection are bound by memory traffic and are not
+counted. Every rank holds full weights, gradients and Adam state; only activations are split.
 """
 
 import sys
@@ -24,15 +23,15 @@ from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.sweep.refusals import is_refusal, refusal
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
-# dense bfloat16 products, 1e12 FLOPs per second, as the maker states them; memory in GiB
+# dense bfloat16 products, 1e12 FLOPs per second, from the data sheets; memory in GiB
 DEVICES = {"A100": (312.0, 80), "H100": (989.0, 80), "H200": (989.0, 141)}
-UTILISATION = 0.3  # of that peak; a guess for widths of 2,000 and heads of 16, not measured
+UTILISATION = 0.3  # share of that peak: a guess for widths of 2,000 and heads of 16, not measured
 FLOAT = 4  # bytes
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of training one model. `memory` is one rank's, in bytes by purpose; FLOPs are all ranks'."""
+    """Cost of training one model. `memory` is bytes per rank by purpose; FLOPs are summed over ranks."""
 
     weights: int
     sparse_weights: int
@@ -44,16 +43,16 @@ class Cost:
 
     @property
     def train_flops(self) -> int:
-        """FLOPs of the whole training."""
+        """FLOPs of the whole training run."""
         return self.tokens * self.train_flops_per_token
 
     def gpu_hours(self, tera_flops: float, utilisation: float = UTILISATION) -> float:
-        """Hours of one device with this peak, at this share of it; n devices divide them."""
+        """Hours on one device with this peak at this utilisation. Divide by n for n devices."""
         return self.train_flops / (tera_flops * 1e12 * utilisation) / 3600
 
 
 def cost(config: RunConfig) -> Cost:
-    """The cost of the training that `config` asks for.
+    """Estimate the cost of the training run that `config` describes.
 
     Raises:
         UserError: the size of the model or of the vocabulary is not in the config.
@@ -87,14 +86,13 @@ def cost(config: RunConfig) -> Cost:
 
 
 def measure(model: ModelConfig, vocab_size: int) -> tuple[int, int, int, int]:
-    """Weights, those of them that sparsity applies to, and FLOPs of forward and backward pass for a token.
+    """Count weights, weights under sparsity, and FLOPs per token of the forward and backward passes.
 
-    They are counted by torch on a model without memory, in a full context. Attention counts whole squares, of
-    which the causal kernels may skip half, and its scores once more in the backward pass, where kernels
-    compute them again.
+    Torch counts them on a meta model with a full context. Attention counts the full square, of which causal
+    kernels may skip half. The backward pass counts the scores again, because kernels recompute them.
 
     Raises:
-        UserError: tensors cannot be that large.
+        UserError: the model needs tensors larger than torch allows.
     """
     try:
         with torch.device("meta"):
@@ -118,11 +116,11 @@ def measure(model: ModelConfig, vocab_size: int) -> tuple[int, int, int, int]:
 
 
 def activation_bytes(model: ModelConfig, vocab_size: int) -> int:
-    """Bytes that the backward pass needs of the forward pass, for a token, in float32.
+    """Return the bytes per token, in float32, that the forward pass keeps for the backward pass.
 
-    A layer keeps its two norms' inputs and normalised values, what the matrices read (a site that AbsTopK
-    thins also as a byte a channel), GELU's input, and attention's queries, keys, values and mixed values; the
-    head keeps the norm's input, normalised value and output, and the log-probabilities.
+    A layer keeps the inputs and normalised values of its two norms, the inputs of its matrices, GELU's input,
+    and attention's queries, keys, values and outputs. A site under AbsTopK also keeps a one-byte mask per
+    channel. The head keeps the norm's input, normalised value and output, and the log-probabilities.
     """
     d, read, channels = model.d_model, model.d_read, model.width(Site.ATTN_Q)
     neurons = model.width(Site.MLP_NEURON)
@@ -133,7 +131,7 @@ def activation_bytes(model: ModelConfig, vocab_size: int) -> int:
 
 
 def describe(config: RunConfig) -> str:
-    """The cost as a table for people."""
+    """Format the cost as a readable table."""
     found, total = cost(config), sum(cost(config).memory.values())
     lines = [
         f"{config.name}: {found.weights:,} weights, {found.sparse_weights:,} of them under weight sparsity",
@@ -147,7 +145,7 @@ def describe(config: RunConfig) -> str:
             for purpose, size in found.memory.items()
         ),
         f"  {'all':<20}{total / 2**30:>9.2f} GiB",
-        "weights, gradients and moments are whole on every rank (DDP); the activations are its share's",
+        "every rank holds full weights, gradients and Adam state (DDP); only activations are split",
         "",
         f"training, at {UTILISATION:.0%} of the peak in bfloat16 (assumed, not measured):",
         *(
@@ -161,7 +159,7 @@ def describe(config: RunConfig) -> str:
 
 
 def duration(gpu_hours: float) -> str:
-    """GPU-hours, or GPU-minutes of what takes less than one."""
+    """Format a duration in GPU-hours, or in GPU-minutes below one hour."""
     if gpu_hours < 2 / 60:
         return "< 2 GPU-minutes"
     if gpu_hours < 1:

@@ -1,8 +1,8 @@
-"""A run's model as a folder of its own: `python -m sparsity_lab.export RUN OUT [--layout released]`.
+"""Export a run's model to its own folder: `python -m sparsity_lab.export RUN OUT [--layout released]`.
 
-`plain` is model.safetensors, model.json and tokenizer.json, with the snippet that loads them in README.md;
-`released` is the layout of openai/circuit_sparsity, tokenizer files included, with tokenizer.json beside them
-because that layout has no place for the tokenizer's pattern.
+`plain` writes model.safetensors, model.json, tokenizer.json, and a README.md with the code that loads them.
+`released` writes the layout of openai/circuit_sparsity with its tokenizer files. It adds tokenizer.json,
+because that layout has no field for the tokenizer's pattern.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def export(run: Path, out: Path, layout: Layout = "plain") -> None:
     """Write the model and the tokenizer of the run's folder `run` into the new folder `out`.
 
     Raises:
-        UserError: `run` is no run's folder, `out` is not empty, or the layout can't say a setting.
+        UserError: `run` is not a run's folder, `out` is not empty, or the layout cannot express a setting.
     """
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty")
@@ -56,10 +56,8 @@ def export(run: Path, out: Path, layout: Layout = "plain") -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The program."""
-    parser = argparse.ArgumentParser(
-        description="Write the model of a run's folder into a folder of its own."
-    )
+    """Run the program."""
+    parser = argparse.ArgumentParser(description="Export the model of a run to its own folder.")
     parser.add_argument("run", type=Path, help="a run's folder, as runs/single/NAME-HASH")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--layout", choices=LAYOUTS, default="plain")

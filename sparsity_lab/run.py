@@ -1,4 +1,4 @@
-"""The program, as Hydra starts it. What it does is in `stages.pipeline`, imported once the config is valid.
+"""Command-line entry point, run by Hydra. The work is in `stages.pipeline`, imported after validation.
 
 python -m sparsity_lab.run experiment=smoke
 python -m sparsity_lab.run +sweep=width_l0 -m
@@ -33,13 +33,15 @@ register_sweeper()
 
 @hydra.main(version_base="1.3", config_path=str(folder_of("conf")), config_name="config")
 def main(config: DictConfig) -> None:
-    """Run one job. A failure is told at once, with the job's overrides and log; others go on running.
+    """Run one job. A failure is logged at once with the job's overrides and log file; other jobs continue.
 
     Raises:
         SystemExit: a single run failed or was interrupted.
-        RuntimeError: a sweep's job did; plain, since it must cross processes, and ends that job alone.
+        RuntimeError: a sweep's job failed or was interrupted. A built-in type can cross process boundaries.
     """
-    logging.raiseExceptions = False  # a full disk takes no log either, and that is all there is to say
+    logging.raiseExceptions = (
+        False  # on a full disk logging fails too, and its tracebacks would hide the error
+    )
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
         help_the_first(config)
         return
@@ -72,7 +74,7 @@ def main(config: DictConfig) -> None:
 
 
 def help_the_first(config: DictConfig) -> None:
-    """Help with a job as one of the processes that srun or torchrun started; the first tells of it."""
+    """Run as a non-first process of srun or torchrun. The first process writes status and messages."""
     from sparsity_lab.config import from_hydra
 
     try:
@@ -81,20 +83,18 @@ def help_the_first(config: DictConfig) -> None:
 
         help_run(valid)
     except (UserError, signals.Interrupted):
-        sys.exit(1)  # the first has the same to say
+        sys.exit(1)  # the first process reports the error
 
 
 def attempt(config: DictConfig, begun: Job) -> tuple[Job, int]:
-    """Work on a job; returns how it ended, and the exit status that says so."""
+    """Run a job; return its final state and the exit status."""
     started, overrides = time.monotonic(), list(begun.overrides)
     ended, status = begun, 1
     try:
         from sparsity_lab.config import from_hydra
 
         valid = from_hydra(config)
-        from sparsity_lab.stages.pipeline import (
-            run,
-        )  # here: it takes seconds, and a wrong value is told first
+        from sparsity_lab.stages.pipeline import run  # after validation: this import takes seconds
 
         record, is_new = run(valid, overrides)
         worked = time.monotonic() - started if is_new else begun.worked
@@ -103,7 +103,7 @@ def attempt(config: DictConfig, begun: Job) -> tuple[Job, int]:
     except (signals.Interrupted, KeyboardInterrupt, SystemExit) as interruption:
         status = getattr(interruption, "status", 130)
         ended = begun.model_copy(update={"state": "interrupted", "error": str(interruption)})
-        log.error("interrupted: %s; the same command goes on from there", " ".join(overrides))
+        log.error("interrupted: %s; to resume, repeat the command", " ".join(overrides))
     except Exception as error:
         message, expected = explain(error)
         ended = begun.model_copy(update={"state": "failed", "error": message})
@@ -116,23 +116,23 @@ def attempt(config: DictConfig, begun: Job) -> tuple[Job, int]:
 
 
 def explain(error: Exception) -> tuple[str, bool]:
-    """What to tell of a failure, and whether that is enough without a traceback."""
+    """Return the message for a failure, and whether it was expected, so that no traceback is needed."""
     text = str(error) or type(error).__name__
     if isinstance(error, UserError):
         return text, True
     if isinstance(error, OSError) and error.strerror:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "; free some space, then give the same command again" if full else ""
+        remedy = "; free some space; to resume, repeat the command" if full else ""
         return f"{error.filename or 'a file'}: {error.strerror}{remedy}", True
     if "No space left on device" in text or "os error 28" in text:  # as Rust and C++ libraries say it
-        return f"{text.splitlines()[0]}; free some space, then give the same command again", True
+        return f"{text.splitlines()[0]}; free some space; to resume, repeat the command", True
     if isinstance(error, MemoryError) or "allocate memory" in text or "out of memory" in text.lower():
         return f"out of memory: lower trainer.batch_size or the model's size ({text.splitlines()[0]})", True
     return f"{type(error).__name__}: {text}", False
 
 
 def memory_used() -> int:
-    """The largest resident size that this process has had, in bytes; 0 where the system does not tell."""
+    """Return the peak resident size of this process in bytes, or 0 where the system does not report it."""
     try:
         import resource
     except ImportError:
@@ -142,7 +142,7 @@ def memory_used() -> int:
 
 
 def help_text(overrides: list[str]) -> str:
-    """Every group and value; Hydra's own page takes several times as long: it lists its plugins' too."""
+    """List every config group and value. Hydra's own help also loads all plugins, several times slower."""
     groups: dict[str, list[str]] = {}
     for path in sorted(folder_of("conf").glob("*/*.yaml")):
         groups.setdefault(path.parent.name, []).append(path.stem)
@@ -152,16 +152,18 @@ def help_text(overrides: list[str]) -> str:
         values = OmegaConf.to_yaml(hydra.compose("config", overrides))
     return (
         "python -m sparsity_lab.run [KEY=VALUE ...]     one run\n"
-        "python -m sparsity_lab.run [KEY=A,B ...] -m    a sweep: all combinations; +sweep=NAME: its grids\n"
-        "python -m sparsity_lab.status SWEEP            how far it is; the same command again goes on\n\n"
+        "python -m sparsity_lab.run [KEY=A,B ...] -m    a sweep: all combinations; +sweep=NAME: a saved one\n"
+        "python -m sparsity_lab.status SWEEP            its progress; to resume it, repeat its command\n\n"
         f"Groups:\n{options}\n\nValues, each of which can be set:\n\n{values}\n"
         "--hydra-help: Hydra's own flags\n"
     )
 
 
 def program() -> None:
-    """The command: what Hydra itself refuses is told in a line, too."""
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise to here, instead of printing a traceback
+    """Run the command line. Hydra's own errors become one line too."""
+    os.environ.setdefault(
+        "HYDRA_FULL_ERROR", "1"
+    )  # let Hydra raise its errors instead of printing a traceback
     signals.take_over()
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):

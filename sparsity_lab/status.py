@@ -1,4 +1,4 @@
-"""How far a sweep is: a table of its jobs, at any time, from any machine that sees the folder.
+"""Print the status of a sweep's jobs. It works at any time, on any machine that sees the folder.
 
 python -m sparsity_lab.status width_l0
 python -m sparsity_lab.status single --root elsewhere
@@ -14,9 +14,11 @@ from sparsity_lab.sweep.status_table import jobs_of, table
 
 
 def main() -> int:
-    """The command; returns its exit status: 1 if a job has failed, 2 if the sweep is not known."""
-    parser = argparse.ArgumentParser(prog="sparsity_lab.status", description="How far a sweep is.")
-    parser.add_argument("sweep", help="its name; single: the runs without a sweep")
+    """Run the command. Return exit status 1 if a job has failed, 2 if the sweep is unknown."""
+    parser = argparse.ArgumentParser(
+        prog="sparsity_lab.status", description="Print the status of a sweep's jobs."
+    )
+    parser.add_argument("sweep", help="name of the sweep; single: the runs without a sweep")
     parser.add_argument("--root", default="runs", type=Path, help="the folder of runs (runs)")
     arguments = parser.parse_args()
     folder = folder_of_jobs(arguments.root, arguments.sweep)

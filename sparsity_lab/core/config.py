@@ -24,7 +24,9 @@ def validate(cls: type[C], values: Any, where: str = "") -> C:
         UserError: one line for each wrong key, `where.key: value: what is allowed`.
     """
     try:
-        return cls.model_validate_json(json.dumps(values))  # strict for numbers, yet a list may fill a tuple
+        return cls.model_validate_json(
+            json.dumps(values)
+        )  # JSON mode: strict types, but a list may fill a tuple
     except (TypeError, RecursionError) as error:
         raise UserError(f"{where or 'config'}: {error}") from None
     except ValidationError as error:
@@ -45,7 +47,7 @@ def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
 
 
 def _shown(text: str) -> str:
-    """A text as it is, if a line of a terminal can show it."""
+    """Return `text` unchanged if it is printable, else its `repr`."""
     return text if text.isprintable() else repr(text)
 
 
@@ -54,7 +56,7 @@ def _short(text: str, most: int = 200) -> str:
 
 
 def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
-    """The path of a key as users write it, without pydantic's tags of unions, and the class that holds it."""
+    """Return a key's path as users write it, without pydantic's union tags, and the class that holds it."""
     path: list[Any] = []
     holder = cls
     for part in loc:
@@ -75,6 +77,6 @@ def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
 
 
 def _members(cls: Any) -> list[Any]:
-    """The classes of a union, of one inside Annotated or Optional too."""
+    """List the classes of a union, including one inside Annotated or Optional."""
     parts = get_args(cls)
     return [member for part in parts for member in _members(part) or [part]]

@@ -1,4 +1,4 @@
-"""Environment variables, set for the length of a block."""
+"""Environment variables that are set for the length of a `with` block."""
 
 import os
 from collections.abc import Iterator, Mapping

@@ -2,4 +2,4 @@
 
 
 class UserError(Exception):
-    """Bad input from outside: one clear line that names what is wrong and what is allowed."""
+    """Bad input from outside. The message is one line that names the fault and the allowed values."""

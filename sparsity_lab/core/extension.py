@@ -18,7 +18,7 @@ _PREFIX = "sparsity_lab_extension_"
 
 
 def file_hash(path: Path, key: str) -> str:
-    """SHA-256 of the file at `path`, in hex; part of the hash of every stage that uses the file.
+    """SHA-256 of the file at `path`, in hex; the hash of every stage that uses the file includes it.
 
     Raises:
         UserError: the file that the config key `key` names cannot be read.
@@ -119,7 +119,7 @@ def _modules_beside(module: ModuleType, path: Path) -> list[str]:
 
 
 def loaded_files() -> dict[str, Path]:
-    """Module name → file of all that this process has loaded.
+    """Map module name → file for every extension that this process has loaded.
 
     Another process must load a file before it can unpickle objects of the file's classes.
     """

@@ -1,4 +1,4 @@
-"""Files that are whole under their names at every moment, JSON, and locks between processes."""
+"""Atomic file writes, JSON, and locks between processes."""
 
 import json
 import logging
@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
-    """Write a file that is whole under its name at every moment, and stays so when the power goes.
+    """Write a file atomically and durably, so that a crash or power loss never leaves it half-written.
 
-    A temporary sibling, its content on disk before its name; a failed write leaves nothing, and what a killed
-    one left is cleared away. A file has one writer at a time.
+    The data goes to a temporary sibling, is synced to disk, and is then renamed. A failed write leaves
+    nothing behind. The next write removes the leftovers of a killed one. Only one writer at a time may
+    write a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{escape(path.name)}.*.tmp"):
@@ -41,12 +42,12 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` of a text in UTF-8."""
+    """Write `text` as UTF-8, atomically (`write_bytes`)."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def sync(path: Path) -> None:
-    """Have a file's content, or a folder's names, on disk."""
+    """Flush a file's content, or a folder's entries, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -75,10 +76,10 @@ def read_json(path: Path) -> Any:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Be the only process that makes `path`, on any machine that shares its disk.
+    """Hold the exclusive lock for making `path`, across all machines that share its disk.
 
-    The system keeps the lock, and frees that of a process that died; the empty `.NAME.lock` beside the path
-    stays and means nothing.
+    The operating system releases the lock of a process that died. The empty `.NAME.lock` beside the path is
+    never removed and has no meaning of its own.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))

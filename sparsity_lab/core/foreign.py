@@ -1,4 +1,4 @@
-"""The boundary to libraries whose errors can be anything: whatever they raise becomes one line of ours."""
+"""Turn any exception of a third-party library into a one-line UserError."""
 
 import errno
 from collections.abc import Iterator
@@ -28,13 +28,13 @@ def foreign(what: str) -> Iterator[None]:
             raise
         raise UserError(f"{what}: {one_line(error)}") from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":  # each library has a class of its own, of this name
+        if type(error).__name__ != "PanicException":  # each Rust library defines its own class of this name
             raise
         raise UserError(f"{what}: {one_line(error)}") from error
 
 
 def one_line(error: BaseException) -> str:
-    """Type and message of an error and of its stated causes, printable, on one line."""
+    """Format an error and its explicit causes, type and message, as one printable line."""
     parts: list[str] = []
     current: BaseException | None = error
     while current is not None and len(parts) < 5:
@@ -47,5 +47,5 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """A text from outside for a message: characters that a terminal can't show are escaped."""
+    """Escape the characters of external text that a terminal cannot show."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

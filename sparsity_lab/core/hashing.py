@@ -1,4 +1,4 @@
-"""Content hashes and derived seeds: what names a stage's folder, and where randomness comes from."""
+"""Content hashes, which name stage folders, and derived seeds, the source of all randomness."""
 
 import hashlib
 import json
@@ -8,13 +8,13 @@ from pydantic import BaseModel
 
 
 def content_hash(*parts: Any) -> str:
-    """Twelve hex digits that depend on the JSON form of `parts` alone."""
+    """Hash the JSON form of `parts` to twelve hex digits."""
     text = json.dumps([_plain(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def derive_seed(seed: int, *names: str | int) -> int:
-    """A 63-bit seed for one use of randomness, independent between different `names`."""
+    """Derive a 63-bit seed for one use of randomness; different `names` give independent seeds."""
     text = json.dumps([seed, *names])
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

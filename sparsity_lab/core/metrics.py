@@ -1,4 +1,4 @@
-"""The names of everything that is measured, with unit and which direction is better. Imports nothing."""
+"""The name, unit and better direction of every metric. Imports nothing from this package."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Metric:
-    """One measured quantity: its name in records, CSV files and W&B, its unit, and what is better."""
+    """One measured quantity. `name` is used in records, CSV files and W&B; `what` describes it."""
 
     name: str
     unit: str

@@ -1,9 +1,9 @@
-"""Options that have had another name, so that the old one is refused with the new one."""
+"""Renamed options. An old name is refused with a message that gives the new one."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-# Old → new: a `group=option`, a `key=value`, or a key, which stands for the keys below it too.
+# Old → new. An entry is a `group=option`, a `key=value`, or a key, which also covers the keys below it.
 RENAMED = {
     "sparsity=dense": "sparsity=none",
     "sparsity=sparse": "sparsity=magnitude",
@@ -23,7 +23,7 @@ RENAMED = {
 
 
 def renamed_in_overrides(overrides: Iterable[str]) -> list[str]:
-    """A line for each override of the command line that has an old name, `a=x is now a=y`."""
+    """Return a line, `a=x is now a=y`, for each command-line override that uses an old name."""
     lines: dict[str, None] = {}
     for override in overrides:
         key, _, values = override.lstrip("+~").partition("=")
@@ -33,7 +33,7 @@ def renamed_in_overrides(overrides: Iterable[str]) -> list[str]:
 
 
 def renamed_in_config(values: Mapping[str, Any], within: str = "") -> list[str]:
-    """The same for a composed config, whose keys are joined by dots."""
+    """Return a line, `a.b=x is now a.b=y`, for each key of a composed config that uses an old name."""
     lines: dict[str, None] = {}
     for name, value in values.items():
         key = f"{within}{name}"

@@ -1,7 +1,7 @@
-"""A run's own folder: the one place that spells the path of anything in it. No torch here.
+"""The layout of a run's folder. Every path inside it is defined here. This module does not import torch.
 
 The folder holds the record, the config, the curves and pictures, and links to the folders of its stages. A
-snapshot of the training is laid out like a run below `snapshots/FRACTION`.
+training snapshot under `snapshots/FRACTION` has the layout of a run.
 """
 
 import os
@@ -36,7 +36,7 @@ class RunFolder:
 
     @property
     def record(self) -> Path:
-        """All that the run has to say, as JSON."""
+        """The run's record, as JSON."""
         return self.path / "record.json"
 
     @property
@@ -80,11 +80,11 @@ class RunFolder:
         return self.path / "sweep.png"
 
     def tasks(self) -> list[str]:
-        """The tasks that have a result here."""
+        """List the tasks that have a result here."""
         return sorted(path.parent.name for path in self.path.glob(f"{CIRCUITS}/*/{RESULT}"))
 
     def result(self, task: str) -> Path:
-        """Whether the model has learned the task, and the size of its circuits."""
+        """The task's result: whether the model learned it, and the sizes of its circuits."""
         return self.path / CIRCUITS / task / RESULT
 
     def circuit(self, task: str, target: float) -> Path:
@@ -100,7 +100,7 @@ class RunFolder:
         return self.path / EVIDENCE / task
 
     def examples(self, task: str) -> Path:
-        """The folder of what a page shows of the task's circuits."""
+        """The folder of the examples that the task's page shows."""
         return self.path / EXAMPLES / task
 
     def steering(self, task: str) -> Path:
@@ -112,7 +112,7 @@ class RunFolder:
         return self.path / "pages" / f"{task}.html"
 
     def snapshot(self, fraction: float) -> "RunFolder":
-        """The circuits of the model after a fraction of its training."""
+        """The folder of the snapshot taken after this fraction of training."""
         return RunFolder(self.path / SNAPSHOTS / str(fraction))
 
     def link(self, name: str, target: Path) -> None:
@@ -123,19 +123,19 @@ class RunFolder:
         path.symlink_to(os.path.relpath(target, path.parent))
 
     def link_all(self, links: Mapping[str, Path]) -> None:
-        """`link` for each place."""
+        """Call `link` for every name and target."""
         for name, target in links.items():
             self.link(name, target)
 
     def remove_other_links(self, kept: Iterable[str]) -> None:
-        """Remove the links to stages' folders that are not `kept`: those of an earlier state of the run."""
+        """Remove the stage links that are not in `kept`; they come from an earlier state of the run."""
         paths = {self.path / name for name in kept}
         for name in LINKED:
             _clear(self.path / name, paths)
 
 
 def _clear(path: Path, kept: Collection[Path]) -> None:
-    """Remove the links at and below `path` but those that are kept, and the folders that this empties."""
+    """Remove the links at and below `path` that are not kept, and the folders that become empty."""
     if path.is_symlink():
         if path not in kept:
             path.unlink()

@@ -1,10 +1,10 @@
-"""SIGINT and SIGTERM, as one exception that comes at a moment which loses nothing.
+"""Turn SIGINT and SIGTERM into one exception, delayed where raising it at once would lose work.
 
-A signal raises `Interrupted` at once, except within `deferred()`: there it is only noted, so that a training
-can finish its step and save it. A second signal raises at once anywhere.
+A signal raises `Interrupted` at once, except within `deferred()`. There it is only recorded, so that training
+can finish and save its step. A second signal always raises at once.
 
-A cluster that wants the machine back sends SIGUSR2 to jobs of submitit, whose handler puts the job back into
-the queue and ends the process. Here it waits like the others, and `requeue_if_preempted` calls that handler.
+To preempt a job, a cluster sends SIGUSR2. Submitit's handler then requeues the job and ends the process. This
+module delays SIGUSR2 like the other signals, and `requeue_if_preempted` calls submitit's handler afterwards.
 """
 
 import multiprocessing
@@ -23,7 +23,7 @@ class Interrupted(BaseException):
     """The process has been asked to end; no `except Exception` may swallow it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(number)  # all that another process needs to have it again
+        super().__init__(number)  # the argument that unpickling needs
         self.number = number
         self.status = 128 + number  # the exit status that a shell gives a process ended by this signal
 
@@ -39,7 +39,7 @@ class _State:
 
 
 def take_over() -> None:
-    """Take the two signals over, where nobody else has (submitit does)."""
+    """Handle SIGINT and SIGTERM here unless another library does; wrap submitit's SIGUSR2 handler."""
     for number in SIGNALS:
         if signal.getsignal(number) in (signal.SIG_DFL, signal.default_int_handler):
             signal.signal(number, _receive)
@@ -50,19 +50,19 @@ def take_over() -> None:
 
 
 def requeue_if_preempted() -> None:
-    """If a cluster has asked for the machine: put the job back into the queue, and end this process."""
+    """Requeue the job and end this process, if the cluster has preempted it."""
     if _State.received == signal.SIGUSR2 and _State.requeue is not None:
         _State.requeue(signal.SIGUSR2, None)
 
 
 def received() -> Interrupted | None:
-    """What the first signal of this process asks for, if one came: nothing new should be begun."""
+    """Return the pending interruption, or None. After one, callers should start nothing new."""
     return None if _State.received is None else Interrupted(_State.received)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Let a block end by itself: it looks at `received` at moments of its own, and raises it."""
+    """Delay interruption inside the block, which polls `received`; raise it when the block ends."""
     _State.deferring = True
     try:
         yield
@@ -79,16 +79,17 @@ def _receive(number: int, frame: FrameType | None) -> None:
 
 
 def die_with_parent() -> None:
-    """In a worker process: end as soon as the process that started it is gone, however it went."""
+    """End this worker process as soon as its parent is gone, for whatever reason."""
     if _State.parent is None:
         _State.parent = os.getppid()
         threading.Thread(target=_watch, args=(_State.parent,), daemon=True).start()
 
 
 def begin_worker() -> None:
-    """In a worker of a pool: signals, which a cluster sends to all of a job, are the owner's to act on.
+    """Ignore signals in a pool worker, and end it when its owner is gone.
 
-    The worker ends when that process is gone, which need not be the one it was forked from.
+    A cluster signals every process of a job, but only the pool's owner acts on it. The owner need not be the
+    process that the worker was forked from.
     """
     for number in (*SIGNALS, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -1,9 +1,9 @@
-"""The rule for work that costs time: a stage is a function of its config and inputs, and its output a folder.
+"""Cached stages: a stage is a function of its config and inputs, and its output is a folder.
 
-1. A stage's folder is named by the hash of its room, version and inputs, below the root of all runs.
-2. A finished folder is checked and used again, never computed again.
-3. A new one is filled under a temporary name, checksummed in `about.json`, and renamed into place. Two
-   processes that want the same folder make it once (file lock).
+1. The hash of a stage's room, version and inputs names its folder below the root of all runs.
+2. A finished folder is verified and reused, never computed again.
+3. A new folder is filled under a temporary name, checksummed in `about.json`, and renamed into place. A file
+   lock lets two processes that need the same folder compute it once.
 """
 
 import os
@@ -26,11 +26,10 @@ REMEDY = "delete the folder, and it is made again"
 class Stage:
     """Work whose output is a folder.
 
-    `room`: the folder below the root that holds all outputs of this kind, such as "circuits". `label`: for
-    people, at the start of the folder's name. `version`: raised when the same inputs would give another
-    output. `inputs`: plain JSON, everything that the output depends on; what is read from disk stands here
-    by its content. `make` fills an empty folder. With `resume`, the next attempt gets what an interrupted
-    one left behind.
+    `room` is the folder below the root that holds all outputs of this kind, such as "circuits". `label`
+    begins the folder's name, for readers. Raise `version` when the same inputs would give another output.
+    `inputs` is plain JSON with everything that the output depends on; files on disk enter by content.
+    `make` fills an empty folder. With `resume`, it gets the files that an interrupted attempt left.
     """
 
     room: str
@@ -41,7 +40,7 @@ class Stage:
     resume: bool = False
 
     def folder(self, root: Path) -> Path:
-        """Where the output is kept below `root`."""
+        """Return the output's folder below `root`."""
         digest = content_hash(self.room, self.version, dict(self.inputs))
         return root / self.room / f"{self.label}-{digest}"
 
@@ -54,9 +53,9 @@ class Built(NamedTuple):
 
 
 def run_stage(stage: Stage, root: Path) -> Built:
-    """Return the stage's finished folder; make it first if it isn't there.
+    """Return the stage's finished folder; make it first if it is missing.
 
-    A process that waited for another to make the folder gets `is_new` false.
+    `is_new` is false for a process that waited while another made the folder.
 
     Raises:
         UserError: the finished folder has lost a file, or one has changed.
@@ -74,12 +73,12 @@ def run_stage(stage: Stage, root: Path) -> Built:
 
 
 def partial_of(folder: Path) -> Path:
-    """Where a folder is made, until it is finished."""
+    """Return the temporary path under which a folder is made."""
     return folder.with_name(f".{folder.name}.partial")
 
 
 def content_hash_of(folder: Path) -> str:
-    """Hash of a finished folder's content: the name, size and checksum of each file.
+    """Hash the content of a finished folder: the name, size and checksum of each file.
 
     Raises:
         UserError: the folder is not a stage's output.
@@ -99,7 +98,7 @@ def _make(stage: Stage, folder: Path) -> None:
         write_json(partial / ABOUT, {**about, "files": files})
     except BaseException:
         if not stage.resume:
-            shutil.rmtree(partial, ignore_errors=True)  # it may be what fills the disk
+            shutil.rmtree(partial, ignore_errors=True)  # it may be the reason that the disk is full
         raise
     partial.rename(folder)
     sync(folder.parent)
@@ -111,7 +110,7 @@ def _files(folder: Path) -> list[str]:
 
 
 def checksum(path: Path, on_disk: bool = False) -> list[int]:
-    """Size and CRC-32. With `on_disk`, return only when the content has reached the disk."""
+    """Return size and CRC-32. With `on_disk`, first flush the content to disk."""
     crc = 0
     with path.open("rb") as file:
         while data := file.read(1 << 22):
@@ -130,7 +129,7 @@ def _listed(folder: Path) -> dict[str, Any]:
 
 
 def _intact(folder: Path) -> Path:
-    """`folder`, if each file that `about.json` lists is as it was; folders of old versions list none."""
+    """Return `folder` if every file listed in `about.json` is unchanged; old versions list none."""
     for name, expected in _listed(folder).items():
         try:
             found = checksum(folder / name)

@@ -1,8 +1,8 @@
-"""Added tokens of a `tokenizer.json`: they are found in a text before the rest of it is split and merged.
+"""Split a text at the added tokens of a `tokenizer.json`, before the rest is split and merged.
 
-As the library `tokenizers` does it: first the tokens with `normalized: false`, then, in what is left, those
-with `normalized: true`; each time the leftmost match, and of several there the longest. Special tokens take
-part in the search, but inside a text they are ordinary text (see `tokenizer.py`).
+The search follows the library `tokenizers`. A first pass finds the tokens with `normalized: false`, a second
+those with `normalized: true` in the remaining text. Each pass takes the leftmost, then the longest match.
+Special tokens take part in the search, but inside a text they are ordinary text (see `tokenizer.py`).
 """
 
 import re
@@ -29,7 +29,7 @@ class AddedToken(Config):
 
 
 class _Listed(AddedToken):
-    """An entry of `added_tokens`; keys that later versions may add are ignored."""
+    """An entry of `added_tokens`. Unknown keys of later versions are ignored."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -43,11 +43,11 @@ class _List(Config):
 
 
 def read_added_tokens(listed: Any, where: str) -> tuple[AddedToken, ...]:
-    """The `added_tokens` of a `tokenizer.json`.
+    """Parse the `added_tokens` of a `tokenizer.json`.
 
     Raises:
-        UserError: the list is malformed, or a token that isn't special is to take blanks beside it along or
-            to match whole words only: `decode(encode(text)) == text` would not hold.
+        UserError: the list is malformed, or a non-special token strips adjacent blanks or matches whole words
+            only, so that `decode(encode(text)) == text` would not hold.
     """
     found = validate(_List, {"added_tokens": listed}, where).added_tokens
     for token in found:
@@ -66,12 +66,12 @@ def read_added_tokens(listed: Any, where: str) -> tuple[AddedToken, ...]:
 
 @dataclass(frozen=True)
 class AddedTokens:
-    """All added tokens of a tokenizer, at least one of which is not special."""
+    """All added tokens of a tokenizer; at least one is not special."""
 
     tokens: tuple[AddedToken, ...]
 
     def split(self, text: str) -> Iterator[str | int]:
-        """The text as ids of added tokens and the parts between them."""
+        """Yield the ids of added tokens and the text between them."""
         for part in _split(text, *self._passes[0]):
             if isinstance(part, int):
                 yield part

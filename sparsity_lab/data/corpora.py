@@ -1,7 +1,7 @@
-"""The kinds of corpus; `tinypython`, the default, is defined here: the paper's two components, mixed.
+"""The kinds of corpus, and the default one, `tinypython`: generated programs mixed with real source.
 
-Generated programs and real source (of the interpreter's standard library) come in a stated proportion of
-bytes, one after the other, so that every part of the corpus holds both (the paper, App. A.2).
+Real source comes from the interpreter's standard library. The two kinds alternate in a fixed proportion of
+bytes, so that every part of the corpus holds both (Gao et al. 2025, App. A.2).
 """
 
 import hashlib
@@ -29,10 +29,10 @@ from sparsity_lab.data.python_source import (
     source_files,
 )
 
-CHUNK = 512  # documents that a worker writes at a time
-SMALL = 4  # megabytes; below it starting workers costs more than it gives
-REAL_LIMIT = 16_000  # characters; with shorter files both splits have about the same share of real source
-FINGERPRINT = 500  # documents whose text stands for the grammar's version
+CHUNK = 512  # documents per unit of a worker's work
+SMALL = 4  # megabytes below which starting workers does not pay off
+REAL_LIMIT = 16_000  # characters; without longer files, both splits get about the same share of real source
+FINGERPRINT = 500  # documents that are hashed to identify the grammar's version
 
 
 class TinyPythonConfig(Corpus):
@@ -42,10 +42,10 @@ class TinyPythonConfig(Corpus):
     seed: int = Field(default=0, ge=0)
     megabytes: float = Field(default=24.0, gt=0)
     real_fraction: float = Field(default=0.05, ge=0, lt=1)
-    """Share of the bytes that is source of the standard library, of its files of up to `REAL_LIMIT`."""
+    """Share of bytes from standard library files of up to `REAL_LIMIT` characters."""
 
     def identity(self) -> dict[str, Any]:
-        """The config, a fingerprint of what the grammar writes, and the interpreter whose source is read."""
+        """Return the config, a hash of the grammar's output, and the inventory of the standard library."""
         written = "\0".join(tinypython.documents(self.seed, 0, FINGERPRINT))
         identity = self.model_dump(mode="json") | {
             "grammar": hashlib.sha256(written.encode("utf-8")).hexdigest()
@@ -56,7 +56,7 @@ class TinyPythonConfig(Corpus):
         return identity
 
     def documents(self) -> Iterator[Document]:
-        """The mixture, until there are `megabytes` of it."""
+        """Yield `megabytes` of the mixture."""
         workers = _cores() if self.megabytes >= SMALL else 1
         real = source_files(installed((STANDARD_LIBRARY,))) if self.real_fraction else iter(())
         real = (document for document in real if len(document.text) <= REAL_LIMIT)
@@ -71,10 +71,10 @@ CorpusConfig = Annotated[
 def mix(
     synthetic: Iterable[Document], real: Iterable[Document], real_fraction: float, size: float
 ) -> Iterator[Document]:
-    """Documents of both until there are `size` bytes: a real one whenever less than its share has come.
+    """Yield `size` bytes of both kinds: a real document whenever real source is below its share.
 
     Raises:
-        UserError: there isn't enough real source.
+        UserError: there is not enough real source.
     """
     synthetic, real = iter(synthetic), iter(real)
     total = total_real = 0
@@ -93,10 +93,10 @@ def mix(
 
 
 def synthetic(seed: int, workers: int) -> Iterator[Document]:
-    """The grammar's endless stream, written by `workers` processes; the same for any number of them."""
+    """Yield the grammar's endless stream from `workers` processes; their number does not change it."""
     if workers == 1:
         yield from chain.from_iterable(_chunk(seed, index) for index in count())
-    # fork, as torch's data loader does: nothing to import again, and the main script needs no guard
+    # fork, like torch's data loader: it needs no re-import and no guard in the main script
     method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
     with ProcessPoolExecutor(workers, multiprocessing.get_context(method), begin_worker) as pool:
         try:

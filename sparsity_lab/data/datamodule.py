@@ -1,4 +1,4 @@
-"""Batches for Lightning: a train loader that resumes where it stopped, and fixed validation windows."""
+"""Batches for Lightning: a resumable training loader, and fixed validation windows."""
 
 import logging
 from pathlib import Path
@@ -15,11 +15,11 @@ log = logging.getLogger(__name__)
 
 
 class TokenDataModule(LightningDataModule):
-    """Batches of a folder of tokens: int64, shape (batch, n_ctx + 1), the targets being the inputs one later.
+    """Batches of a folder of tokens: int64, shape (batch, n_ctx + 1), targets shifted by one.
 
-    The batch of a step depends on `seed` and the step alone; of several ranks each takes its share of the
-    rows. `pin_memory` has an effect where there is a GPU. Validation is on `validation_windows` evenly
-    spaced windows, fewer if the split is short.
+    The batch of a step depends only on `seed` and the step. Each rank takes its share of the rows.
+    `pin_memory` has an effect only with a GPU. Validation uses `validation_windows` evenly spaced windows, or
+    fewer if the split is short.
 
     Raises:
         UserError: a size is below 1, the folder is damaged, or a split is too short for a window.
@@ -59,7 +59,7 @@ class TokenDataModule(LightningDataModule):
         self.validation = open_tokens(self.folder, "validation")
 
     def __getstate__(self) -> dict[str, Any]:
-        """All but the maps of the files, which another process opens for itself."""
+        """Return the state without the memory maps, which another process opens itself."""
         return {key: value for key, value in self.__dict__.items() if key not in ("train", "validation")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -67,20 +67,20 @@ class TokenDataModule(LightningDataModule):
         self._open()
 
     def train_dataloader(self) -> TrainBatches:
-        """All batches of the run; of several ranks, this one's share of each."""
+        """Return this rank's share of all batches of the run."""
         if self.trainer is not None:
             self.rank, self.ranks = self.trainer.global_rank, self.trainer.world_size
         batches = StepBatches(self.folder, self.n_ctx, self.batch_size, self.seed, self.rank, self.ranks)
         return TrainBatches(batches, self.n_steps, self.num_workers, self.pin_memory)
 
     def val_dataloader(self) -> ValidationBatches:
-        """The fixed validation windows."""
+        """Return the fixed validation windows."""
         windows_wc = fixed_windows(self.validation.tokens, self.n_ctx, self.validation_windows)
         return ValidationBatches(windows_wc, self.batch_size)
 
 
 def tell_epochs(available: int, trained: int) -> None:
-    """Say how often training sees the corpus, if it reads more tokens than there are."""
+    """Warn if training reads the corpus more than once, with the number of epochs."""
     if trained > available:
         log.warning(
             "trainer.tokens: training reads %s tokens, the corpus has %s: it is seen %.1f times",

@@ -1,4 +1,4 @@
-"""What every corpus is: a config that names itself by its content and reads its documents in order."""
+"""The base class of corpora: a config that identifies its content and yields documents in order."""
 
 import hashlib
 import os
@@ -15,34 +15,34 @@ MEGABYTE = 1_000_000
 
 
 class Document(NamedTuple):
-    """A text, and where it came from (a relative path or a number: never the machine's own path)."""
+    """A text and its source: a relative path or a number, never an absolute path."""
 
     text: str
     source: str
 
 
 class Corpus(Config):
-    """Base of the corpus configs. A new kind is a subclass in its own file, named in `corpora.py`."""
+    """Base of the corpus configs. A new kind is a subclass in its own file, listed in `corpora.py`."""
 
     validation_share: float = Field(default=0.02, gt=0, lt=1)
-    """Share of the documents that go to validation, by hash; raised where that gives too few."""
+    """Share of documents assigned to validation by hash; raised for small corpora."""
 
     def identity(self) -> dict[str, Any]:
-        """All that the documents depend on, as plain JSON: the corpus is named by its hash, and keeps it."""
+        """Return everything the documents depend on, as plain JSON; its hash names the corpus."""
         raise NotImplementedError
 
     def documents(self) -> Iterator[Document]:
-        """Every document, in an order that the identity decides."""
+        """Yield every document, in an order determined by the identity."""
         raise NotImplementedError
 
 
 def printable_name(path: PurePath) -> str:
-    """A path with `/` between its parts; bytes of a name that are not UTF-8 are written as `\\xNN`."""
+    """Format a path with `/` separators; bytes that are not UTF-8 become `\\xNN`."""
     return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def digest(text: str) -> bytes:
-    """SHA-256 of a text: what deduplication, order and split go by."""
+    """SHA-256 of a text, the key for deduplication, order and split."""
     return hashlib.sha256(text.encode("utf-8")).digest()
 
 
@@ -56,7 +56,7 @@ def file_digest(path: Path) -> str:
 
 
 def at_most(documents: Iterable[Document], size: float) -> Iterator[Document]:
-    """Documents until there are `size` bytes of them."""
+    """Yield documents until their total size reaches `size` bytes."""
     total = 0
     for document in documents:
         if total >= size:

@@ -1,4 +1,4 @@
-"""`folder`: the user's own text files, named by their content and not by where they lie."""
+"""`folder`: the user's own text files, identified by content rather than by location."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,17 +11,17 @@ from sparsity_lab.data.documents import Corpus, Document, file_digest, printable
 
 
 class FolderConfig(Corpus):
-    """Text files below a folder, in the order of their paths; hidden files and folders are left out."""
+    """Text files below a folder, ordered by path. Hidden files and folders are skipped."""
 
     kind: Literal["folder"] = "folder"
     path: str
     patterns: tuple[str, ...] = Field(default=("**/*",), min_length=1)
     """Files that match one of these globs, relative to `path`."""
     document_kilobytes: int = Field(default=64, ge=1)
-    """A longer file is cut into documents at blank lines or line ends, so that one file can be split too."""
+    """Longer files are cut into documents at blank lines or line ends."""
 
     def identity(self) -> dict[str, Any]:
-        """Name, size and SHA-256 of each file."""
+        """Return the config without `path`, and name, size and SHA-256 of each file."""
         root = self._root()
         files = [
             [printable_name(path.relative_to(root)), path.stat().st_size, file_digest(path)]
@@ -30,7 +30,7 @@ class FolderConfig(Corpus):
         return self.model_dump(mode="json", exclude={"path"}) | {"files": files}
 
     def documents(self) -> Iterator[Document]:
-        """The files, in pieces of at most `document_kilobytes` thousand characters."""
+        """Yield the files in pieces of at most `document_kilobytes` thousand characters."""
         root = self._root()
         for path in self._files():
             for piece in pieces(read_text(path), self.document_kilobytes * 1000):
@@ -55,10 +55,10 @@ class FolderConfig(Corpus):
 
 
 def read_text(path: Path) -> str:
-    """The text of a UTF-8 file.
+    """Read a UTF-8 file.
 
     Raises:
-        UserError: it can't be read, holds a NUL byte (binary), or isn't UTF-8.
+        UserError: the file cannot be read, holds a NUL byte (binary), or is not UTF-8.
     """
     where = printable_name(path)
     try:

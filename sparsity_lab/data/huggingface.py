@@ -1,7 +1,7 @@
-"""`huggingface`: a dataset by its name on the hub or by a local path, streamed. `datasets` is an extra.
+"""`huggingface`: a streamed dataset, by hub name or local path. The `datasets` library is an extra.
 
-Local JSON lines and Parquet are read here (`rows.py`), the text column alone; the library only says which
-files of a folder belong to a split. Everything else is read by the library.
+Local JSON lines and Parquet files are read by `rows.py`, which loads only the text column. For them the
+library only maps a folder's files to splits. It reads all other formats itself.
 """
 
 import logging
@@ -21,8 +21,8 @@ from sparsity_lab.data.rows import Value, column, is_readable
 class HuggingFaceConfig(Corpus):
     """One text column of one split.
 
-    A path may be a data file, a folder of data files (JSON lines, Parquet, CSV, text), or what `save_to_disk`
-    wrote.
+    A path may be a data file, a folder of data files (JSON lines, Parquet, CSV, text), or a dataset written
+    by `save_to_disk`.
     """
 
     kind: Literal["huggingface"] = "huggingface"
@@ -30,13 +30,13 @@ class HuggingFaceConfig(Corpus):
     config_name: str | None = None
     split: str = "train"
     revision: str | None = None
-    """A commit of the hub's dataset; without it the newest at the time of reading."""
+    """Commit of the hub's dataset; None reads the newest."""
     text_column: str = "text"
     max_documents: int | None = Field(default=None, ge=1)
     max_megabytes: float = Field(default=200.0, gt=0)
 
     def identity(self) -> dict[str, Any]:
-        """The config; for a local path the content of its files in place of the path."""
+        """Return the config; for a local path, hashes of its files replace the path."""
         path = self._path()
         if not path.exists():
             return self.model_dump(mode="json")
@@ -45,7 +45,7 @@ class HuggingFaceConfig(Corpus):
         return self.model_dump(mode="json", exclude={"name"}) | {"files": contents}
 
     def documents(self) -> Iterator[Document]:
-        """The first documents of the split, empty ones left out."""
+        """Yield the first documents of the split, skipping empty ones."""
         return at_most(self._texts(), self.max_megabytes * MEGABYTE)
 
     def _path(self) -> Path:
@@ -84,7 +84,7 @@ class HuggingFaceConfig(Corpus):
             raise UserError(f"corpus.split: {self.split!r}: allowed: {', '.join(known)}")
 
     def _readable_files(self, library: Any) -> list[Path]:
-        """The split's files in a folder, in the library's order, if all of them are read here; else none."""
+        """Return the split's files in library order if `rows.py` can read all of the folder; else none."""
         with foreign(f"corpus.name: {self.name}: can't be read as a dataset"):
             found = library.load_dataset_builder(str(self._path()), name=self.config_name).config.data_files
             files = {str(split): [Path(file) for file in names] for split, names in (found or {}).items()}
@@ -103,7 +103,7 @@ class HuggingFaceConfig(Corpus):
                 yield Value(row[self.text_column], f"row {index}")
 
     def _load(self, library: Any) -> Any:
-        """The rows, as dictionaries."""
+        """Return the rows as dictionaries."""
         path = self._path()
         if (path / "dataset_dict.json").is_file():
             saved = library.load_from_disk(str(path))
@@ -120,10 +120,10 @@ class HuggingFaceConfig(Corpus):
 
 
 def _library() -> Any:
-    """The module `datasets`, its progress bars and remarks kept off the console; errors are told by us.
+    """Import `datasets` and silence its progress bars and log messages.
 
     Raises:
-        UserError: it is not installed.
+        UserError: the library is not installed.
     """
     try:
         import datasets

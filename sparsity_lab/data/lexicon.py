@@ -1,9 +1,9 @@
 """The words of `tinypython` and the plain lines made of them, shared by the grammar and the tasks' prompts.
 
 The lexicon is small on purpose: each noun is one token in its common forms (`name`, ` name`, `.name`), so
-that a small model spends its capacity on structure. A `Pen` draws from it. The plain statements hold none
-of the features that decide a task (no quote, square bracket, loop, condition, swap, `True` or default),
-so they are fair context for every prompt.
+that a small model spends its capacity on structure. A `Pen` draws from it. Plain statements contain no
+feature that decides a task (quote, square bracket, loop, condition, swap, `True` or default), so they are
+neutral context for every prompt.
 """
 
 import random
@@ -25,7 +25,7 @@ NAMES = FIELDS + _words(
     """
 )
 COLLECTIONS = _words("items names values lines words users rows keys nodes points")
-ACCUMULATORS = _words("result current output current buffer answer")  # one is a task of its own
+ACCUMULATORS = _words("result current output current buffer answer")  # naming one is a task of its own
 FUNCTIONS = _words(
     """
     load save read write get find make build run send update check move parse show compute merge split
@@ -53,8 +53,8 @@ INDENT = "    "
 class Pen:
     """Draws words and strings from one generator.
 
-    A pen keeps to one quote, or (1 in 5) mixes both. Names are those in scope, a function's arguments
-    among them, four times in five: code speaks of the same few things, and a model can learn to copy.
+    Four pens in five use a single kind of quote; the rest mix both. Four names in five come from the scope,
+    which includes a function's arguments. Real code repeats its names too, so a model can learn to copy.
     """
 
     __slots__ = ("_quotes", "_random", "_scope")
@@ -65,23 +65,23 @@ class Pen:
         self._scope = self.new_names(4)
 
     def pick(self, options: Sequence[T]) -> T:
-        """One of the options, all equally likely."""
+        """Draw one of the options uniformly."""
         return options[int(self._random() * len(options))]
 
     def chance(self, probability: float) -> bool:
-        """True with this probability."""
+        """Return True with this probability."""
         return self._random() < probability
 
     def count(self, low: int, high: int) -> int:
-        """An integer from low to high, both included."""
+        """Draw an integer from low to high, inclusive."""
         return low + int(self._random() * (high - low + 1))
 
     def name(self) -> str:
-        """A variable's name, mostly one in scope."""
+        """Draw a variable's name, mostly from the scope."""
         return self.pick(self._scope if self._random() < 0.8 else NAMES)
 
     def names(self, count: int) -> list[str]:
-        """Different variable names, mostly in scope."""
+        """Draw distinct variable names, mostly from the scope."""
         found: list[str] = []
         while len(found) < count:
             name = self.name()
@@ -90,15 +90,15 @@ class Pen:
         return found
 
     def new_names(self, count: int) -> list[str]:
-        """Different names, all of the lexicon equally likely."""
+        """Draw distinct names uniformly from the lexicon."""
         return self.different(NAMES, count)
 
     def fields(self, count: int) -> list[str]:
-        """Different names of attributes or of what is swapped: few, so that copying them is soon learned."""
+        """Draw distinct names for attributes and swaps, from a short list that is easy to learn to copy."""
         return self.different(FIELDS, count)
 
     def different(self, options: Sequence[T], count: int) -> list[T]:
-        """Different ones of the options, all equally likely."""
+        """Draw distinct options uniformly."""
         found: list[T] = []
         while len(found) < count:
             option = self.pick(options)
@@ -107,29 +107,29 @@ class Pen:
         return found
 
     def enter(self, arguments: list[str]) -> None:
-        """Begin a function: its arguments and two other names are in scope."""
+        """Enter a function: set the scope to its arguments and two other names."""
         self._scope = arguments + self.new_names(2)
 
     def quote(self) -> str:
-        """The quote to open the next string with."""
+        """Draw the quote of the next string."""
         return self.pick(self._quotes)
 
     def phrase(self, low: int, high: int) -> str:
-        """From low to high words for the inside of a string."""
+        """Draw low to high words for the inside of a string."""
         return " ".join([self.pick(WORDS) for _ in range(self.count(low, high))])
 
     def string(self) -> str:
-        """A quoted string of one to three words."""
+        """Draw a quoted string of one to three words."""
         quote = self.quote()
         return f"{quote}{self.phrase(1, 3)}{quote}"
 
     def file(self, words: Sequence[str]) -> str:
-        """A file's name, without quotes."""
+        """Draw a file name, without quotes."""
         return self.pick(words) + self.pick(EXTENSIONS)
 
 
 Statement = Callable[[Pen, str], str]
-"""Writes whole lines at an indentation."""
+"""A function that writes whole lines at an indentation."""
 
 
 def assign_number(pen: Pen, pad: str) -> str:
@@ -149,7 +149,7 @@ def call(pen: Pen, pad: str) -> str:
 
 
 def comment(pen: Pen, pad: str) -> str:
-    # a block needs more than a comment
+    # a block needs a statement besides the comment
     return f"{pad}# {pen.pick(COMMENTS)} {pen.name()}\n{assign_call(pen, pad)}"
 
 
@@ -157,17 +157,17 @@ PLAIN: tuple[Statement, ...] = (assign_number, assign_number, assign_sum, assign
 
 
 def plain(pen: Pen, pad: str) -> str:
-    """One line that decides nothing."""
+    """Write one plain statement."""
     return pen.pick(PLAIN)(pen, pad)
 
 
 def plain_lines(pen: Pen, pad: str, low: int, high: int) -> str:
-    """From low to high lines that decide nothing."""
+    """Write low to high plain statements."""
     return "".join([plain(pen, pad) for _ in range(pen.count(low, high))])
 
 
 def function_header(pen: Pen, pad: str, first: str = "") -> str:
-    """`def load(name, size):` without defaults; a method's begins with `first="self"`. Enters the scope."""
+    """Write `def load(name, size):` without defaults and enter its scope; methods pass `first="self"`."""
     arguments = pen.new_names(pen.count(1, 3))
     pen.enter(arguments)
     return f"{pad}def {pen.pick(FUNCTIONS)}({', '.join([first, *arguments] if first else arguments)}):\n"

@@ -1,4 +1,4 @@
-"""What training and validation iterate over: each item is a whole batch, int64, shape (b, n_ctx + 1)."""
+"""Iterables for training and validation. Each item is a batch, int64, shape (b, n_ctx + 1)."""
 
 import multiprocessing
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from sparsity_lab.data.packed import Tokens, map_tokens, random_batch
 class StepBatches(Dataset[torch.Tensor]):
     """Item `step` is one rank's share of that step's batch.
 
-    Plain values alone are pickled: a worker, forked or spawned, maps the file for itself.
+    Only plain values are pickled. Every worker, forked or spawned, maps the file itself.
     """
 
     folder: Path
@@ -32,7 +32,7 @@ class StepBatches(Dataset[torch.Tensor]):
         return batch_bc.tensor_split(self.ranks)[self.rank]
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields; a pickled map would hold all tokens."""
+        """Return only the fields; a pickled memory map would hold all tokens."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
@@ -41,9 +41,9 @@ class StepBatches(Dataset[torch.Tensor]):
 
 
 class TrainBatches:
-    """The batches of steps 0 to n_steps - 1, or from the step that `load_state_dict` was told.
+    """The batches of steps 0 to n_steps - 1, starting at a loaded step when resumed.
 
-    Lightning saves the state with its checkpoint, and counts on `__len__` being the whole run's.
+    Lightning saves the state in its checkpoint. It expects `__len__` to cover the whole run.
     """
 
     def __init__(
@@ -66,24 +66,24 @@ class TrainBatches:
             multiprocessing_context=_start_method() if self.num_workers else None,
         )
         for batch_bc in loader:
-            self.step += 1  # before the yield: the state is saved while the batch is in use
+            self.step += 1  # before the yield, because the state is saved while the batch is in use
             yield batch_bc
         self.step = 0
 
     def state_dict(self) -> dict[str, int]:
-        """The next step; one that is done starts again at 0."""
+        """Return the next step, which is 0 after a full pass."""
         return {"step": self.step}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from a saved state."""
+        """Resume from a saved state."""
         self.step = state["step"]
 
 
 def _start_method() -> str | None:
-    """How workers start: as Python would, but by fork in joblib's processes.
+    """Return the start method of workers: Python's default, but fork inside joblib's processes.
 
-    joblib makes its own start method, "loky", the default there; torch's loader can't start with it, and
-    spawned processes don't find it.
+    There joblib sets its own default, "loky". Torch's loader cannot use it, and spawned processes do not know
+    it.
     """
     return "fork" if multiprocessing.get_start_method() == "loky" else None
 

@@ -1,8 +1,8 @@
-"""Cuts through runs of one class of characters that would overflow the stack of a tokenizer's pattern.
+"""Cut long runs of one character class, which would overflow the stack of a tokenizer's regex engine.
 
 A tokenizer's pattern matches a run of letters, of digits, of blanks or of other characters as one piece. The
-regular expression engines of tiktoken (0.11) and rustbpe panic in pieces of a million characters; 100,000 are
-safe in every pattern here. A text without such a run is not cut.
+regular expression engines of tiktoken (0.11) and rustbpe panic on pieces of a million characters; 100,000 are
+safe for every pattern used here. A text without such a run is not cut.
 """
 
 import unicodedata
@@ -15,12 +15,12 @@ import numpy.typing as npt
 
 LIMIT = 100_000  # characters of one class between two cuts
 BLANK, LETTER, NUMBER, OTHER = 1, 2, 4, 8
-# Unicode's White_Space; Python's isspace() has four control characters more, which patterns take for "other"
+# isspace() accepts four control characters outside Unicode's White_Space; patterns class them as other
 CONTROLS = "\x1c\x1d\x1e\x1f"
 
 
 def cut_long_runs(text: str) -> Iterator[str]:
-    """The text in parts, cut after every `LIMIT` characters of a run; time is linear in the text's length."""
+    """Yield the text in parts, cut after every `LIMIT` characters of a run, in linear time."""
     if len(text) < LIMIT:
         yield text
         return
@@ -29,7 +29,7 @@ def cut_long_runs(text: str) -> Iterator[str]:
 
 
 def _cuts(text: str) -> list[int]:
-    """Where to cut: sorted, each position once."""
+    """Return the sorted, distinct positions of the cuts."""
     data = text.encode("utf-32-le", "surrogatepass")
     classes = _classes()[np.frombuffer(data, dtype="<u4")]
     found: set[int] = set()
@@ -45,7 +45,7 @@ def _cuts(text: str) -> list[int]:
 
 @cache
 def _classes() -> npt.NDArray[np.uint8]:
-    r"""The classes of each code point; a mark is both a letter and other, since patterns differ on it."""
+    r"""Return the classes of each code point. A mark is both letter and other, since patterns differ."""
     table = np.zeros(0x110000, dtype=np.uint8)
     for code in range(0x110000):
         char = chr(code)

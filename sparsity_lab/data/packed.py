@@ -1,9 +1,8 @@
-"""Packed tokens: one flat file a split, documents end to end, `<|endoftext|>` after each.
+"""Packed tokens: one flat file per split, with `<|endoftext|>` after each document.
 
 A folder of tokens holds `tokenizer.json`, `train.bin`, `validation.bin` (uint16 while the vocabulary allows,
-else uint32, little-endian) and `meta.json`. Everything here is a pure function of the tokens and its
-arguments: the batch of a step depends on the seed and the step alone, so workers, resumption or history can't
-change it.
+else uint32, little-endian) and `meta.json`. All functions here depend only on the tokens and their
+arguments. The batch of a step depends only on the seed and the step; neither workers nor a resume change it.
 
 Shapes: b batch, w windows, c = n_ctx + 1 tokens (inputs and the targets one later), v vocabulary.
 """
@@ -29,7 +28,7 @@ TOKENIZER = "tokenizer.json"
 MAX_BIGRAM_VOCAB = 16_384
 BIGRAM_CHUNK = 1 << 22
 Split = Literal["train", "validation"]
-SPLITS: dict[Split, tuple[str, str]] = {  # what messages call it, and the remedies when it is too short
+SPLITS: dict[Split, tuple[str, str]] = {  # name in messages, and remedies when it is too short
     "train": ("training", " or add text to the corpus"),
     "validation": ("validation", ", raise corpus.validation_share, or add text to the corpus"),
 }
@@ -37,7 +36,7 @@ Tokens = npt.NDArray[Any]
 
 
 class SplitMeta(Config):
-    """What one split's file must be."""
+    """Expected size and checksum of one split's file."""
 
     tokens: int
     documents: int
@@ -68,7 +67,7 @@ class PackedTokens:
 
 
 def token_dtype(vocab_size: int) -> Literal["uint16", "uint32"]:
-    """The smallest type that holds every id."""
+    """Return the smallest type that holds every id."""
     return "uint16" if vocab_size <= 2**16 else "uint32"
 
 
@@ -86,7 +85,7 @@ def write_tokens(path: Path, documents: Iterable[list[int]], dtype: str, end_of_
 
 
 def read_meta(folder: Path) -> TokensMeta:
-    """The `meta.json` of a folder of tokens; raises UserError when it is missing or wrong."""
+    """Read the `meta.json` of a folder of tokens; raises UserError when it is missing or wrong."""
     return validate(TokensMeta, read_json(folder / META), str(folder / META))
 
 
@@ -105,7 +104,7 @@ def open_tokens(folder: Path, split: Split) -> PackedTokens:
 
 
 def map_tokens(folder: Path, split: Split) -> PackedTokens:
-    """`open_tokens` without reading the file for its checksum: for processes that follow one which did.
+    """Map a split like `open_tokens` without verifying the checksum, after another process has done so.
 
     Raises:
         UserError: the file is missing, or has another size than `meta.json` says.
@@ -123,13 +122,13 @@ def map_tokens(folder: Path, split: Split) -> PackedTokens:
 
 
 def windows(tokens: Tokens, n_ctx: int, starts: npt.NDArray[np.int64]) -> torch.Tensor:
-    """The windows of n_ctx + 1 tokens that begin at `starts` (w,): int64, shape (w, n_ctx + 1)."""
+    """Return the windows of n_ctx + 1 tokens that begin at `starts` (w,): int64, shape (w, n_ctx + 1)."""
     index_wc = starts[:, None] + np.arange(n_ctx + 1)
     return torch.from_numpy(tokens[index_wc].astype(np.int64))
 
 
 def random_batch(tokens: Tokens, n_ctx: int, batch_size: int, seed: int, step: int) -> torch.Tensor:
-    """The batch of one step, uniform over all windows of the training split: int64, shape (b, n_ctx + 1).
+    """Draw a step's batch uniformly from all training windows: int64, shape (b, n_ctx + 1).
 
     Raises:
         UserError: the split is too short for a window.
@@ -140,9 +139,9 @@ def random_batch(tokens: Tokens, n_ctx: int, batch_size: int, seed: int, step: i
 
 
 def fixed_windows(tokens: Tokens, n_ctx: int, n_windows: int) -> torch.Tensor:
-    """Evenly spaced windows of the validation split that share no prediction: int64, shape (w, n_ctx + 1).
+    """Return evenly spaced validation windows without shared targets: int64, shape (w, n_ctx + 1).
 
-    They are always the same. There are fewer than `n_windows` when the split is too short to hold as many.
+    The windows are always the same. There are fewer than `n_windows` if the split is short.
 
     Raises:
         UserError: the split is too short for a window.
@@ -154,7 +153,7 @@ def fixed_windows(tokens: Tokens, n_ctx: int, n_windows: int) -> torch.Tensor:
 
 
 def bigram_counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
-    """How often token j follows token i: int64, shape (v, v); document ends count as any token.
+    """Count how often token j follows token i: int64, shape (v, v). Document ends count as tokens.
 
     Raises:
         UserError: a token is outside the vocabulary, or the table would take more than 2 GiB.
@@ -165,7 +164,7 @@ def bigram_counts(tokens: Tokens, vocab_size: int) -> npt.NDArray[np.int64]:
             f"allowed: at most {MAX_BIGRAM_VOCAB} entries, or model.bigram=none"
         )
     counts_vv = np.zeros(vocab_size * vocab_size, dtype=np.int64)
-    chunk = max(BIGRAM_CHUNK, vocab_size * vocab_size)  # a chunk's own table is no larger than the chunk
+    chunk = max(BIGRAM_CHUNK, vocab_size * vocab_size)  # a chunk's count table is no larger than the chunk
     for start in range(0, len(tokens) - 1, chunk):
         part = tokens[start : start + chunk + 1].astype(np.int64)
         if part.max() >= vocab_size:

@@ -1,7 +1,7 @@
-"""Stages `corpus` and `tokens`: from a config to a folder of packed tokens, each made once.
+"""The stages `corpus` and `tokens`, which turn a config into a folder of packed tokens.
 
 1. `corpus_folder` reads every document once (deduplicated by content) and splits them by hash:
-   `train.jsonl`, `validation.jsonl`, with the inventory of what was read in `about.json`.
+   `train.jsonl`, `validation.jsonl`, and an inventory of the sources in `about.json`.
 2. `tokens_folder` trains or loads the tokenizer and encodes both splits: `tokenizer.json`, `train.bin`,
    `validation.bin`, `meta.json`.
 """
@@ -24,20 +24,20 @@ from sparsity_lab.data.tokenizers import TokenizerConfig, identity, make_tokeniz
 
 log = logging.getLogger(__name__)
 
-CORPUS_VERSION = 1  # raise when the same config would give other documents
-TOKENS_VERSION = 1  # raise when the same documents would give other tokens
+CORPUS_VERSION = 1  # raise when the same config would give different documents
+TOKENS_VERSION = 1  # raise when the same documents would give different tokens
 VALIDATION_FLOOR = 250_000  # bytes: some 500 windows of 128 tokens
 MAX_FLOOR_SHARE = 0.1  # a small corpus keeps nine tenths for training
-ENCODE_BATCH = 2 * MEGABYTE  # bytes encoded between two looks at the clock
+ENCODE_BATCH = 2 * MEGABYTE  # bytes encoded between progress checks
 
 
 def prepare(corpus: CorpusConfig, tokenizer: TokenizerConfig, root: Path) -> Path:
-    """The folder of tokens of a corpus under a tokenizer, made now if it isn't there yet."""
+    """Return the folder of a corpus' tokens, making it if it is missing."""
     return tokens_folder(corpus_folder(corpus, root), tokenizer, root)
 
 
 def corpus_folder(corpus: CorpusConfig, root: Path) -> Path:
-    """`root/corpora/KIND-HASH`, where the hash covers all that the documents depend on."""
+    """Make or find `root/corpora/KIND-HASH`; the hash covers everything the documents depend on."""
     return run_stage(
         Stage(
             room="corpora",
@@ -51,7 +51,7 @@ def corpus_folder(corpus: CorpusConfig, root: Path) -> Path:
 
 
 def tokens_folder(corpus: Path, tokenizer: TokenizerConfig, root: Path) -> Path:
-    """`root/tokens/KIND-HASH` of a finished corpus folder."""
+    """Make or find `root/tokens/KIND-HASH` for a finished corpus folder."""
     return run_stage(
         Stage(
             room="tokens",
@@ -65,14 +65,14 @@ def tokens_folder(corpus: Path, tokenizer: TokenizerConfig, root: Path) -> Path:
 
 
 def read_documents(corpus: Path, split: Split) -> Iterator[Document]:
-    """The documents of one split of a corpus folder."""
+    """Yield the documents of one split of a corpus folder."""
     with (corpus / f"{split}.jsonl").open(encoding="utf-8") as file:
         for line in file:
             yield Document(**json.loads(line))
 
 
 class Progress:
-    """Logs what is done, megabytes, and seconds since it began: every two seconds, and at the end."""
+    """Log megabytes done and seconds elapsed, every `interval` seconds and at the end."""
 
     def __init__(self, what: str, interval: float = 2.0) -> None:
         self.what, self.interval, self.bytes = what, interval, 0
@@ -80,12 +80,12 @@ class Progress:
         log.info("%s ...", what)
 
     def add(self, size: int) -> None:
-        """Count bytes."""
+        """Count bytes, and log if it is time."""
         self.bytes += size
         self.tick()
 
     def tick(self) -> None:
-        """Log, if nothing was for two seconds."""
+        """Log if the last message is at least `interval` seconds old."""
         if time.monotonic() - self.logged >= self.interval:
             self.logged = time.monotonic()
             log.info("%s: %.1f MB, %.0f s", self.what, self.bytes / MEGABYTE, self.logged - self.began)
@@ -97,11 +97,11 @@ class Progress:
 
 
 def validation_threshold(places: list[float], size: int, share: float) -> float:
-    """Documents whose place is at most this go to validation.
+    """Return the threshold: documents whose place is at most this go to validation.
 
-    `places` are the hashes of two documents or more, as numbers in [0, 1); `size` is the corpus' in bytes.
-    The share is raised (up to MAX_FLOOR_SHARE) where it would give less than VALIDATION_FLOOR bytes, and each
-    split gets a document.
+    `places` are the hashes of at least two documents, as numbers in [0, 1). `size` is that of the corpus, in
+    bytes. The share is raised (up to MAX_FLOOR_SHARE) if it would give less than VALIDATION_FLOOR bytes. Each
+    split gets at least one document.
     """
     floor = min(VALIDATION_FLOOR / size, MAX_FLOOR_SHARE)
     ordered = sorted(places)
@@ -167,7 +167,7 @@ def _counted(corpus: Path, split: Split, progress: Progress) -> Iterator[str]:
 
 
 def _encoded(tokenizer: Tokenizer, texts: Iterable[str], progress: Progress) -> Iterator[list[int]]:
-    """Ids of each text, encoded in batches on every core; a long text shows its progress too."""
+    """Yield the ids of each text, encoded in batches on every core; progress is logged meanwhile."""
     batch: list[str] = []
     size = 0
     for text in texts:

@@ -1,6 +1,6 @@
-"""One column of a local data file, JSON lines or Parquet, row by row: the other columns are never looked at.
+"""Read one column of a local JSON lines or Parquet file, row by row, without the other columns.
 
-Each value comes with its place, for messages: file and line, or file and row.
+Each value carries its place for messages: file and line, or file and row.
 """
 
 import bz2
@@ -21,14 +21,14 @@ COMPRESSED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.op
 
 
 class Value(NamedTuple):
-    """What a row has in the column, and where the row stands."""
+    """A row's value in the column, and the row's place in the file."""
 
     value: Any
     place: str
 
 
 def is_readable(path: Path) -> bool:
-    """Whether `column` reads the file: JSON lines, a `.json` of lines or of one list, or Parquet."""
+    """Return whether `column` can read the file: JSON lines, `.json` lines or list, or Parquet."""
     suffix = Path(path.stem).suffix if path.suffix in COMPRESSED else path.suffix
     if suffix == ".parquet":
         return path.suffix == suffix and find_spec("pyarrow") is not None
@@ -40,15 +40,15 @@ def is_readable(path: Path) -> bool:
         first = next((line for line in file if line.strip()), b"{}")
         try:
             return first.lstrip().startswith(b"[") or isinstance(json.loads(first), dict)
-        except ValueError:  # one object over several lines
+        except ValueError:  # one object spread over several lines
             return False
 
 
 def column(path: Path, name: str) -> Iterator[Value]:
-    """The values of a column, top to bottom.
+    """Yield the values of a column, top to bottom.
 
     Raises:
-        UserError: the file is damaged, or a row has no such column.
+        UserError: the file is damaged, or a row lacks the column.
     """
     where = printable_name(path)
     with foreign(f"corpus.name: {where}: can't be read"):

@@ -1,8 +1,8 @@
-"""The idioms of `tinypython`: each function writes one kind of statement, whole lines at an indentation.
+"""The idioms of `tinypython`. Each function writes one kind of statement as whole indented lines.
 
-What decides a task is deterministic here: a set takes `.add`, a string ` +=`; an f-string ends in a
-brace, a plain string has none; a number in a dict is a key and takes `:`, in a list it never does; files
-named for output are opened with 'w'. So the best guess is sharp, and the language's entropy lies in the
+The features that decide a task are deterministic. A set takes `.add`, a string ` +=`. An f-string ends in a
+brace, a plain string has none. A number in a dict is a key and takes `:`; in a list it never does. Files
+named for output are opened with 'w'. The best prediction is therefore sharp, and the entropy lies in the
 words.
 """
 
@@ -22,7 +22,7 @@ from sparsity_lab.data.lexicon import (
 )
 
 DEEPEST = 12
-"""Statements at this indentation or beyond open no further block."""
+"""Indentation at which statements stop opening further blocks."""
 
 
 def print_string(pen: Pen, pad: str) -> str:
@@ -108,7 +108,7 @@ def key_function(pen: Pen, pad: str) -> str:
 
 
 def open_call(pen: Pen, reads: bool) -> str:
-    """`open('input.txt', 'r')`, or the name of an output and 'w'."""
+    """Write `open('input.txt', 'r')`, or an output file with 'w'."""
     quote, file, mode = pen.quote(), pen.file(INPUT_FILES if reads else OUTPUT_FILES), "r" if reads else "w"
     return f"open({quote}{file}{quote}, {quote}{mode}{quote})"
 
@@ -154,7 +154,7 @@ def while_true(pen: Pen, pad: str) -> str:
 
 
 def if_name(pen: Pen, pad: str) -> str:
-    """`if name:`, and often `elif` and `else` after it."""
+    """Write `if name:`, often followed by `elif` and `else`."""
     inner = pad + INDENT
     text = f"{pad}if {pen.name()}:\n{block(pen, inner)}"
     if pen.chance(0.5):
@@ -178,7 +178,7 @@ def try_except(pen: Pen, pad: str) -> str:
 
 
 def accumulate(pen: Pen, pad: str) -> str:
-    """Fill a set, a string, a list or a count in a loop."""
+    """Write a loop that fills a set, a string, a list or a count."""
     inner = pad + INDENT
     kind = pen.pick(("set", "set", "string", "string", "list", "count"))
     result, item, collection = pen.pick(ACCUMULATORS), pen.name(), pen.pick(COLLECTIONS)
@@ -224,12 +224,12 @@ BLOCKS: tuple[Statement, ...] = (
 
 
 def block(pen: Pen, pad: str) -> str:
-    """The body of a loop or a condition: mostly one line."""
+    """Write the body of a loop or condition, mostly one line."""
     return statements(pen, pad, 1, 2, 0.1)
 
 
 def statements(pen: Pen, pad: str, low: int, high: int, nested: float = 0.4) -> str:
-    """From low to high statements, a share `nested` of them blocks."""
+    """Write low to high statements; each is a block with probability `nested`."""
     if len(pad) >= DEEPEST:
         nested = 0.0
     texts = [pen.pick(BLOCKS if pen.chance(nested) else LINES)(pen, pad) for _ in range(pen.count(low, high))]

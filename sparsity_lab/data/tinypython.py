@@ -1,8 +1,8 @@
-"""`tinypython`: a seeded grammar of simple, idiomatic Python that always parses; the corpus' synthetic part.
+"""`tinypython`: a seeded grammar of simple, idiomatic Python that always parses.
 
-It stands in for the paper's synthetic code (Gao et al. 2025, App. A): every idiom of the 20 tasks occurs,
-both ways round, at module level, in functions and in methods. Document i depends on (seed, i) alone, so
-shards can be written in parallel and in any order.
+It replaces the paper's synthetic code (Gao et al. 2025, App. A). Every idiom of the 20 tasks occurs with both
+answers, at module level, in functions and in methods. Document i depends only on (seed, i), so shards can be
+written in parallel and in any order.
 """
 
 import random
@@ -25,13 +25,13 @@ from sparsity_lab.data.statements import statements, swap
 
 
 def documents(seed: int, start: int, count: int) -> Iterator[str]:
-    """Documents start, start + 1, ..., start + count - 1 of the endless stream named by `seed`."""
+    """Yield documents start, ..., start + count - 1 of the endless stream of `seed`."""
     for index in range(start, start + count):
         yield document(random.Random(derive_seed(seed, "tinypython", index)))
 
 
 def document(rng: random.Random) -> str:
-    """One Python file of some 15 to 60 lines."""
+    """Write one Python file of about 15 to 60 lines."""
     pen = Pen(rng)
     parts = [_head(pen)]
     for _ in range(pen.count(1, 3)):
@@ -69,14 +69,14 @@ def _function_with_defaults(pen: Pen) -> str:
 
 
 def _defaults(pen: Pen) -> str:
-    """Once one argument has a default, so have all after it; here all have, and the same."""
+    """Write arguments that all have the default None, and enter their scope."""
     arguments = pen.new_names(pen.count(1, 4))
     pen.enter(arguments)
     return ", ".join([f"{name}=None" for name in arguments])
 
 
 def _small_functions(pen: Pen) -> str:
-    """Two or three named by a noun, without arguments."""
+    """Write two or three functions named by a noun, without arguments."""
     texts = []
     for name in pen.new_names(pen.count(2, 3)):
         value = pen.pick((pen.pick(DIGITS), pen.name(), pen.string(), "True", f"{pen.name()} + {pen.name()}"))
@@ -107,7 +107,7 @@ def _return(pen: Pen, pad: str) -> str:
 
 
 def _class(pen: Pen) -> str:
-    """A class whose `__init__` copies its arguments, in any order; its methods use them."""
+    """Write a class whose `__init__` copies its arguments in any order and whose methods use them."""
     fields = pen.fields(pen.pick((1, 2, 2, 3, 3)))
     text = f"class {pen.pick(CLASSES)}:\n"
     if pen.chance(0.15):

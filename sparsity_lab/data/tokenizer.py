@@ -1,9 +1,9 @@
 """Byte-pair encodings: trained here on the corpus, named by tiktoken, or read from GPT-2 style files.
 
-All of them end as a `tiktoken.Encoding` behind one small class. Special tokens inside a text are ordinary
-text, so `decode(encode(text)) == text` for every valid Unicode string. A tokenizer is saved as plain JSON
-beside the data it encoded: pattern, special tokens, each token's rank, its bytes as Latin-1 characters, and
-the added tokens if some of them are not special.
+Each is wrapped as a `tiktoken.Encoding` in one small class. Special tokens inside a text are ordinary text,
+so `decode(encode(text)) == text` for every valid Unicode string. A tokenizer is saved as plain JSON beside
+the data it encoded: pattern, special tokens, and the rank of each token, with its bytes as Latin-1
+characters. Added tokens are saved if some of them are not special.
 """
 
 import logging
@@ -25,11 +25,11 @@ from sparsity_lab.data.long_runs import cut_long_runs
 
 END_OF_TEXT = "<|endoftext|>"
 PATTERN = r"[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
-RELEASED_PATTERN = (  # openai/circuit_sparsity's own, for its `vocab.bpe` and `encoder.json`
+RELEASED_PATTERN = (  # openai/circuit_sparsity's pattern for its `vocab.bpe` and `encoder.json`
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
-LOOK = 1.0  # seconds between two looks at a batch that is being encoded
+LOOK = 1.0  # seconds between progress checks while a batch is encoded
 
 
 class _Saved(Config):
@@ -42,14 +42,14 @@ class _Saved(Config):
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """An encoding, its end-of-text token, and what a text is split at before it is encoded."""
+    """An encoding with an end-of-text token, and the added tokens at which a text is split first."""
 
     encoding: tiktoken.Encoding
     added: AddedTokens | None = None
 
     @property
     def vocab_size(self) -> int:
-        """One more than the largest id (an encoding may leave ids below it unused)."""
+        """One more than the largest id; smaller ids may be unused."""
         return int(self.encoding.max_token_value) + 1
 
     @property
@@ -58,7 +58,7 @@ class Tokenizer:
         return int(self.encoding.encode_single_token(END_OF_TEXT))
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text.
+        """Encode a text as ids.
 
         Raises:
             UserError: the text holds a lone surrogate, which has no bytes in UTF-8.
@@ -72,7 +72,7 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], waiting: Callable[[], None] = lambda: None
     ) -> list[list[int]]:
-        """`encode` of each text, on a thread for every core; calls `waiting` every second until then."""
+        """Encode each text, with one thread per core; call `waiting` every second meanwhile."""
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # tiktoken releases the interpreter's lock
             encoded = [pool.submit(self.encode, text) for text in texts]
             while wait(encoded, timeout=LOOK).not_done:
@@ -80,7 +80,7 @@ class Tokenizer:
             return [ids.result() for ids in encoded]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; bytes that are no UTF-8 (a sequence cut within a character) become U+FFFD.
+        """Decode ids. Bytes that are not UTF-8 (as of a character cut in two) become U+FFFD.
 
         Raises:
             UserError: an id is not in the vocabulary.
@@ -88,7 +88,7 @@ class Tokenizer:
         return b"".join(self._bytes(id) for id in ids).decode("utf-8", errors="replace")
 
     def token(self, id: int) -> str:
-        """One token for display: bytes that are no UTF-8 are shown as `\\xNN`."""
+        """Format one token for display, with bytes that are not UTF-8 as `\\xNN`."""
         return self._bytes(id).decode("utf-8", errors="backslashreplace")
 
     def save(self, path: Path) -> None:
@@ -102,7 +102,7 @@ class Tokenizer:
             added_tokens=self.added.tokens if self.added else (),
         ).model_dump(mode="json")
         if self.added is None:
-            del saved["added_tokens"]  # the file is as it was before there were any
+            del saved["added_tokens"]  # keeps the file identical to that of earlier versions
         write_json(path, saved)
 
     def _encode(self, text: str) -> list[int]:
@@ -118,14 +118,14 @@ class Tokenizer:
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn merges until there are `vocab_size` entries; `<|endoftext|>` is the last of them.
+    """Learn merges up to `vocab_size` entries, the last of which is `<|endoftext|>`.
 
     Raises:
-        UserError: the texts are too few to learn as many.
+        UserError: the corpus is too small for this vocabulary.
     """
     import rustbpe
 
-    logging.getLogger("rustbpe").setLevel(logging.WARNING)  # else a line for every hundredth merge
+    logging.getLogger("rustbpe").setLevel(logging.WARNING)  # otherwise it logs every hundredth merge
     trainer = rustbpe.Tokenizer()
     parts = (part for text in texts for part in cut_long_runs(text))
     with foreign("tokenizer.kind: bpe: rustbpe can't learn from the corpus"):
@@ -140,10 +140,10 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
-    """Read what `Tokenizer.save` wrote.
+    """Read a tokenizer written by `Tokenizer.save`.
 
     Raises:
-        UserError: the file is missing, is not JSON, or is not a whole tokenizer.
+        UserError: the file is missing, is not JSON, or is not a complete tokenizer.
     """
     saved = validate(_Saved, read_json(path), str(path))
     try:
@@ -160,7 +160,7 @@ def checked_tokenizer(
     where: str,
     added: tuple[AddedToken, ...] = (),
 ) -> Tokenizer:
-    """Check what tiktoken would panic at, then build; each of `added` is in one of the other two."""
+    """Reject inputs on which tiktoken panics, then build. `added` must occur in `ranks` or `specials`."""
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     ids = [*ranks.values(), *specials.values()]
     if missing:

@@ -1,8 +1,7 @@
-"""A tokenizer that was read from files, held to the library `tokenizers` where that is installed.
+"""Compare a tokenizer read from files with the library `tokenizers`, if it is installed.
 
-Normalizers, post-processors, patterns and added tokens can all change the ids. A sample of short texts shows
-it: the first text with other ids than the library's refuses the tokenizer. Without the library nothing is
-compared.
+Normalizers, post-processors, patterns and added tokens can all change the ids. The check encodes a sample of
+short texts and rejects the tokenizer if any ids differ. Without the library, nothing is compared.
 """
 
 import logging
@@ -37,10 +36,10 @@ SAMPLE = (
 
 
 def library_of_json(path: Path) -> Any | None:
-    """The library's own tokenizer of a `tokenizer.json`; None where the library is not installed.
+    """Load a `tokenizer.json` with the library; None if it is not installed.
 
     Raises:
-        UserError: the library can't read the file.
+        UserError: the library cannot read the file.
     """
     try:
         import tokenizers
@@ -50,19 +49,19 @@ def library_of_json(path: Path) -> Any | None:
         theirs = tokenizers.Tokenizer.from_file(str(path))
         theirs.no_truncation()
         theirs.no_padding()
-        theirs.encode_special_tokens = True  # in a text they are ordinary text, here too
+        theirs.encode_special_tokens = True  # treat special tokens as ordinary text, as this project does
         return theirs
 
 
 def library_of_merges(
     vocab: dict[str, int], merges: list[list[str]], pattern: str | None, where: str
 ) -> Any | None:
-    """The library's byte-level BPE of a vocabulary and merges; `pattern` None is its own, GPT-2's.
+    """Build the library's byte-level BPE; `pattern` None uses its built-in pattern, GPT-2's.
 
-    None where the library is not installed, or does not know the pattern's syntax.
+    The result is None if the library is not installed or does not support the pattern's syntax.
 
     Raises:
-        UserError: the library refuses the vocabulary or the merges.
+        UserError: the library rejects the vocabulary or the merges.
     """
     try:
         import tokenizers
@@ -84,7 +83,7 @@ def library_of_merges(
 
 
 def match_library(ours: Tokenizer, theirs: Any | None, added: Iterable[str], where: str) -> None:
-    """Compare the ids of the sample, and of texts with each of the `added` tokens.
+    """Compare ids on the sample and on texts with each of the `added` tokens.
 
     Raises:
         UserError: the ids of a text differ.

@@ -1,13 +1,13 @@
-"""Tokenizers as the folders of models hold them: read from any layout, written in the released one.
+"""Read the tokenizer of a model folder in any layout, and write it in the released one.
 
-| files | whose |
+| files | origin |
 |---|---|
-| `tokenizer.json` | this project's (`Tokenizer.save`), or that of `tokenizers` (byte-level BPE) |
+| `tokenizer.json` | this project (`Tokenizer.save`), or the library `tokenizers` (byte-level BPE) |
 | `vocab.bpe`, `encoder.json` | openai/circuit_sparsity; the pattern is not in them |
 | `merges.txt`, `vocab.json` | GPT-2 as `transformers` saves it; the pattern is not in them |
 
-The first that is there is read. Where the library `tokenizers` is installed, the result is held to the
-library's own ids on a sample (`tokenizer_check.py`).
+The first layout present is read. If the library `tokenizers` is installed, the result is compared with the
+library's ids on a sample (`tokenizer_check.py`).
 """
 
 from itertools import pairwise
@@ -33,10 +33,10 @@ PAIRS = {("vocab.bpe", "encoder.json"): RELEASED_PATTERN, ("merges.txt", "vocab.
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files that the tokenizer is read from.
+    """Return the files from which the tokenizer is read.
 
     Raises:
-        UserError: there are none.
+        UserError: the folder has no tokenizer.
     """
     for names in ((JSON,), *PAIRS):
         if all((folder / name).is_file() for name in names):
@@ -46,10 +46,10 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 
 def read_folder(folder: Path) -> Tokenizer:
-    """The tokenizer of a model's folder.
+    """Read the tokenizer of a model's folder.
 
     Raises:
-        UserError: there is none, or it is not a byte-level encoding that can be read exactly.
+        UserError: the folder has none, or it is not a byte-level encoding that can be read exactly.
     """
     files = tokenizer_files(folder)
     if len(files) == 2:
@@ -60,7 +60,7 @@ def read_folder(folder: Path) -> Tokenizer:
 
 
 def splits_at_added(folder: Path) -> bool:
-    """Whether the folder's tokenizer splits texts at added tokens before it encodes them."""
+    """Return whether the folder's tokenizer splits texts at added tokens before encoding."""
     files = tokenizer_files(folder)
     saved: Any = read_json(files[0]) if len(files) == 1 else None
     listed = saved.get("added_tokens") or [] if _is_librarys(saved) else []
@@ -72,7 +72,7 @@ def _is_librarys(saved: Any) -> bool:
 
 
 def from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
-    """GPT-2's layout: merges in order of rank, ids by name.
+    """Read GPT-2's layout: merges in order of rank, ids by name.
 
     Raises:
         UserError: a file is missing or is not in this layout.
@@ -84,7 +84,7 @@ def from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
     specials = {name: id for name, id in encoder.items() if name in (END_OF_TEXT, "<|startoftext|>")}
     where = f"{vocab_bpe}, {encoder_json}"
     tokenizer = from_merges(encoder, merges, specials, pattern, where)
-    own_pattern = None if pattern == GPT2_PATTERN else pattern  # None: the one that the library has built in
+    own_pattern = None if pattern == GPT2_PATTERN else pattern  # None is the library's built-in pattern
     match_library(tokenizer, library_of_merges(encoder, merges, own_pattern, where), (), where)
     return tokenizer
 
@@ -97,10 +97,10 @@ def from_merges(
     where: str,
     added: tuple[AddedToken, ...] = (),
 ) -> Tokenizer:
-    """A tokenizer from ids by name and merges in order of rank; bytes are written as printable characters.
+    """Build a tokenizer from ids by name and merges by rank, in GPT-2's spelling of bytes.
 
     Raises:
-        UserError: they are not those of a byte-level encoding whose ids follow its merges.
+        UserError: the input is not a byte-level encoding whose ids follow its merges.
     """
     byte_of = gpt2_bytes()
     try:
@@ -131,14 +131,14 @@ def _read_encoder(path: Path) -> dict[str, int]:
 
 
 def gpt2_bytes() -> dict[str, int]:
-    """GPT-2's spelling of the 256 bytes: printable Latin-1 as it is, the others from U+0100 on."""
+    """Map GPT-2's spelling to bytes: printable Latin-1 as itself, the rest from U+0100 on."""
     plain = [byte for byte in range(256) if chr(byte).isprintable() and chr(byte) != " "]
     others = [byte for byte in range(256) if byte not in plain]
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 def write_pair(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write `vocab.bpe` and `encoder.json`, as the released models have them; they leave out the pattern."""
+    """Write `vocab.bpe` and `encoder.json` like the released models; they do not store the pattern."""
     char_of = {byte: char for char, byte in gpt2_bytes().items()}
     ranks = tokenizer.encoding._mergeable_ranks
     spelled = {token: "".join(char_of[byte] for byte in token) for token in ranks}
@@ -153,7 +153,7 @@ def write_pair(tokenizer: Tokenizer, folder: Path) -> None:
 
 
 def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """The two tokens that merge into `token`: what the merges of lower rank make of its bytes."""
+    """Return the two tokens that merge into `token`, by applying all merges of lower rank to its bytes."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         joined = [ranks.get(left + right, len(ranks)) for left, right in pairwise(parts)]
@@ -163,7 +163,7 @@ def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
 
 
 def _from_json(saved: Any, path: Path) -> Tokenizer:
-    """A `tokenizer.json` of the library `tokenizers`, if it is a plain byte-level BPE."""
+    """Read a `tokenizer.json` of the library `tokenizers`, which must be a plain byte-level BPE."""
     where = str(path)
     model = saved["model"] if isinstance(saved["model"], dict) else {}
     vocab, merges = model.get("vocab"), model.get("merges")
@@ -179,7 +179,7 @@ def _from_json(saved: Any, path: Path) -> Tokenizer:
         raise UserError(f"{path}: model.merges: each merge must be two tokens")
     added = read_added_tokens(saved.get("added_tokens") or [], where)
     merged = {"".join(pair) for pair in pairs} | gpt2_bytes().keys()
-    # an added token that merges give too stays among them, unless it is special: then it is no text
+    # a non-special added token that merges also produce stays an ordinary token
     own = {token.content: token.id for token in added if token.special or token.content not in merged}
     tokenizer = from_merges(vocab, pairs, own, _pattern(saved.get("pre_tokenizer"), path), where, added)
     match_library(tokenizer, library_of_json(path), [token.content for token in added], where)
@@ -187,7 +187,7 @@ def _from_json(saved: Any, path: Path) -> Tokenizer:
 
 
 def _pattern(splitter: Any, path: Path) -> str:
-    """The regular expression of a pre-tokenizer: ByteLevel, or Split by an expression and then ByteLevel."""
+    """Return the regular expression of a pre-tokenizer: ByteLevel, or Split followed by ByteLevel."""
     steps = splitter.get("pretokenizers", [splitter]) if isinstance(splitter, dict) else []
     steps = steps if isinstance(steps, list) and all(isinstance(step, dict) for step in steps) else []
     levels = [step for step in steps if step.get("type") == "ByteLevel" and not step.get("add_prefix_space")]

@@ -16,24 +16,24 @@ from sparsity_lab.data.tokenizer_folder import from_files, read_folder, splits_a
 
 
 class BpeConfig(Config):
-    """A byte-pair encoding trained on the corpus' training documents."""
+    """A byte-pair encoding trained on the training documents of the corpus."""
 
     kind: Literal["bpe"] = "bpe"
     vocab_size: int = Field(default=2048, ge=257)
-    """Entries, the 256 bytes and `<|endoftext|>` among them."""
+    """Number of entries, including the 256 bytes and `<|endoftext|>`."""
     train_megabytes: float = Field(default=32.0, gt=0)
-    """At most this much of the training documents is read to learn the merges."""
+    """Maximum size of the training documents from which merges are learned."""
 
 
 class TiktokenConfig(Config):
-    """An encoding that tiktoken knows by name (fetched by tiktoken at its first use)."""
+    """An encoding that tiktoken knows by name and downloads at first use."""
 
     kind: Literal["tiktoken"] = "tiktoken"
     name: str
 
 
 class FilesConfig(Config):
-    """A `vocab.bpe` + `encoder.json` pair, as GPT-2 and openai/circuit_sparsity lay a tokenizer out."""
+    """A `vocab.bpe` and `encoder.json` pair, the layout of GPT-2 and openai/circuit_sparsity."""
 
     kind: Literal["files"] = "files"
     vocab_bpe: str
@@ -42,7 +42,7 @@ class FilesConfig(Config):
 
 
 class FolderTokenizerConfig(Config):
-    """The tokenizer that a model's folder holds, in whichever of the layouts of `tokenizer_folder.py`."""
+    """The tokenizer of a model's folder, in any layout of `tokenizer_folder.py`."""
 
     kind: Literal["folder"] = "folder"
     path: str
@@ -54,7 +54,7 @@ TokenizerConfig = Annotated[
 
 
 def make_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
-    """The tokenizer of a config; `texts` are read by kind `bpe` alone, up to its `train_megabytes`."""
+    """Make the tokenizer of a config. Only kind `bpe` reads `texts`, up to its `train_megabytes`."""
     if isinstance(config, BpeConfig):
         return train_bpe(_at_most(texts, config.train_megabytes * 1e6), config.vocab_size)
     if isinstance(config, TiktokenConfig):
@@ -65,12 +65,12 @@ def make_tokenizer(config: TokenizerConfig, texts: Iterable[str]) -> Tokenizer:
 
 
 def vocab_size_of(config: TokenizerConfig) -> int | None:
-    """The size of the vocabulary, if it is known before there is a corpus; None for an encoding by name.
+    """Return the vocabulary size if it is known before the corpus exists; None for tiktoken encodings.
 
-    A tokenizer in files is read, so its faults are told before any work too.
+    A tokenizer in files is read here, so that its errors appear before any work starts.
 
     Raises:
-        UserError: the files are missing, or can't be read exactly.
+        UserError: the files are missing, or cannot be read exactly.
     """
     if isinstance(config, BpeConfig):
         return config.vocab_size
@@ -78,12 +78,12 @@ def vocab_size_of(config: TokenizerConfig) -> int | None:
 
 
 def identity(config: TokenizerConfig) -> dict[str, Any]:
-    """What a tokenizer's hash depends on: its config, with the content of files in place of their paths."""
+    """Return the input of a tokenizer's hash: its config, with digests of files in place of paths."""
     if isinstance(config, FolderTokenizerConfig):
         folder = Path(config.path)
         files = tokenizer_files(folder)
         digests_by_name = {f.name: hashlib.sha256(read_bytes(f)).hexdigest() for f in files}
-        # such tokenizers gave other ids once: what they encoded then must not be found again
+        # earlier versions gave such tokenizers different ids; their cached tokens must not be reused
         added = {"added_tokens": "split"} if splits_at_added(folder) else {}
         return {"kind": "folder", "digests": digests_by_name} | added
     if not isinstance(config, FilesConfig):
@@ -106,7 +106,7 @@ def _named(name: str) -> Tokenizer:
 
 
 def _at_most(texts: Iterable[str], size: float) -> Iterable[str]:
-    """Texts until `size` bytes are reached."""
+    """Yield texts until `size` bytes are reached."""
     read = 0
     for text in texts:
         yield text

@@ -1,4 +1,4 @@
-"""Whether numba has compiled this package's kernels before: the first time takes half a minute."""
+"""Check whether numba has compiled this package's kernels before. The first time takes half a minute."""
 
 import sys
 from pathlib import Path
@@ -7,7 +7,7 @@ from numba.core.dispatcher import Dispatcher
 
 
 def compiled_before() -> bool:
-    """Whether a compiled kernel of those imported so far is kept where numba will look for it."""
+    """Return whether numba's cache holds a compiled version of any kernel imported so far."""
     return any(any(folder.glob("*.nbi")) for folder in _caches())
 
 

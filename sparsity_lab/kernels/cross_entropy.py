@@ -1,7 +1,7 @@
-"""Cross-entropy of logits plus bias plus bigram rows; its gradient is computed on the way, in their memory.
+"""Cross-entropy of logits plus bias plus bigram rows, whose gradient overwrites the logits in place.
 
-A compiled loop does it on a CPU, PyTorch's operations do elsewhere; neither makes a second tensor of the
-logits' size. A learned bigram table's gradient is added up in the rows of the tokens that occurred alone.
+A compiled loop runs on a CPU, PyTorch's operations elsewhere. Neither allocates a second tensor of the
+logits' size. The gradient of a learned bigram table is accumulated only in the rows of tokens that occur.
 
 Shapes: n positions, v vocabulary.
 """
@@ -18,7 +18,7 @@ from sparsity_lab.model.ops import IGNORED_TARGET
 
 
 def serves(x_btd: Tensor) -> bool:
-    """Wherever there are numbers."""
+    """Accept every device except `meta`."""
     return x_btd.device.type != "meta"
 
 
@@ -27,10 +27,10 @@ def overwriting_cross_entropy(
 ) -> Tensor:
     """Mean cross-entropy, in nats and float32, of `logits_nv + bias_v + bigram_vv[tokens_n]`.
 
-    `logits_nv` is used up. A target of -100 is left out of the mean.
+    `logits_nv` is overwritten. Targets of -100 are left out of the mean.
 
     Raises:
-        ValueError: tokens or targets are not as many as rows, or bias or table not as wide as they.
+        ValueError: the number of tokens or targets, or the width of bias or table, differs from the logits'.
         IndexError: on a CPU, a target is outside the vocabulary, or a token outside the table.
     """
     rows, vocabulary = logits_nv.shape
@@ -39,7 +39,9 @@ def overwriting_cross_entropy(
     for name, tensor in (("bias", bias_v), ("bigram table", bigram_vv)):
         if tensor is not None and tensor.shape[-1] != vocabulary:
             raise ValueError(f"{name} of {tensor.shape[-1]} tokens, logits of {vocabulary}")
-    if logits_nv.device.type == "cpu":  # elsewhere a look would wait for the device, which checks by itself
+    if (
+        logits_nv.device.type == "cpu"
+    ):  # elsewhere the check would synchronise the device, which checks by itself
         _require_inside("target", targets_n[targets_n != IGNORED_TARGET], vocabulary)
         if bigram_vv is not None:
             _require_inside("token", tokens_n, len(bigram_vv))
@@ -98,10 +100,12 @@ def _by_operations(
     targets_n: Tensor,
     counted: Tensor,
 ) -> Tensor:
-    """Each position's loss; the logits become the gradient of the mean over `counted` positions."""
+    """Return each position's loss; overwrite the logits by the gradient of the mean over `counted`."""
     ignored_n1 = (targets_n == IGNORED_TARGET).unsqueeze(-1)
     target_n1 = targets_n.unsqueeze(-1).masked_fill(ignored_n1, 0)
-    p_nv = logits_nv.to(torch.promote_types(logits_nv.dtype, torch.float32))  # the same memory, if it can be
+    p_nv = logits_nv.to(
+        torch.promote_types(logits_nv.dtype, torch.float32)
+    )  # shares the logits' memory if they are float32
     if bias_v is not None:
         p_nv += bias_v
     if bigram_vv is not None:

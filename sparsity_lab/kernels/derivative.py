@@ -1,4 +1,4 @@
-"""Kernels are differentiable once: a graph of their gradients would lack what the compiled code did."""
+"""Refuse second derivatives: autograd cannot see inside the compiled backward pass of a kernel."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -10,19 +10,19 @@ R = TypeVar("R")
 
 
 def refuse_graph() -> None:
-    """Called in a backward pass, raise if that is to be differentiated itself (`create_graph=True`).
+    """Raise if the current backward pass is to be differentiated itself (`create_graph=True`).
 
     Raises:
-        RuntimeError: it is.
+        RuntimeError: a second derivative was requested.
     """
     if torch.is_grad_enabled():
         raise RuntimeError("a kernel has no second derivative; compute with plain operations: kernels off")
 
 
 def differentiable_once(backward: Callable[..., R]) -> Callable[..., R]:
-    """Make the `backward` of a Function refuse a graph of its own.
+    """Make the `backward` of a Function refuse to be differentiated.
 
-    PyTorch's `once_differentiable` lets one pass where the incoming gradient is a constant, as that of a sum.
+    PyTorch's `once_differentiable` does not refuse when the incoming gradient is constant, as after a sum.
     """
 
     @wraps(backward)

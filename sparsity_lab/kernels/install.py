@@ -1,4 +1,4 @@
-"""Kernels on or off: the one switch, from a run's config and from the environment."""
+"""Switch kernels on or off, by the run's config and the environment."""
 
 import os
 from importlib.util import find_spec
@@ -14,7 +14,7 @@ VARIABLE = "SPARSITY_LAB_KERNELS"
 
 
 def use_kernels(wanted: Switch = "on") -> None:
-    """From now on use the kernels that this machine can run, or none.
+    """Use the kernels that this machine can run from now on, or none.
 
     They are off if either `wanted` or the environment variable SPARSITY_LAB_KERNELS says so.
 
@@ -31,7 +31,7 @@ def use_kernels(wanted: Switch = "on") -> None:
 
 
 def _register_all() -> None:
-    """Import the kernels, which register themselves; here, since numba and Triton start slowly."""
+    """Import the kernels, which register themselves. Imports are local because numba loads slowly."""
     import sparsity_lab.kernels.cpu.attention
     import sparsity_lab.kernels.cpu.gates
     import sparsity_lab.kernels.cpu.projection

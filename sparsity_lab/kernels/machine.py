@@ -1,4 +1,4 @@
-"""What this machine's processor and C library do well."""
+"""Adapt a process to this machine's processor and C library."""
 
 import ctypes
 import sys
@@ -9,7 +9,7 @@ from sparsity_lab.kernels.install import Switch, use_kernels
 
 
 def native_bf16() -> bool:
-    """Whether the device computes bfloat16 products itself, several times faster than in float32."""
+    """Return whether the device has native bfloat16 products, several times faster than float32."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     cpu = torch.cpu
@@ -17,11 +17,11 @@ def native_bf16() -> bool:
 
 
 def prepare_processor(threads: int | None = None, kernels: Switch = "on") -> None:
-    """Settle what every later computation in this process relies on; call it before the first tensor is made.
+    """Set up this process for computation. Call it before the first tensor is made.
 
-    `threads`: how many cores torch may use; None leaves one thread a core. `kernels`: see `use_kernels`.
-    Denormal numbers count as zero: gradients of unused weights and their squared moments decay into them, and
-    a processor handles them a hundred times slower.
+    `threads` is the number of cores torch may use; None leaves one thread per core. `kernels`: see
+    `use_kernels`. Denormal numbers are flushed to zero: gradients of unused weights and their squared moments
+    decay into them, and a processor handles them a hundred times slower.
 
     Raises:
         UserError: SPARSITY_LAB_KERNELS has a value that is not allowed.
@@ -36,9 +36,9 @@ def prepare_processor(threads: int | None = None, kernels: Switch = "on") -> Non
 def _keep_freed_memory() -> None:
     """Make glibc keep freed blocks instead of returning each to the kernel.
 
-    An activation tensor is tens of megabytes; fetching its pages anew each step costs more than computing on
-    them (measured: copying 8,192 x 1,024 floats takes 12 ms with fresh pages, 2 ms without). Without effect
-    where there is another C library.
+    An activation tensor takes tens of megabytes. Mapping its pages anew each step costs more than computing
+    on them (measured: copying 8,192 x 1,024 floats takes 12 ms with fresh pages, 2 ms without). Other C
+    libraries are left as they are.
     """
     if sys.platform != "linux":
         return

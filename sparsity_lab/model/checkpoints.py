@@ -1,6 +1,6 @@
-"""A trained model as a folder: `model.safetensors`, and config and vocabulary size in `model.json`.
+"""Save and load a model folder: `model.safetensors`, and config and vocabulary size in `model.json`.
 
-Strict both ways: what does not fit is refused, never skipped.
+Loading is strict: missing, surplus or misshapen tensors are errors.
 """
 
 from pathlib import Path
@@ -18,14 +18,14 @@ from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 
 class ModelCard(Config):
-    """What it takes to rebuild the module that the tensors belong to."""
+    """The data needed to rebuild the module that the tensors belong to."""
 
     config: ModelConfig
     vocab_size: PositiveInt
 
 
 def save_model(model: Transformer, folder: Path) -> None:
-    """Write `model` into `folder`, which is made if it isn't there."""
+    """Write `model` into `folder`, which is created if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(model).items()}
     write_bytes(folder / "model.safetensors", save(tensors))
@@ -56,7 +56,7 @@ def load_model(folder: Path) -> Transformer:
     if card.config.n_layer > len(tensors):
         raise UserError(f"{path}: {len(tensors)} tensors, too few for {card.config.n_layer} layers")
     try:
-        with torch.device("meta"):  # no memory yet: what the card asks for may not be what there is
+        with torch.device("meta"):  # allocate nothing until the tensors are known to fit the card
             model = Transformer(card.config, card.vocab_size)
     except (RuntimeError, TypeError, OverflowError) as error:
         raise UserError(f"{folder / 'model.json'}: no such model can be ({str(error)[:100]})") from None
@@ -76,11 +76,11 @@ def load_model(folder: Path) -> Transformer:
 
 
 def stored_tensors(model: Transformer) -> dict[str, Tensor]:
-    """The model's own parameters and buffers by name, each once: tied embeddings are `embedding.weight`."""
+    """Map names to parameters and buffers, each once; tied embeddings appear as `embedding.weight`."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 def count_weights(model: Transformer) -> tuple[int, int]:
-    """Number of weights that sparsity applies to, and of nonzero ones among them."""
+    """Count the weights that sparsity applies to, and the nonzero ones among them."""
     weights = [weight for weight, _ in model.sparse_weights().values()]
     return sum(w.numel() for w in weights), sum(int(torch.count_nonzero(w)) for w in weights)

@@ -1,4 +1,4 @@
-"""The shape and switches of a transformer, validated once; importable without torch."""
+"""The shape and switches of a transformer. This module does not import torch."""
 
 from typing import Literal
 
@@ -12,9 +12,9 @@ class ModelConfig(Config):
     """Shape and switches of a `Transformer`.
 
     `n_head` and `d_mlp` default to d_model / d_head and 4 · d_model. `activation_fraction` is AbsTopK's k as
-    a share of the width, rounded down, at `activation_sites` and, of the residual stream itself, at
-    `residual_sites`; 1 switches it off. `residual_activation` is applied to the stream after each sublayer
-    has written to it. `norm_eps` null is 1e-5 for LayerNorm, float32's machine epsilon for RMSNorm.
+    a share of the width, rounded down; 1 switches AbsTopK off. It applies at `activation_sites`, and to the
+    residual stream at `residual_sites`. `residual_activation` is applied to the stream after each sublayer's
+    write. A null `norm_eps` is 1e-5 for LayerNorm and float32's machine epsilon for RMSNorm.
     """
 
     kind: Literal["transformer"] = "transformer"
@@ -66,11 +66,11 @@ class ModelConfig(Config):
 
     @property
     def d_read(self) -> int:
-        """Channels that a sublayer reads: the residual stream and concatenated positions."""
+        """Number of channels that a sublayer reads: the residual stream and concatenated positions."""
         return self.d_model + (self.d_pos or 0)
 
     def width(self, site: Site) -> int:
-        """Number of channels, so of nodes, of one site in one layer."""
+        """Number of channels, and so of nodes, of one site in one layer."""
         if site in (Site.ATTN_IN, Site.MLP_IN):
             return self.d_read
         if site in (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V):
@@ -78,11 +78,11 @@ class ModelConfig(Config):
         return (self.d_mlp or 4 * self.d_model) if site is Site.MLP_NEURON else self.d_model
 
     def k(self, width: int) -> int:
-        """How many of `width` activations AbsTopK keeps."""
+        """Number of activations, out of `width`, that AbsTopK keeps."""
         return int(self.activation_fraction * width)
 
     def weight_count(self, vocab_size: int) -> int:
-        """Number of weights that sparsity applies to (`Transformer.sparse_weights`), without making any."""
+        """Number of weights that sparsity applies to (`Transformer.sparse_weights`); allocates none."""
         layer = sum(
             self.width(matrix.target) * (self.width(matrix.source) + self.bias) for matrix in MATRICES
         )

@@ -1,9 +1,9 @@
-"""Which kernel, if any, computes an operation: the only link between the model and `kernels/`.
+"""Choose the kernel, if any, for an operation. This is the only link between the model and `kernels/`.
 
-A kernel registers itself under an operation's name with two functions of the same arguments: `serves` says if
-it can take them (device, precision, shapes) and `run` computes what the operation's plain PyTorch would. The
-plain operations are in `model/ops.py`, the projection in `training/sparsity/magnitude.py`, the gates'
-gradient in `circuits/mask_learning.py`. They do the work where no kernel serves or kernels are switched off.
+A kernel registers two functions of the same arguments under an operation's name. `serves` returns whether it
+accepts them (device, precision, shapes). `run` computes the same as the plain PyTorch operation. The plain
+operations are in `model/ops.py`, the projection in `training/sparsity/magnitude.py`, the gates' gradient in
+`circuits/mask_learning.py`. They run where no kernel serves or kernels are switched off.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ Operation = Literal[
 
 
 class Kernel(NamedTuple):
-    """`run` computes an operation for the arguments that `serves` accepts."""
+    """A kernel: `run` computes an operation for the arguments that `serves` accepts."""
 
     serves: Callable[..., bool]
     run: Callable[..., Any]
@@ -30,12 +30,12 @@ _kernels: dict[Operation, list[Kernel]] = {}
 
 
 def register(operation: Operation, serves: Callable[..., bool], run: Callable[..., Any]) -> None:
-    """Offer a kernel for `operation`; of several that serve, the one registered first is used."""
+    """Register a kernel for `operation`. If several serve, the first registered is used."""
     _kernels.setdefault(operation, []).append(Kernel(serves, run))
 
 
 def kernel_for(operation: Operation, *arguments: Any) -> Callable[..., Any] | None:
-    """The kernel that serves these arguments of `operation`, or None."""
+    """Return the kernel that serves these arguments of `operation`, or None."""
     if _Switch.on:
         for kernel in _kernels.get(operation, ()):
             if kernel.serves(*arguments):
@@ -44,18 +44,18 @@ def kernel_for(operation: Operation, *arguments: Any) -> Callable[..., Any] | No
 
 
 def kernels_are_on() -> bool:
-    """Whether registered kernels are used."""
+    """Return whether registered kernels are used."""
     return _Switch.on
 
 
 def switch_kernels(on: bool) -> None:
-    """Use registered kernels from now on, or plain PyTorch alone."""
+    """Switch registered kernels on or off."""
     _Switch.on = on
 
 
 @contextmanager
 def plain_operations() -> Iterator[None]:
-    """No kernel is used inside the block; a backward pass follows what its forward pass used."""
+    """Use no kernel in forward passes inside the block. A backward pass follows its forward pass."""
     before = _Switch.on
     _Switch.on = False
     try:

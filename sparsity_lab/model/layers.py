@@ -1,4 +1,4 @@
-"""The parts of a transformer's layer: norm, attention, MLP, and the stop at a site (Gao et al. 2025, §2.1).
+"""The parts of a transformer layer: norm, attention, MLP, and site visits (Gao et al. 2025, §2.1).
 
 Shape suffixes: b batch, t time, d d_model, r read width (d_model plus d_pos), p d_pos, c channels of a site,
 h heads, q queries, k d_head.
@@ -25,7 +25,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @dataclass(frozen=True)
 class Visit:
-    """Called at every site with its value: applies AbsTopK where the config asks for it, then the tap."""
+    """Callable applied to the activations at every site: AbsTopK where configured, then the tap."""
 
     config: ModelConfig
     tap: Tap | None
@@ -38,10 +38,10 @@ class Visit:
     def show_pattern(
         self, layer: int, q_bhqk: Tensor, k_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None
     ) -> None:
-        """Compute the attention pattern for a tap that asks for it.
+        """Compute the attention pattern and show it to the tap, if the tap asks for it.
 
         Raises:
-            ValueError: the tap returned something else; the pattern is read-only.
+            ValueError: the tap returned another tensor; the pattern is read-only.
         """
         if self.tap is None or not asks_for_pattern(self.tap):
             return
@@ -51,16 +51,16 @@ class Visit:
 
 
 def make_norm(config: ModelConfig, width: int) -> nn.RMSNorm | nn.LayerNorm:
-    """A normalisation of `width` channels, its weight 1 and its bias, if any, 0."""
+    """Make the normalisation of `width` channels, with weight 1 and bias, if any, 0."""
     if config.norm == "rms":
         return nn.RMSNorm(width, config.norm_eps)
     return nn.LayerNorm(width, config.norm_eps or 1e-5, bias=config.norm_bias)
 
 
 class Read(nn.Module):
-    """The input of a sublayer: the normalised residual stream, with normalised position embeddings beside it.
+    """The input of a sublayer: the normalised residual stream.
 
-    Only models with `d_pos` have such position embeddings (b, t, p).
+    Models with `d_pos` concatenate normalised position embeddings (b, t, p) to it.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -91,7 +91,7 @@ class Attention(nn.Module):
     def forward(
         self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, visit: Visit, position_b: Tensor | None
     ) -> Tensor:
-        """What attention writes at every position, (b, t, d), or at one in each row, (b, 1, d)."""
+        """Return the output to the residual stream at all positions (b, t, d) or one per row (b, 1, d)."""
         read_btr = visit(Site.ATTN_IN, layer, self.read(x_btd, embedded_btp))
         q_bhqk = self._heads(visit(Site.ATTN_Q, layer, self.q(rows_at(read_btr, position_b))))
         k_bhtk = self._heads(visit(Site.ATTN_K, layer, self.k(read_btr)))
@@ -105,7 +105,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with a nonlinearity between."""
+    """Two linear layers with a nonlinearity in between."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -122,7 +122,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer's two sublayers."""
+    """One layer: its attention and MLP sublayers."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -131,7 +131,7 @@ class Block(nn.Module):
 
 
 def rows_at(x: Tensor, position_b: Tensor | None) -> Tensor:
-    """One position of each row of a (b, t, ...) tensor, (b, 1, ...); the whole tensor if none is given."""
+    """Select one position per row of a (b, t, ...) tensor, giving (b, 1, ...); all positions if None."""
     if position_b is None:
         return x
     return x[torch.arange(len(position_b), device=x.device), position_b].unsqueeze(1)

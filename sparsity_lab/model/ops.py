@@ -1,7 +1,7 @@
-"""The operations of the forward pass in plain PyTorch, each faster where a kernel serves (Gao et al., §2.1).
+"""The operations of the forward pass in plain PyTorch, with optional kernels (Gao et al., §2.1).
 
-Every operation asks `kernel_for` first, and otherwise computes what its lines say, on any device, to any
-order of derivative. A kernel gives the same result within floating-point error and is differentiable once.
+Every operation first asks `kernel_for`. Without a kernel it runs plain PyTorch, on any device, differentiable
+to any order. A kernel gives the same result within floating-point error and is differentiable once.
 
 Shape suffixes: b batch, h heads, q queries, t keys, k d_head, n rows, c channels, i inputs, o outputs,
 v vocabulary.
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sparsity_lab.model.dispatch import kernel_for
 
-IGNORED_TARGET = -100  # a position with this target has no part in the loss, as in PyTorch
+IGNORED_TARGET = -100  # positions with this target are left out of the loss, as in PyTorch
 _INTEGER = {
     torch.float64: torch.int64,
     torch.float32: torch.int32,
@@ -23,12 +23,12 @@ _INTEGER = {
 
 
 def float_bits(x: Tensor) -> Tensor:
-    """The bit patterns of floats as signed integers, of the same memory where `x` is contiguous."""
+    """View floats as signed integers of the same bits; shares memory if `x` is contiguous."""
     return x.detach().contiguous().view(_INTEGER[x.dtype])
 
 
 def magnitude_bits(x: Tensor) -> Tensor:
-    """|x| as integers of the same width, in the same order; NaN is above infinity."""
+    """Return |x| as integers of the same width and order; NaN is above infinity."""
     bits = float_bits(x)
     return bits & torch.iinfo(bits.dtype).max
 
@@ -36,8 +36,8 @@ def magnitude_bits(x: Tensor) -> Tensor:
 def abs_top_k(x: Tensor, k: int) -> Tensor:
     """Keep the k entries of largest magnitude along the last axis and zero the rest.
 
-    The gradient passes through the kept entries alone. `k` at or above the width returns `x` itself. Of equal
-    magnitudes the lower index is kept, and NaN counts as larger than infinity, so that it is not hidden.
+    The gradient passes only through the kept entries. If k is at least the width, `x` itself is returned. The
+    lower index wins ties. NaN counts as larger than infinity, so that it propagates.
     """
     if k >= x.shape[-1]:
         return x
@@ -48,7 +48,7 @@ def abs_top_k(x: Tensor, k: int) -> Tensor:
 
 
 def largest(x_nc: Tensor, k: int) -> Tensor:
-    """Boolean (n, c) tensor that is true at the k largest magnitudes of each row."""
+    """Return a boolean (n, c) mask of the k largest magnitudes per row."""
     order_nk = magnitude_bits(x_nc).sort(dim=-1, descending=True, stable=True).indices[:, :k]
     return torch.zeros(x_nc.shape, dtype=torch.bool, device=x_nc.device).scatter_(-1, order_nk, True)
 
@@ -56,10 +56,11 @@ def largest(x_nc: Tensor, k: int) -> Tensor:
 def attention_pattern(
     q_bhqk: Tensor, k_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
 ) -> Tensor:
-    """Causal attention probabilities (b, h, query, key), softmax(q·k / sqrt(d_head)) over earlier keys.
+    """Compute causal attention probabilities (b, h, query, key): softmax(q·k / sqrt(d_head)).
 
-    The sink is a learned logit per head in the softmax's denominator, without a value: a row lacks of 1 what
-    it takes. There is a query for each key, or, with `position_b`, one in each row, at that position.
+    The sink is a learned logit per head in the softmax's denominator. It has no value, so a row of
+    probabilities sums to less than 1. There is one query per key, or, with `position_b`, one per row at that
+    position.
     """
     key_t = torch.arange(k_bhtk.shape[-2], device=k_bhtk.device)
     future_bqt = key_t > (key_t[None, :, None] if position_b is None else position_b[:, None, None])
@@ -74,7 +75,7 @@ def attention_pattern(
 def causal_attention(
     q_bhqk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None, position_b: Tensor | None = None
 ) -> Tensor:
-    """Values mixed by `attention_pattern`, (b, h, query, d_head).
+    """Average the values by `attention_pattern`, giving (b, h, query, d_head).
 
     Raises:
         ValueError: without `position_b`, queries, keys and values are not of one shape.
@@ -92,23 +93,23 @@ def causal_attention(
 
 
 class Linear(nn.Linear):
-    """`nn.Linear`; while it is trained, a kernel may multiply by its nonzero weights alone if these are few.
+    """`nn.Linear` that, in training, may use a kernel for mostly zero weights.
 
-    A frozen weight takes the ordinary product: listing its nonzeros for each short batch would not pay.
+    A frozen weight uses the dense product: listing its nonzeros for each short batch would not pay off.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         return self.product(x, self.bias)
 
     def product(self, x: Tensor, bias_o: Tensor | None) -> Tensor:
-        """The layer's output with this bias, or without one."""
+        """Return the layer's output with `bias_o` in place of its own bias; None adds none."""
         trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
         kernel = kernel_for("linear", x, self.weight, bias_o) if trained else None
         return (kernel or F.linear)(x, self.weight, bias_o)
 
 
 class FrozenLinear(nn.Module):
-    """A linear layer whose weight (o, i) and bias take no gradient: a kernel may prepare for them once."""
+    """A linear layer with frozen weight (o, i) and bias, for which a kernel may prepare once."""
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor) -> None:
         super().__init__()
@@ -121,7 +122,7 @@ class FrozenLinear(nn.Module):
 
 
 def unembed(x_btd: Tensor, unembedding: Linear, bigram_vv: Tensor | None, tokens_bt: Tensor) -> Tensor:
-    """The output head: logits (b, t, v) of the normalised residual stream, and its tokens' bigram rows."""
+    """Compute logits (b, t, v): unembed the normalised residual stream and add the tokens' bigram rows."""
     logits_btv: Tensor = unembedding(x_btd)
     return logits_btv if bigram_vv is None else logits_btv + F.embedding(tokens_bt, bigram_vv)
 
@@ -129,12 +130,12 @@ def unembed(x_btd: Tensor, unembedding: Linear, bigram_vv: Tensor | None, tokens
 def unembed_and_compare(
     x_btd: Tensor, unembedding: Linear, bigram_vv: Tensor | None, tokens_bt: Tensor, targets_bt: Tensor
 ) -> Tensor:
-    """Mean cross-entropy, in nats and float32, of the logits of `unembed` at `targets_bt`.
+    """Compute the mean cross-entropy, in nats and float32, of `unembed`'s logits at `targets_bt`.
 
-    A target of -100 is left out of the mean.
+    Targets of -100 are left out of the mean.
 
     Raises:
-        ValueError: there are not as many targets as tokens.
+        ValueError: the numbers of targets and tokens differ.
         IndexError: a target is outside the vocabulary.
     """
     tokens_n, targets_n = tokens_bt.flatten(), targets_bt.flatten()

@@ -1,29 +1,29 @@
-"""The one vocabulary of places in a forward pass, and the one table of what joins them.
+"""The names of all sites in a forward pass, and the table of the matrices that connect them.
 
-Sites are named as in the released code (openai/circuit_sparsity). Whoever needs the model's topology reads it
-here: edges, compaction, at-least-j's axes, import, steering, leave-one-out, the viewer.
+Sites are named as in the released code (openai/circuit_sparsity). This table is the only definition of the
+model's topology. Edges, compaction, at-least-j, import, steering, leave-one-out and the viewer read it.
 """
 
 from collections.abc import Callable
 from enum import StrEnum
 from typing import TYPE_CHECKING, NamedTuple
 
-if TYPE_CHECKING:  # configs name sites, and start without torch
+if TYPE_CHECKING:  # configs use site names without importing torch
     from torch import Tensor
 
 
 class Site(StrEnum):
-    """Where a tap may look. All but `RESID` and `ATTN_PATTERN` are node sites (Gao et al. 2025, Fig. 12)."""
+    """A place where a tap is called. All but `RESID` and `ATTN_PATTERN` are node sites (paper, Fig. 12)."""
 
-    ATTN_IN = "attn_in"  # read of the residual stream by attention, after the norm
+    ATTN_IN = "attn_in"  # attention's input, after the norm
     ATTN_Q = "attn_q"
     ATTN_K = "attn_k"
     ATTN_V = "attn_v"
-    ATTN_PATTERN = "attn_pattern"  # attention probabilities (b, h, query, key), read-only, for taps that ask
-    ATTN_OUT = "attn_out"  # what attention writes to the residual stream
-    MLP_IN = "mlp_in"  # read of the residual stream by the MLP, after the norm
+    ATTN_PATTERN = "attn_pattern"  # probabilities (b, h, query, key), read-only, for taps that ask
+    ATTN_OUT = "attn_out"  # attention's output to the residual stream
+    MLP_IN = "mlp_in"  # the MLP's input, after the norm
     MLP_NEURON = "mlp_neuron"  # after the nonlinearity
-    MLP_OUT = "mlp_out"  # what the MLP writes to the residual stream
+    MLP_OUT = "mlp_out"  # the MLP's output to the residual stream
     RESID = "resid"  # the stream at boundary 0..2·n_layer: before each sublayer and before the unembedding
 
 
@@ -31,10 +31,10 @@ SUBLAYERS = ("attention", "mlp")  # modules of a layer, in order; sublayer i beg
 
 
 class NodeSite(NamedTuple):
-    """A row of the table. Matrices are named by their module in a layer, their weight is (written, read).
+    """A row of the table. Matrices are named by their module in a layer; weights are (written, read).
 
     `stream` is the boundary, counted from the layer's first, at which the site reads the residual stream, or
-    that it has just written to; None for a site inside a sublayer. `released` is the released code's name.
+    the boundary just after its write. It is None inside a sublayer. `released` is the released code's name.
     """
 
     sublayer: str
@@ -56,7 +56,7 @@ NODES = {
     Site.MLP_NEURON: NodeSite("mlp", "mlp.up", ("mlp.down",), None, "mlp.post_act"),
     Site.MLP_OUT: NodeSite("mlp", "mlp.down", (), 2, "mlp.resid_delta"),
 }
-MIXED_BEFORE_READ = frozenset({Site.ATTN_V})  # over positions, by the attention pattern
+MIXED_BEFORE_READ = frozenset({Site.ATTN_V})  # sites that attention mixes over positions before the read
 
 NODE_SITES = tuple(NODES)
 STREAM_SITES = tuple(site for site, row in NODES.items() if row.stream is not None)
@@ -66,7 +66,7 @@ WRITES = {row.sublayer: site for site, row in NODES.items() if site in STREAM_SI
 
 
 class Matrix(NamedTuple):
-    """A weight matrix that carries edges: from the nodes of one site to those of another in its layer."""
+    """A weight matrix whose entries are edges between the nodes of two sites in a layer."""
 
     name: str
     source: Site
@@ -74,7 +74,7 @@ class Matrix(NamedTuple):
 
     @property
     def channel_axis(self) -> int:
-        """Axis of its weight that counts neurons or attention channels: rows, or columns if it writes out."""
+        """Weight axis of neurons or attention channels: 1 if it writes to the residual stream, else 0."""
         return 1 if self.target in STREAM_SITES else 0
 
 
@@ -86,20 +86,20 @@ MATRICES = tuple(
 
 
 def sublayer_boundary(site: Site, layer: int) -> int:
-    """The boundary before the sublayer that a node site belongs to: nothing earlier depends on its nodes."""
+    """Return the boundary before a node site's sublayer; nothing earlier depends on its nodes."""
     return 2 * layer + SUBLAYERS.index(NODES[site].sublayer)
 
 
 Tap = Callable[[Site, int, "Tensor"], "Tensor"]
-"""`tap(site, layer, x_btc) -> x_btc`; at `Site.RESID` the second argument is the boundary, else the layer.
+"""`tap(site, layer, x_btc) -> x_btc`. At `Site.RESID`, the second argument is the boundary.
 
-`Site.ATTN_PATTERN` is shown only to a tap that has a true attribute `asks_for_pattern`.
+`Site.ATTN_PATTERN` is shown only to taps whose attribute `asks_for_pattern` is true.
 """
 
 Start = tuple[int, "Tensor"]
-"""(boundary, x_btd): the residual stream from which a forward pass goes on."""
+"""(boundary, x_btd): the residual stream at which a partial forward pass starts."""
 
 
 def asks_for_pattern(tap: Tap | None) -> bool:
-    """Whether a tap is to be shown attention patterns, which are computed for it alone."""
+    """Return whether a tap asks for attention patterns, which are computed only on request."""
     return bool(getattr(tap, "asks_for_pattern", False))

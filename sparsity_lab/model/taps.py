@@ -1,7 +1,7 @@
-"""Taps: what may be done at the sites of a forward pass, each written once.
+"""Taps: interventions and recordings at the sites of a forward pass.
 
-`on_nodes` and `at_site` make a tap of a function, `chain` makes one of several, `Record` keeps what it sees.
-Freezing and scaling take nodes as flat vectors (n) over all nodes, in the order of a `Layout`.
+`on_nodes` and `at_site` turn a function into a tap. `chain` composes taps. `Record` stores activations.
+Freezing and scaling take flat vectors (n) over all nodes, in the order of a `Layout`.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -16,15 +16,15 @@ from sparsity_lab.model.transformer import Transformer
 
 
 class Layout(Protocol):
-    """Where each node site of a layer lies in a flat vector over all nodes (`circuits.nodes.NodeLayout`)."""
+    """The slices of the node sites in a flat vector over all nodes (`circuits.nodes.NodeLayout`)."""
 
     @property
     def slices(self) -> Mapping[tuple[Site, int], slice]:
-        """(site, layer) → its stretch; other sites are not in it."""
+        """Map (site, layer) → slice; only node sites are in it."""
 
 
 def on_nodes(layout: Layout, change: Callable[[Tensor, slice], Tensor]) -> Tap:
-    """A tap that replaces x at every node site by `change(x, place)`, and leaves all else as it is."""
+    """Make a tap that replaces x by `change(x, place)` at every node site."""
 
     def tap(site: Site, layer: int, x_btc: Tensor) -> Tensor:
         place = layout.slices.get((site, layer))
@@ -34,7 +34,7 @@ def on_nodes(layout: Layout, change: Callable[[Tensor, slice], Tensor]) -> Tap:
 
 
 def at_site(wanted: Site, of_layer: int, change: Callable[[Tensor], Tensor]) -> Tap:
-    """A tap that replaces x at one site of one layer (at `Site.RESID`: one boundary) by `change(x)`."""
+    """Make a tap that replaces x by `change(x)` at one site of one layer (at `RESID`: one boundary)."""
 
     def tap(site: Site, layer: int, x_btc: Tensor) -> Tensor:
         return change(x_btc) if site is wanted and layer == of_layer else x_btc
@@ -43,7 +43,7 @@ def at_site(wanted: Site, of_layer: int, change: Callable[[Tensor], Tensor]) -> 
 
 
 class Chain:
-    """A tap made of several: each sees what the one before it returned, the pattern only if it asks."""
+    """Several taps in sequence. Each gets the previous result; only taps that ask see the pattern."""
 
     def __init__(self, taps: tuple[Tap, ...]) -> None:
         self.taps = taps
@@ -57,20 +57,20 @@ class Chain:
 
 
 def chain(*taps: Tap | None) -> Tap:
-    """One tap of several, in order; None is left out."""
+    """Chain taps in order, skipping None."""
     return Chain(tuple(tap for tap in taps if tap is not None))
 
 
 @dataclass(frozen=True)
 class Record:
-    """A tap that keeps what it sees at some sites, by (site, layer or boundary), and changes nothing."""
+    """A tap that stores the activations at some sites by (site, layer or boundary) and changes nothing."""
 
     sites: Collection[Site]
     values: dict[tuple[Site, int], Tensor] = field(default_factory=dict)
 
     @property
     def asks_for_pattern(self) -> bool:
-        """Patterns are computed only where they are kept."""
+        """True if the attention pattern is recorded."""
         return Site.ATTN_PATTERN in self.sites
 
     def __call__(self, site: Site, layer: int, x_btc: Tensor) -> Tensor:
@@ -80,28 +80,28 @@ class Record:
 
 
 def ablate(layout: Layout, kept_n: Tensor, values_n: Tensor) -> Tap:
-    """Mean ablation (§2.2): freeze all nodes outside `kept_n` at their `values_n`, at every position."""
+    """Mean ablation (§2.2): freeze all nodes outside `kept_n` at `values_n`, at every position."""
     return on_nodes(layout, lambda x_btc, place: freeze(x_btc, kept_n[place], values_n[place]))
 
 
 def freeze(x_btc: Tensor, kept_c: Tensor, value_c: Tensor) -> Tensor:
-    """`x_btc` with every channel outside `kept_c` at its value in `value_c`.
+    """Replace every channel of `x_btc` outside `kept_c` by its value in `value_c`.
 
-    `x_btc` must be finite, since 0 · NaN is NaN. The numbers are those of `torch.where`, in a third of its
-    time on a CPU.
+    `x_btc` must be finite, since 0 · NaN is NaN. The result equals that of `torch.where`, in a
+    third of the time on a CPU.
     """
     return torch.addcmul(value_c.to(x_btc.dtype).masked_fill(kept_c, 0), x_btc, kept_c.to(x_btc.dtype))
 
 
 def scale_nodes(layout: Layout, gate_n: Tensor, values_n: Tensor) -> Tap:
-    """A tap that moves every node to values + gate · (x - values)."""
+    """Make a tap that moves every node to values + gate · (x - values)."""
     return on_nodes(layout, lambda x_btc, place: values_n[place] + gate_n[place] * (x_btc - values_n[place]))
 
 
 def with_residuals(
     model: Transformer, tokens_bt: Tensor, tap: Tap | None = None, start: Start | None = None
 ) -> tuple[Tensor, dict[int, Tensor]]:
-    """Logits (b, t, v), and boundary → residual stream (b, t, d) there, as `tap`, if any, leaves it."""
+    """Return logits (b, t, v) and a map boundary → residual stream (b, t, d), as changed by `tap`."""
     record = Record({Site.RESID})
     logits_btv = model(tokens_bt, chain(tap, record), start=start)
     return logits_btv, {boundary: x_btd for (_, boundary), x_btd in record.values.items()}

@@ -4,11 +4,11 @@
     for each layer: x ← x + attention(read(x)); x ← x + mlp(read(x))        read = AbsTopK(norm(x))
     logits ← unembedding(norm(x)) + bigram[tokens]
 
-At each of `activation_sites`, AbsTopK keeps the k largest magnitudes. At every site the value then goes to
-the tap, which may look at it and return another. Nothing else in the project walks the layers. Attention and
-MLP are in `layers.py`, operations in `ops.py`. The defaults of `ModelConfig` are the paper's model, but for
-`activation_fraction`, which is 1: AbsTopK is off. Its other switches are those of the released models
-(`importers/released.py`) and of GPT-2 (`importers/gpt2.py`).
+At each of `activation_sites`, AbsTopK keeps the k largest magnitudes. Every site then passes its value to the
+tap, which may read or replace it. No other code in the project loops over the layers. Attention and MLP are
+in `layers.py`, operations in `ops.py`. The defaults of `ModelConfig` are the paper's model with AbsTopK off
+(`activation_fraction` is 1). The other switches serve the released models (`importers/released.py`) and GPT-2
+(`importers/gpt2.py`).
 
 Shape suffixes: b batch, t time, d d_model, p d_pos, c channels of a site, v vocabulary.
 """
@@ -28,8 +28,8 @@ from sparsity_lab.model.sites import MATRICES, WRITES, Site, Start, Tap
 class Transformer(nn.Module):
     """Decoder-only language model over `vocab_size` tokens.
 
-    `bigram_vv` is the table added to the logits (row: current token): as it is where `config.bigram` is
-    "fixed", as its start where it is "learned"; see `bigram_log_probabilities`.
+    `bigram_vv` is the table added to the logits (row: current token). It stays fixed if `config.bigram` is
+    "fixed", and is the initial value if it is "learned"; see `bigram_log_probabilities`.
     """
 
     def __init__(self, config: ModelConfig, vocab_size: int, bigram_vv: Tensor | None = None) -> None:
@@ -56,12 +56,12 @@ class Transformer(nn.Module):
         position_b: Tensor | None = None,
         start: Start | None = None,
     ) -> Tensor:
-        """Logits (b, t, v); with `position_b` only those of one position in each row, (b, v).
+        """Compute logits (b, t, v), or with `position_b` those of one position per row, (b, v).
 
-        What only other positions need is then not computed: in the last layer, taps see all positions at the
-        first `RESID`, `ATTN_IN`, `ATTN_K` and `ATTN_V`, and elsewhere that one alone, (b, 1, channels).
+        With `position_b`, the last layer computes only what those positions need. Its taps see all positions
+        at the first `RESID`, `ATTN_IN`, `ATTN_K` and `ATTN_V`, and one, (b, 1, channels), elsewhere.
 
-        `start` gives the residual stream at a boundary: what comes before it is not computed.
+        With `start`, the pass begins at a boundary with a given residual stream.
 
         Raises:
             ValueError: a row is longer than n_ctx where positions are embedded, or there is no such boundary.
@@ -71,26 +71,26 @@ class Transformer(nn.Module):
         return logits_btv if position_b is None else logits_btv.squeeze(1)
 
     def loss(self, tokens_bt: Tensor, targets_bt: Tensor, tap: Tap | None = None) -> Tensor:
-        """Mean cross-entropy of the logits at `targets_bt`, in nats per token; a target of -100 is left out.
+        """Compute the mean cross-entropy at `targets_bt` in nats per token; targets of -100 are left out.
 
         Raises:
-            ValueError: there are not as many targets as tokens.
+            ValueError: the numbers of targets and tokens differ.
             IndexError: a target is outside the vocabulary.
         """
         x_btd = self.norm(self._stream(tokens_bt, tap, None, None))
         return unembed_and_compare(x_btd, self.unembedding, self.bigram, tokens_bt, targets_bt)
 
     def tie(self) -> None:
-        """Make tied embeddings one parameter; a move to another device's empty memory parts them."""
+        """Share the parameter of tied embeddings; `to_empty` separates them."""
         if self.config.tied_embeddings:
             self.unembedding.weight = self.embedding.weight
 
     def sparse_weights(self) -> dict[str, tuple[nn.Parameter, int | None]]:
-        """The tensors that weight sparsity applies to, with the axis that at-least-j guards.
+        """Map names to the tensors under weight sparsity, each with the axis that at-least-j guards.
 
-        Every matrix, bias and embedding; not norms, sinks or the bigram table (§2.1). The axis counts neurons
-        or attention channels: rows of the query, key, value and MLP-in matrices, columns of the two that
-        write. Tied embeddings are one tensor, the embedding's.
+        Every matrix, bias and embedding is included; norms, sinks and the bigram table are not (§2.1). The
+        axis is that of neurons or attention channels: rows of the query, key, value and MLP-in matrices,
+        columns of the two output matrices. Tied embeddings appear once, as the embedding.
         """
         axes = {
             f"blocks.{layer}.{matrix.name}.weight": matrix.channel_axis
@@ -107,7 +107,7 @@ class Transformer(nn.Module):
     def _stream(
         self, tokens_bt: Tensor, tap: Tap | None, position_b: Tensor | None, start: Start | None
     ) -> Tensor:
-        """The residual stream before the unembedding, (b, t, d), or (b, 1, d) with `position_b`."""
+        """Return the final residual stream (b, t, d), or (b, 1, d) with `position_b`."""
         positions_tp = self._positions(tokens_bt.shape[1])
         first, x_btd = (0, self._embed(tokens_bt, positions_tp)) if start is None else start
         last = 2 * len(self.blocks)
@@ -136,7 +136,7 @@ class Transformer(nn.Module):
         return visit(Site.RESID, last, x_btd)
 
     def _add(self, x_btd: Tensor, written_btd: Tensor, place: str) -> Tensor:
-        """The residual stream after a sublayer has written to it."""
+        """Add a sublayer's output to the residual stream."""
         x_btd = x_btd + written_btd
         if self.config.residual_activation == "relu":
             x_btd = x_btd.relu()
@@ -156,7 +156,7 @@ class Transformer(nn.Module):
         return x_btd if positions_tp is None or self.config.d_pos else x_btd + positions_tp
 
     def _initialise(self) -> None:
-        """As GPT-2: 0.02, less by sqrt(2 · n_layer) for what writes to the residual stream; zero biases."""
+        """Initialise as GPT-2: std 0.02, divided by sqrt(2 · n_layer) for output matrices; zero biases."""
         writers = tuple(f".{matrix.name}" for matrix in MATRICES if matrix.target in WRITES.values())
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -169,6 +169,6 @@ class Transformer(nn.Module):
 
 
 def bigram_log_probabilities(counts_vv: Tensor, smoothing: float = 0.1) -> Tensor:
-    """log P(next | current), float32 (v, v), from bigram counts with additive smoothing."""
+    """Compute log P(next | current), float32 (v, v), from bigram counts with additive smoothing."""
     smoothed_vv = counts_vv.double() + smoothing
     return (smoothed_vv / smoothed_vv.sum(1, keepdim=True)).log().float()

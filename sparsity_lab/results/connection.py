@@ -1,4 +1,4 @@
-"""Decide, without a prompt, whether a run asks for W&B's server; `tracking` copes with one that is away."""
+"""Choose W&B's mode without prompting. `tracking` handles an unreachable server."""
 
 import logging
 import netrc
@@ -15,10 +15,10 @@ log = logging.getLogger(__name__)
 
 
 def choose_mode(config: LoggerConfig) -> Literal["online", "offline", "disabled"]:
-    """The mode in which to start W&B. In mode "auto", WANDB_MODE has its say when it asks for less.
+    """Return the mode in which to start W&B. In mode "auto", WANDB_MODE may lower it.
 
     Raises:
-        UserError: `mode` is "online" and there is no key.
+        UserError: `mode` is "online" and there is no API key.
     """
     if config.kind == "csv" or config.mode == "disabled":
         return "disabled"
@@ -38,7 +38,7 @@ def choose_mode(config: LoggerConfig) -> Literal["online", "offline", "disabled"
 
 
 def _has_key() -> bool:
-    """Whether W&B would find a key without asking: it prompts where there is none."""
+    """Return whether W&B finds an API key; it would prompt for a missing one."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     url = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url

@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 
 def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
-    """One row per run × task × target; a task without any circuit has one row without target and sizes.
+    """Return one row per run × task × target. A task without a circuit has one row without target and sizes.
 
     `validation_loss` is in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
-    are the circuit's on the test pairs, `select_...` those on the pairs that chose it.
+    are the circuit's on the test pairs, `select_...` those on the selection pairs.
     """
-    import pandas as pd  # here: it takes a second, and tracking without W&B needs no frame
+    import pandas as pd  # local: the import takes a second, and runs without W&B do not need it
 
     return pd.DataFrame([row for record in records for row in _rows(record)], columns=list(_COLUMNS)).astype(
         _COLUMNS

@@ -1,4 +1,4 @@
-"""Where a run's measurements are mirrored. There is no field for a key: W&B finds its own."""
+"""Config of the logger. It has no field for an API key: W&B finds its own."""
 
 from typing import Literal
 
@@ -8,10 +8,10 @@ from sparsity_lab.core.config import Config
 
 
 class LoggerConfig(Config):
-    """`kind` "csv" keeps the run's own files alone; "wandb" mirrors them in Weights & Biases.
+    """`kind` "csv" writes only the run's own files; "wandb" also mirrors them to Weights & Biases.
 
-    `mode` "auto" is online when there is a key and the server answers, else offline (`wandb sync` sends it
-    later); "online" makes the lack of either an error; "disabled" is as good as csv.
+    `mode` "auto" is online if there is a key and the server answers, else offline (`wandb sync` uploads the
+    run later). "online" fails without a key or server. "disabled" is equivalent to `kind` "csv".
     """
 
     kind: Literal["wandb", "csv"] = "csv"

@@ -1,4 +1,4 @@
-"""The Lightning logger behind `metrics.csv`: one file a run, the project's names, across interruptions."""
+"""A Lightning logger that writes `metrics.csv`, one file per run, and keeps it intact across resumes."""
 
 import csv
 import os
@@ -9,17 +9,17 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from sparsity_lab.core import metrics as names
 from sparsity_lab.core.files import write_text
+from sparsity_lab.core.metrics import BRIDGING, STEP, TRAINING, VALIDATION
 from sparsity_lab.results.record import METRICS_FILE
 
-COLUMNS = tuple(metric.name for metric in names.TRAINING + names.BRIDGING + names.VALIDATION)
+COLUMNS = tuple(metric.name for metric in TRAINING + BRIDGING + VALIDATION)
 
 
 class MetricsLog(Logger):
-    """Lightning logger: each call is a row in `folder/metrics.csv` and, if on, in W&B.
+    """Write each call as a row of `folder/metrics.csv` and, if enabled, to W&B.
 
-    A resumed run goes on in the same file: from its first step on, its rows replace the old ones.
+    A resumed run appends to the same file. Its rows replace the old ones from its first step on.
     """
 
     def __init__(self, folder: Path, run: Any = None) -> None:
@@ -47,7 +47,7 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the resolved config is the run's, in `config.yaml` and the record."""
+        """Do nothing: `config.yaml` and the record hold the resolved config."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -58,11 +58,11 @@ class MetricsLog(Logger):
         """
         row = {name: value for name, value in metrics.items() if name != "epoch"}  # Lightning adds the epoch
         if step is not None:
-            row[names.STEP.name] = step
+            row[STEP.name] = step
         if unknown := sorted(row.keys() - set(COLUMNS)):
             raise ValueError(f"{unknown} are not in sparsity_lab.core.metrics; known: {', '.join(COLUMNS)}")
         if not self._opened:
-            self._open(int(row.get(names.STEP.name, 0)))
+            self._open(int(row.get(STEP.name, 0)))
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(row)
         if self._run is not None:
@@ -70,13 +70,13 @@ class MetricsLog(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Have the rows so far on disk, whatever happens next."""
+        """Flush the rows so far to disk."""
         if self.path.exists():
             with self.path.open("a") as file:
                 os.fsync(file.fileno())
 
     def _open(self, step: int) -> None:
-        """Drop the rows from `step` on, and one that was cut off."""
+        """Drop the rows from `step` on, and a truncated last row."""
         text = self.path.read_text(encoding="utf-8") if self.path.exists() else ""
         lines = [line for line in text.splitlines(keepends=True)[1:] if line.endswith("\n")]
         kept = [line for line in lines if line[:1].isdigit() and int(line.split(",", 1)[0]) < step]

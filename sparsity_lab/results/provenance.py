@@ -1,4 +1,4 @@
-"""On what code a run ran: git commit, package versions, Python version."""
+"""The code that a run used: git commit, package versions, Python version."""
 
 import platform
 import subprocess
@@ -12,9 +12,9 @@ PACKAGES = (
 
 
 def environment() -> dict[str, Any]:
-    """The fields of a record that say on what code it ran: git_commit, git_dirty, packages, python.
+    """Return the record's fields git_commit, git_dirty, packages and python.
 
-    Git's are None when the package does not lie in a checkout of its own. No environment variable is read.
+    The git fields are None if the package is not in its own checkout. No environment variable is read.
     """
     commit = _git("rev-parse", "HEAD") if _git("ls-files", "--error-unmatch", "run.py") else None
     status = _git("status", "--porcelain") if commit else None

@@ -1,8 +1,8 @@
-"""The record of a run: one JSON file that says what was run, on what code, and what came out. No torch here.
+"""The record of a run: one JSON file with its config, code versions and results. It does not import torch.
 
-A record is a function of config, code and machine: it holds no clock time and no throughput (those go to
-`timings.json` and `metrics.csv`), so that the same run writes the same record to the bit. `SCHEMA_VERSION`
-grows when the fields change, and `upgrades` then says how to read the version before.
+A record is a function of config, code and machine, so repeating a run writes the same bytes. Clock times and
+throughput are in `timings.json` and `metrics.csv` instead. `SCHEMA_VERSION` increases when the fields change,
+and `upgrades` converts records of older versions.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from sparsity_lab.circuits.circuit import Scores
-from sparsity_lab.core import metrics as names
+from sparsity_lab.core import metrics
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
@@ -24,7 +24,7 @@ SCHEMA_VERSION = 4
 
 RECORD = "record.json"
 METRICS_FILE = "metrics.csv"
-_NAMES = frozenset(metric.name for metric in names.ALL if metric is not names.THROUGHPUT)
+_NAMES = frozenset(metric.name for metric in metrics.ALL if metric is not metrics.THROUGHPUT)
 
 Status = Literal["circuit", "no_circuit", "not_learned", "not_askable", "empty_solves"]
 Kind = Literal["dense", "sparse", "bridged", "sparsified", "imported"]
@@ -38,17 +38,17 @@ class CurvePoint(Config):
     edges: int
     select: Scores
     test: Scores
-    pruned_edges: int | None = None  # left after edge pruning, if that was asked for
+    pruned_edges: int | None = None  # edges left after edge pruning, if it was run
 
 
 class TaskResult(Config):
-    """What one model showed on one task.
+    """The result of one model on one task.
 
     `status`: "circuit" (one was found at the main target); "no_circuit" (learned, yet none meets the target);
-    "not_learned" (unpruned loss above the target); "not_askable" (the tokenizer cannot pose it);
+    "not_learned" (unpruned loss above the target); "not_askable" (the tokenizer cannot express it);
     "empty_solves" (the circuit without nodes already meets the target). `reason` is one sentence, empty for
-    "circuit". `circuit` is the main target's circuit file, relative to the run's folder, and `evidence` the
-    checks that were made of that circuit.
+    "circuit". `circuit` is the main target's circuit file, relative to the run's folder. `evidence` lists the
+    checks of that circuit.
     """
 
     task: str
@@ -60,14 +60,14 @@ class TaskResult(Config):
     evidence: tuple[Check, ...] = ()
 
     def at(self, target: float) -> CurvePoint | None:
-        """The curve's point at this target, if it has one."""
+        """Return the curve's point at this target, or None."""
         return next((p for p in self.curve if math.isclose(p.target, target, rel_tol=1e-9)), None)
 
 
 class Snapshot(Config):
     """The model after `step` optimizer steps, `fraction` of its training, and its circuits.
 
-    `shared`: how many nodes a task's circuit at the main target shares with the trained model's, if it does.
+    `shared` maps a task to the number of nodes that its circuit at the main target shares with the final one.
     """
 
     fraction: float
@@ -78,9 +78,9 @@ class Snapshot(Config):
 
 
 class ModelSummary(Config):
-    """The model's shape, and `tokens`, the number of training tokens asked for: None if it was imported.
+    """The model's shape, and `tokens`, the configured number of training tokens (None if imported).
 
-    The shape of an imported model is None in records of schemas 1 to 3, which did not say it.
+    Records of schemas 1 to 3 did not store the shape of an imported model; there it is None.
     """
 
     d_model: int | None
@@ -90,7 +90,7 @@ class ModelSummary(Config):
 
 
 class PruningSummary(Config):
-    """How circuits were found: the finder's name, the loss that must meet the target, and the main target."""
+    """The finder's name, the selection loss, whether masks were polished, and the main target."""
 
     finder: str
     selection: Literal["raw", "calibrated"]
@@ -99,12 +99,12 @@ class PruningSummary(Config):
 
 
 class RunRecord(Config):
-    """Everything that a run found, and what it takes to run it again.
+    """The results of a run, and all that is needed to repeat it.
 
-    `kind` says how the model came to be: trained with all weights ("dense") or few ("sparse"), trained sparse
-    from a dense model's weights ("sparsified") or with bridges to a dense model ("bridged"), or "imported".
-    `config` is the resolved config as plain containers (tuples become lists), `stages` maps a stage's name to
-    its folder's name, and the keys of `metrics` are names from `core.metrics`, throughput excepted.
+    `kind` is the model's origin: trained "dense" or "sparse", trained sparse from a dense model's weights
+    ("sparsified"), trained with bridges to a dense model ("bridged"), or "imported". `config` is the resolved
+    config as plain containers (tuples become lists). `stages` maps a stage's name to its folder's name. The
+    keys of `metrics` are names from `core.metrics`, except throughput.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -133,20 +133,20 @@ class RunRecord(Config):
 
     @field_validator("metrics")
     @classmethod
-    def _known(cls, metrics: dict[str, float]) -> dict[str, float]:
-        if unknown := sorted(metrics.keys() - _NAMES):
+    def _known(cls, values: dict[str, float]) -> dict[str, float]:
+        if unknown := sorted(values.keys() - _NAMES):
             raise ValueError(f"unknown metrics {unknown}; allowed: {', '.join(sorted(_NAMES))}")
-        return metrics
+        return values
 
 
 def write_record(record: RunRecord, folder: Path) -> Path:
-    """Write `record` as `record.json` in `folder`, atomically; returns the file."""
+    """Write `record` as `record.json` in `folder`, atomically; return the file."""
     write_json(folder / RECORD, record)
     return folder / RECORD
 
 
 def read_record(path: Path) -> RunRecord:
-    """Read a record from its file, or from the run's folder, upgrading one of an older schema.
+    """Read a record from its file or from the run's folder; upgrade older schemas.
 
     Raises:
         UserError: the file is missing, is not a record, or was written by a newer version of this project.

@@ -1,4 +1,4 @@
-"""Reads runs back from a W&B project, as the records their `record.json` files hold. Never imports torch."""
+"""Read the records of a W&B project's runs from their `record.json` files. Never imports torch."""
 
 import logging
 import tempfile
@@ -12,15 +12,15 @@ log = logging.getLogger(__name__)
 
 
 def read_wandb(project: str, api: Any = None) -> list[RunRecord]:
-    """The records of all runs of `project` ("entity/project", or one of the default entity), oldest first.
+    """Read the records of all runs of `project` ("entity/project", or "project"), oldest first.
 
-    Runs without a record (under way, or failed) are passed over; unreadable records are logged.
-    `api` stands in for `wandb.Api()`.
+    Runs without a record (running or failed) are skipped; unreadable records are logged and skipped.
+    `api` replaces `wandb.Api()` in tests.
 
     Raises:
         UserError: the project cannot be read.
     """
-    import wandb  # here: the analysis of local runs needs no W&B
+    import wandb  # local: the analysis of local runs does not need W&B
 
     try:
         runs = list((api or wandb.Api()).runs(project, order="+created_at"))

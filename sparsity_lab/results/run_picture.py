@@ -1,4 +1,4 @@
-"""A run at a glance: loss and kept fraction over training, and the sizes of its circuits, as one picture."""
+"""Draw a run in one picture: loss and kept fraction over training, and the sizes of its circuits."""
 
 import csv
 from pathlib import Path
@@ -14,7 +14,7 @@ from sparsity_lab.results.summary import learned
 
 
 def draw_run(record: RunRecord, metrics_csv: Path, path: Path) -> Path:
-    """Write the picture of `record`, whose curves are in `metrics_csv`, as PNG to `path`."""
+    """Draw `record`, whose curves are in `metrics_csv`, as a PNG at `path`; return `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with rc_context(STYLE):
         _figure(record, metrics_csv).savefig(path, dpi=120, metadata={"Software": None})
@@ -64,6 +64,6 @@ def _training(axes: Axes, metrics_csv: Path) -> None:
 
 
 def _column(rows: list[dict[str, str]], name: str) -> tuple[list[float], list[float]]:
-    """Steps and values of one metric, where it was logged."""
+    """Return steps and values of one metric, for the rows that log it."""
     logged = [row for row in rows if row.get(name)]
     return [float(row[metrics.STEP.name]) for row in logged], [float(row[name]) for row in logged]

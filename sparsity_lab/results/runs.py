@@ -1,4 +1,4 @@
-"""Find the runs below a folder, by their records."""
+"""Find the runs below a folder by their records."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -9,13 +9,13 @@ from sparsity_lab.results.record import RECORD, RunRecord, read_record
 
 
 def read_all(root: Path, on_error: Callable[[UserError], None] | None = None) -> list[tuple[Path, RunRecord]]:
-    """The runs under `root`, each as (folder, record), in the order of their paths.
+    """Return the runs under `root` as (folder, record), in the order of their paths.
 
-    A folder without a record (a run under way, or interrupted) is passed over. A record that cannot be read
-    goes to `on_error`, and the others are still returned.
+    A folder without a record (a running or interrupted run) is skipped. The error of an unreadable record
+    goes to `on_error`, and the other records are still returned.
 
     Raises:
-        UserError: `root` is not a folder; or, without `on_error`, records cannot be read (a line for each).
+        UserError: `root` is not a folder, or, without `on_error`, records are unreadable (one line each).
     """
     if not root.is_dir():
         raise UserError(f"{root}: no such folder of runs")

@@ -1,11 +1,11 @@
-"""How every picture looks: colours, type, axes. Text from records is drawn as it is (S12)."""
+"""The style of every picture: colours, fonts, axes. Text from records is drawn literally (S12)."""
 
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-# the palette of Okabe and Ito, which the colour-blind can tell apart, with a grey for dense models
+# Okabe and Ito's colour-blind-safe palette, plus a grey for dense models
 GREY, ORANGE, SKY, GREEN, BLUE, VERMILION, PINK = (
     "#555555", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7",
 )  # fmt: skip
@@ -37,14 +37,14 @@ STYLE: Any = {
 
 
 def plain(text: str) -> str:
-    """`text` with every character that is not printable replaced."""
+    """Replace every unprintable character of `text`."""
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
     )
 
 
 def short(count: float) -> str:
-    """1234567 → "1.2M", 61234 → "61k", 950 → "950"."""
+    """Abbreviate a count: 1234567 → "1.2M", 61234 → "61k", 950 → "950"."""
     for unit, name in ((1e6, "M"), (1e3, "k")):
         if count >= unit:
             scaled = count / unit
@@ -53,7 +53,7 @@ def short(count: float) -> str:
 
 
 def log_axis(axes: Axes, which: str) -> None:
-    """Ticks at 1, 2, 5 × powers of ten, written out ("20", "5k"); never fewer than can be read."""
+    """Make an axis logarithmic, with ticks at 1, 2, 5 × powers of ten, labelled like "20" or "5k"."""
     getattr(axes, f"set_{which}scale")("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))

@@ -1,4 +1,4 @@
-"""A run's tasks in a few numbers: how many are learned, how many have a circuit, the circuits' mean size."""
+"""Summarise a run's tasks: the numbers learned and with a circuit, and the circuits' mean size."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -9,9 +9,9 @@ from sparsity_lab.results.record import TaskResult
 
 
 def summarise(tasks: Sequence[TaskResult], target: float) -> dict[str, float]:
-    """The metrics of a run's tasks, by name; sizes and loss are those of the circuits at `target` nats.
+    """Compute the metrics of a run's tasks by name, from the circuits at `target` nats.
 
-    The means are over the tasks that have such a circuit, and missing when none has.
+    Means are over the tasks with such a circuit. They are missing if no task has one.
     """
     solved = [point for task in tasks if task.status == "circuit" and (point := task.at(target))]
     found: dict[str, float] = {
@@ -27,12 +27,12 @@ def summarise(tasks: Sequence[TaskResult], target: float) -> dict[str, float]:
 
 
 def learned(tasks: Iterable[TaskResult]) -> list[TaskResult]:
-    """The tasks whose unpruned loss meets the target: with a circuit, without one, or solved by no node."""
+    """Return the tasks whose unpruned loss meets the target, whether or not a circuit was found."""
     return [task for task in tasks if task.status in ("circuit", "no_circuit", "empty_solves")]
 
 
 def geometric_mean(sizes: Iterable[float]) -> float:
-    """exp(mean(log size)); a size of 0 counts as 1, so that a circuit of nodes without edges has a logarithm.
+    """Compute exp(mean(log size)). A size of 0 counts as 1, so that an edgeless circuit has a logarithm.
 
     Raises:
         ValueError: there are no sizes.

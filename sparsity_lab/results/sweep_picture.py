@@ -1,6 +1,6 @@
-"""A sweep as far as it has come: loss against size of the circuits, a point for each run that has ended.
+"""Draw a sweep's progress: loss against circuit size, one marker per finished run.
 
-A glance while the sweep runs; `analysis/plot_frontier.py` draws the frontier, on the tasks that all share.
+This is a preview while the sweep runs. `analysis/plot_frontier.py` draws the frontier on shared tasks.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from sparsity_lab.results.style import KINDS, STYLE, log_axis, plain
 
 
 def draw_sweep(sweep: Path, target: float, path: Path) -> Path:
-    """Write the picture of the records below the folder `sweep` as PNG to `path`; returns it."""
+    """Draw the records below the folder `sweep` as a PNG at `path`; return `path`."""
     records = [record for _, record in read_all(sweep, on_error=lambda error: None)]
     with rc_context(STYLE):
         sweep_figure(records, target).savefig(path, dpi=120, metadata={"Software": None})
@@ -23,7 +23,7 @@ def draw_sweep(sweep: Path, target: float, path: Path) -> Path:
 
 
 def sweep_figure(records: list[RunRecord], target: float) -> Figure:
-    """Imported models, which were trained on other text, are left out."""
+    """Plot the runs. Imported models are left out, because they were trained on other text."""
     figure = Figure(figsize=(7, 4.5))
     axes = figure.subplots()
     needed = (metrics.GEOMEAN_EDGES.name, metrics.VALIDATION_LOSS.name)

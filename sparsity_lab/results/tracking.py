@@ -1,7 +1,7 @@
-"""Mirrors a run in Weights & Biases, and writes `metrics.csv` whether or not it does.
+"""Write `metrics.csv`, and optionally mirror the run to Weights & Biases.
 
-The run's own files are the truth: W&B offline, unreachable or lost in mid-run costs the mirror, no more.
-Nothing here prompts, waits without limit or writes outside the run's folder.
+The run's own files are complete without W&B. An offline, unreachable or lost server affects only the mirror.
+This module never prompts, never waits without limit, and writes only inside the run's folder.
 """
 
 import csv
@@ -16,7 +16,7 @@ from typing import Any, Literal
 import wandb
 from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
-from sparsity_lab.core import metrics as names
+from sparsity_lab.core import metrics
 from sparsity_lab.core.environment import environment_variables
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
@@ -28,24 +28,24 @@ from sparsity_lab.results.record import METRICS_FILE, RECORD, RunRecord, TaskRes
 
 log = logging.getLogger(__name__)
 
-INIT_TIMEOUT = 15.0  # seconds to reach the server before the run goes on offline
-ARTIFACT_TIMEOUT = 60  # seconds for the server to take an artifact that the next is made from
-FINISH_TIMEOUT = 120.0  # seconds to send what is left; the rest stays in the run's folder
+INIT_TIMEOUT = 15.0  # seconds to reach the server before falling back to offline
+ARTIFACT_TIMEOUT = 60  # seconds for the server to accept an artifact that the next one refers to
+FINISH_TIMEOUT = 120.0  # seconds to send pending data; unsent data stays in the run's folder
 
 
 class Tracker:
-    """A run's loggers, and the mirror of its record. Made by `track`."""
+    """The run's loggers and the mirror of its record. Use `track` to make one."""
 
     def __init__(self, folder: Path, run: Any = None) -> None:
         self.folder = folder
         self._run = run
 
     def loggers(self, folder: Path | None = None) -> list[MetricsLog]:
-        """Lightning loggers: `metrics.csv` in `folder` (default: the run's), mirrored in W&B if on."""
+        """Make the Lightning loggers: `metrics.csv` in `folder` (default: the run's), and W&B if enabled."""
         return [MetricsLog(folder or self.folder, self._run)]
 
     def replay(self, path: Path) -> None:
-        """Send a finished `metrics.csv` to W&B: the curves of a model that an earlier run trained."""
+        """Send a finished `metrics.csv` to W&B, for a model that an earlier run trained."""
         if self._run is None:
             return
         with path.open(newline="", encoding="utf-8") as file:
@@ -61,11 +61,11 @@ class Tracker:
         circuits: Iterable[Path] = (),
         plots: Iterable[Path] = (),
     ) -> None:
-        """Mirror a finished run: config, summary, its tasks as table and curves, its files, its artifacts.
+        """Mirror a finished run: config, summary, tables and curves of its tasks, files, and artifacts.
 
-        The artifacts are corpus (of the folder of tokens, what says how they were made), model and circuits,
-        each made from the one before; those that runs share are one artifact. `circuits` and `plots` are
-        files. A failure of W&B is logged and goes no further.
+        The artifacts are corpus (the JSON files of the token folder), model and circuits, each derived from
+        the one before. Runs that share a corpus or model share its artifact. `circuits` and `plots` are
+        files. W&B failures are logged and do not fail the run.
         """
         if self._run is None:
             return
@@ -102,14 +102,14 @@ class Tracker:
         for kind, name, paths in made:
             artifact = _artifact(name, kind, paths, origin)
             self._run.log_artifact(artifact)
-            if kind != "circuits" and not self._run.offline:  # offline, the metadata alone tell the origin
+            if kind != "circuits" and not self._run.offline:  # offline, only the metadata record the origin
                 artifact.wait(ARTIFACT_TIMEOUT)
                 self._run.use_artifact(artifact)
             origin = origin | {kind: name}
 
 
 def _curves(tasks: Sequence[TaskResult]) -> Any:
-    """Edges against target loss, a line a task."""
+    """Plot edges against target loss, one line per task."""
     return wandb.plot.line_series(
         xs=[[point.target for point in task.curve] for task in tasks],
         ys=[[point.edges for point in task.curve] for task in tasks],
@@ -125,7 +125,7 @@ def _table(record: RunRecord) -> wandb.Table:
 
 
 def _evidence_table(record: RunRecord) -> wandb.Table:
-    """A row for each check of each task; its numbers in one cell, "name value unit; ..."."""
+    """Make a row per check of each task. Its numbers share one cell: "name value unit; ..."."""
     rows: list[Iterable[Any]] = [
         [
             task.task,
@@ -142,11 +142,13 @@ def _evidence_table(record: RunRecord) -> wandb.Table:
 
 def _artifact(name: str, kind: str, paths: list[Path], origin: Mapping[str, str]) -> wandb.Artifact:
     artifact = wandb.Artifact(name, type=kind, metadata={"made from": dict(origin)})
-    for path in paths:  # "immutable": refer to the files where they lie instead of copying a checkpoint
+    for path in paths:  # "immutable": refer to files in place instead of copying a checkpoint
         if path.is_dir():
             artifact.add_dir(str(path), policy="immutable")
         else:
-            name_in_artifact = f"{path.parent.name}/{path.name}"  # every task has a circuit of each target
+            name_in_artifact = (
+                f"{path.parent.name}/{path.name}"  # circuit files of different tasks have the same names
+            )
             artifact.add_file(str(path), name=name_in_artifact, policy="immutable")
     return artifact
 
@@ -161,7 +163,7 @@ def track(
     job_type: str = "run",
     settings: Mapping[str, Any] | None = None,
 ) -> Iterator[Tracker]:
-    """Track one run in `folder` for the length of a `with` block, at whose end W&B is finished in any case.
+    """Track one run in `folder` inside a `with` block. W&B is always finished when the block ends.
 
     `group` is the sweep's name and `settings` the resolved config (plain containers).
 
@@ -186,7 +188,9 @@ def track(
             started = time.monotonic()
             run.finish(exit_code=exit_code)
             if not offline and time.monotonic() - started >= FINISH_TIMEOUT:
-                log.warning("W&B did not answer in time; to send what it lacks later: wandb sync %s", local)
+                log.warning(
+                    "W&B did not answer in time; to send the missing data later: wandb sync %s", local
+                )
             if offline:
                 log.info("W&B is offline; to send this run later: wandb sync %s", local)
 
@@ -218,9 +222,9 @@ def _start(config: LoggerConfig, mode: str, folder: Path, about: dict[str, Any])
         run = init("offline")
     if not run.offline:
         log.info("W&B: %s", run.url)
-    # by exact name; our own step, because W&B's restarts at 0 when an offline run is resumed
+    # Use the column `step`: W&B's own step restarts at 0 when an offline run is resumed.
     for column in COLUMNS:
-        run.define_metric(column, step_metric=None if column == names.STEP.name else names.STEP.name)
+        run.define_metric(column, step_metric=None if column == metrics.STEP.name else metrics.STEP.name)
     return run
 
 
@@ -230,7 +234,7 @@ def _settings() -> wandb.Settings:
         finish_timeout=FINISH_TIMEOUT,
         console="off",
         silent=True,
-        disable_git=True,  # a remote's address may hold a password; the record has the commit
+        disable_git=True,  # a remote URL may contain a password; the record has the commit
         save_code=False,
         x_disable_meta=True,
         x_save_requirements=False,
@@ -238,7 +242,7 @@ def _settings() -> wandb.Settings:
 
 
 def _run_id(folder: Path) -> str:
-    """The same W&B run for a run that is interrupted and goes on, a new one for every folder."""
+    """Return the folder's W&B run id, making one if needed; a resumed run keeps its id."""
     path = folder / "wandb" / "run_id"
     if not path.exists():
         write_text(path, secrets.token_hex(4))
@@ -249,8 +253,8 @@ def _run_id(folder: Path) -> str:
 def _own_place(folder: Path) -> Iterator[None]:
     """Keep W&B's staging, cache and downloads in the run's folder, not in the user's home, and W&B silent.
 
-    The setting `silent` alone comes too late: W&B decides at its first use whether to tell of files and
-    artifacts.
+    The setting `silent` comes too late for messages about files and artifacts, so the environment variable is
+    set as well.
     """
     kinds = ("DATA", "CACHE", "ARTIFACT")
     own = {f"WANDB_{kind}_DIR": str(folder / "wandb" / kind.lower()) for kind in kinds}

@@ -1,8 +1,8 @@
-"""How records of older schemas are read: for each, the function that turns it into the next.
+"""Upgrade functions for records of older schemas. Each converts a schema to the next.
 
-Schema 2 added the tasks' evidence, schema 3 the snapshots of training: older records have neither. Schema 4
-added `kind`, `model` and `pruning`, which older records say only in their config, and renamed the snapshots
-and the metrics of the reference model.
+Schema 2 added the tasks' evidence, and schema 3 the training snapshots. Schema 4 added `kind`, `model` and
+`pruning`, which older records hold only in their config. It also renamed the snapshots and the metrics of the
+reference model.
 """
 
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Plain = dict[str, Any]
 
 
 def _to_schema_4(old: Plain) -> Plain:
-    """Schema 3 to 4. Values that the config of an old record lacks are those that held before it had them."""
+    """Convert schema 3 to 4. Values missing from an old config get the behaviour of that time."""
     config = _part(old, "config")
     model, trainer, sparsity, pruning = (
         _part(config, name) for name in ("model", "trainer", "sparsity", "pruning")

@@ -1,8 +1,8 @@
-"""The jobs of a sweep as files: what was asked for, and how far each is. No torch, no trust in clocks.
+"""Status files of a sweep's jobs. This module neither imports torch nor relies on clocks.
 
-Beside the runs of a sweep, `runs/SWEEP/.jobs/` holds `plan.json`, the overrides of every job of the last
-command, and `ID.json` for each job that was begun. Who works on a job holds its lock, which the system
-frees when the process dies, on whatever machine: so a job that says "running" without one was interrupted.
+`runs/SWEEP/.jobs/` holds `plan.json`, the overrides of every job of the last command, and `ID.json` for each
+job that has started. A process holds the lock of the job it works on. The system releases the lock when the
+process dies, on any machine. A job in state "running" whose lock is free was therefore interrupted.
 """
 
 import secrets
@@ -24,17 +24,17 @@ State = Literal["running", "finished", "reused", "failed", "interrupted"]
 
 
 class Plan(Config):
-    """What one command asks for: the overrides of each job; `command` tells it from others."""
+    """The jobs of one command, as overrides; `command` identifies the command."""
 
     jobs: tuple[tuple[str, ...], ...]
     command: str
 
 
 class Job(Config):
-    """One job: its overrides, its state, its run's name, its log, and what went wrong.
+    """One job: its overrides, state, run name, log file and error.
 
-    `command` is that of the plan it was begun under. `worked`: seconds that it took when it was computed; a
-    reused one keeps them. `memory`: largest resident size of its process so far, in bytes.
+    `command` identifies the plan under which the job started. `worked` is the seconds its computation took; a
+    reused job keeps them. `memory` is the peak resident size of its process in bytes.
     """
 
     overrides: tuple[str, ...]
@@ -49,27 +49,27 @@ class Job(Config):
 
 
 def folder_of_jobs(root: Path, sweep: str | None) -> Path:
-    """Where a sweep keeps the status of its jobs."""
+    """Return the folder of a sweep's job status files."""
     return root / (sweep or "single") / FOLDER
 
 
 def job_file(folder: Path, overrides: Sequence[str]) -> Path:
-    """The file of the job that `overrides` make."""
+    """Return the status file of the job with these overrides."""
     return folder / f"{content_hash(sorted(overrides))}.json"
 
 
 def write_plan(folder: Path, jobs: Sequence[Sequence[str]], command: str = "") -> None:
-    """Say what a command, a new one unless it is named, is about to do."""
+    """Write the plan of a command; an empty `command` gets a new id."""
     plan = Plan(jobs=tuple(tuple(job) for job in jobs), command=command or secrets.token_hex(4))
     with locked(folder / PLAN):
         write_json(folder / PLAN, plan)
 
 
 def read_plan(folder: Path) -> Plan:
-    """The last command's plan; without one (single runs) every job that was ever begun.
+    """Read the last command's plan. Without a plan (single runs), return every job that ever started.
 
     Raises:
-        UserError: it is there, but not readable.
+        UserError: the plan is unreadable.
     """
     path = folder / PLAN
     if path.exists():
@@ -79,17 +79,17 @@ def read_plan(folder: Path) -> Plan:
 
 
 def read_job(path: Path) -> Job:
-    """Read the job in a file.
+    """Read a job's status file.
 
     Raises:
-        UserError: it is missing, or not readable.
+        UserError: the file is missing or unreadable.
     """
     return validate(Job, read_json(path), str(path))
 
 
 @contextmanager
 def at_work(folder: Path, overrides: Sequence[str], log_file: str) -> Iterator[Job]:
-    """Hold the job's lock for a block; yields what is known of it, "running" from now on."""
+    """Hold the job's lock inside the block, mark the job as "running" and yield it."""
     path = job_file(folder, overrides)
     with locked(path):
         before = read_status(path)
@@ -106,7 +106,7 @@ def at_work(folder: Path, overrides: Sequence[str], log_file: str) -> Iterator[J
 
 
 def read_status(path: Path) -> Job | None:
-    """The job in a file; None if it is missing or damaged, since the same command writes it again."""
+    """Read a status file; None if missing or damaged, since repeating the command rewrites it."""
     try:
         return read_job(path)
     except UserError:
@@ -114,12 +114,12 @@ def read_status(path: Path) -> Job | None:
 
 
 def write_status(folder: Path, job: Job) -> None:
-    """Write how a job ended."""
+    """Write a job's final state."""
     write_json(job_file(folder, job.overrides), job)
 
 
 def is_worked_on(path: Path) -> bool:
-    """Whether some process holds the job's lock."""
+    """Return whether some process holds the job's lock."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
     try:
         lock.acquire(blocking=False)

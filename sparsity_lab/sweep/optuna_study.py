@@ -1,11 +1,11 @@
-"""A study: the trials of one search for good values, kept by Optuna in a journal file, several to a file.
+"""A study: the trials of one hyperparameter search. Optuna stores several studies in one journal file.
 
-1. ask: a trial draws a value for each tuned key, the first one the values that the config has anyway;
-2. tell: its objectives, or that it failed. What was asked and never told of is asked again next time;
-3. the front: the trials that no other is at least as good as in all objectives, and better in one.
+1. `ask` starts a trial and draws a value for each tuned key. The first trial uses the config's values.
+2. `tell` stores the trial's objectives, or its failure. A trial without a result is run again on resume.
+3. `front` returns the Pareto front: the trials that no other trial dominates.
 
-Trials are drawn by Optuna's tree-structured Parzen estimator, seeded anew for each trial, so that a search
-goes on after an interruption as it would have without.
+Optuna's tree-structured Parzen estimator draws the trials. It is seeded anew for each trial, so that a
+resumed search proceeds as an uninterrupted one would.
 """
 
 import logging
@@ -30,10 +30,10 @@ Distribution = FloatDistribution | IntDistribution | CategoricalDistribution
 
 
 def distribution(key: str, text: str) -> Distribution:
-    """What `key` is drawn from, in Hydra's words: `choice(a,b)`, `interval(0,1)`, `tag(log,interval(1,9))`.
+    """Parse a range in Hydra's syntax: `choice(a,b)`, `interval(0,1)`, `tag(log,interval(1,9))`.
 
     Raises:
-        UserError: it is none of these.
+        UserError: `text` is none of these.
     """
     override = OverridesParser.create().parse_override(f"{key}={text}")
     value = override.value()
@@ -47,9 +47,9 @@ def distribution(key: str, text: str) -> Distribution:
 
 
 class Study:
-    """The trials of the job that the overrides `fixed` make, over `space`, key → distribution.
+    """The trials of the job with overrides `fixed`, over `space` (key → distribution).
 
-    `defaults`: values of the keys in the config; the first trial has them, as far as the space does.
+    `defaults` holds the config's values of the keys. The first trial uses those that lie in the space.
     """
 
     def __init__(
@@ -75,15 +75,15 @@ class Study:
             self._study.enqueue_trial({key: value for key, value in found.items() if value is not None})
 
     def finished(self) -> list[FrozenTrial]:
-        """The trials that have been told their objectives."""
+        """Return the trials with objectives."""
         return self._study.get_trials(states=[TrialState.COMPLETE])
 
     def begun(self) -> list[FrozenTrial]:
-        """The trials that were asked and not told of."""
+        """Return the trials that have started but have no result."""
         return self._study.get_trials(states=[TrialState.RUNNING])
 
     def ask(self) -> FrozenTrial:
-        """A new trial."""
+        """Start a new trial."""
         number = len(self._study.get_trials(deepcopy=False))
         seed = derive_seed(self.seed, "trial", *self.fixed, number) % 2**32
         self._study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
@@ -91,7 +91,7 @@ class Study:
         return next(trial for trial in self.begun() if trial.number == asked.number)
 
     def tell(self, trial: FrozenTrial, measured: Mapping[str, float] | None) -> None:
-        """A trial's metrics, of which an objective that is missing counts as the worst; None: it failed."""
+        """Store a trial's metrics; a missing objective counts as the worst value. None marks a failure."""
         if measured is None:
             self._study.tell(trial.number, state=TrialState.FAIL)
             return
@@ -101,17 +101,17 @@ class Study:
         self._study.tell(trial.number, [measured.get(name, value) for name, value in worst.items()])
 
     def overrides(self, trial: FrozenTrial) -> list[str]:
-        """The job that a trial is."""
+        """Return the overrides of a trial's job."""
         return [*self.fixed, *(f"{key}={trial.params[key]}" for key in self.space)]
 
     def front(self) -> list[FrozenTrial]:
-        """The best trials, by their first objective; those that lack an objective are not among them."""
+        """Return the Pareto front, ordered by objectives, without trials that lack an objective."""
         best = [trial for trial in self._study.best_trials if all(map(math.isfinite, trial.values))]
         return sorted(best, key=lambda trial: (trial.values, trial.number))
 
 
 def _default(drawn: Distribution, value: Any) -> Any:
-    """`value` as the distribution has it; None if it does not."""
+    """Return `value` if it lies in the distribution, in its type; else None."""
     if isinstance(drawn, CategoricalDistribution):
         return str(value) if str(value) in drawn.choices else None
     fits = isinstance(value, int | float) and drawn.low <= value <= drawn.high

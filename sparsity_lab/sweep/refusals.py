@@ -1,4 +1,4 @@
-"""Say in one line why Hydra refuses a command: what is allowed, and which name was probably meant."""
+"""Explain in one line why Hydra rejects a command, with allowed values and the likely intended name."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -10,18 +10,18 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
-NULL_GROUP = "Config group override must be a string or a list"  # Hydra's words, in a ValueError
+NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
 NOTHING = ("null", "none", "false", "")
 OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a run may lack
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether Hydra refuses the command, rather than something being wrong with the program."""
+    """Return whether the error is Hydra's rejection of the command rather than a bug."""
     return isinstance(error, HydraException) or str(error).startswith(NULL_GROUP)
 
 
 def refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
-    """The line for `error`, which Hydra raised for `arguments`; `conf` is the folder of the config."""
+    """Return the message for `error`, raised by Hydra for `arguments`; `conf` is the config folder."""
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
@@ -71,7 +71,7 @@ def _no_option(group: str, option: str, options: list[str]) -> str:
 
 
 def _options(text: str) -> list[str]:
-    """The options that Hydra lists, a line each, between two lines of its own."""
+    """Parse the options from Hydra's message, which lists one per line."""
     lines = text.partition("Available options in")[2].splitlines()[1:]
     options: list[str] = []
     for line in lines:
@@ -82,12 +82,12 @@ def _options(text: str) -> list[str]:
 
 
 def _key(argument: str) -> str:
-    """The key of an override, without what it may begin with."""
+    """Return the key of an override without its prefix (`+`, `++`, `~`)."""
     return argument.partition("=")[0].lstrip("+~")
 
 
 def _keys(conf: Path) -> list[str]:
-    """Every key of the default config, as `section.key`, and those of each group's other options."""
+    """List the keys of the default config and of every group option, as `section.key`."""
     with initialize_config_dir(str(conf), version_base="1.3"):
         keys = dict.fromkeys(_flat(OmegaConf.to_container(compose("config")), ""))
     for path in sorted(conf.glob("*/*.yaml")):

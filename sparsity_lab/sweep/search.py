@@ -1,9 +1,9 @@
-"""Search for good values instead of going through a grid: `hydra.sweeper.search`, beside the grids.
+"""Hyperparameter search on top of the grids: `hydra.sweeper.search`.
 
-Each job of the grids is a study of its own, of `n_trials` finished trials; they go on side by side, `batch`
-of each at a time. A trial is a job like any other: it has a state, a log and a record, and shares stages.
-The objectives are metrics of its record. The same command again goes on: with trials that were interrupted,
-then with as many new ones as are lacking. It stands in for the paper's CARBS (Gao et al. 2025, App. A.5).
+Each job of the grids becomes a study with `n_trials` finished trials. Studies advance side by side, `batch`
+trials of each at a time. A trial is an ordinary job: it has a state, a log and a record, and shares stages.
+The objectives are metrics of its record. To resume, repeat the command: interrupted trials run first, then
+new ones until each study has enough. The search replaces the paper's CARBS (Gao et al. 2025, App. A.5).
 """
 
 import logging
@@ -34,7 +34,7 @@ Launch = Callable[[list[list[str]], int], None]
 
 @dataclass
 class Search:
-    """`space`: key → what it is drawn from (`study.distribution`); `objectives`: names of metrics."""
+    """`space` maps keys to ranges (`optuna_study.distribution`); `objectives` are names of metrics."""
 
     space: dict[str, str]
     objectives: list[str] = field(
@@ -46,13 +46,13 @@ class Search:
 
 
 def tune(search: Search, jobs: Sequence[Sequence[str]], config: DictConfig, launch: Launch) -> int:
-    """Search from each of `jobs`; returns how many trials are lacking in the end, because they failed.
+    """Run a search from each of `jobs`; return the number of trials that failed and are still missing.
 
-    `launch(jobs, first)` runs jobs; `first` is the number of the first of them.
+    `launch(jobs, first)` runs jobs; `first` is the number of the first job.
 
     Raises:
-        UserError: the search cannot be as `search` says, or Optuna is not installed.
-        Interrupted: the process was asked to end.
+        UserError: `search` is invalid, or Optuna is not installed.
+        Interrupted: the process received a signal.
     """
     runs = Path(str(config.root)).absolute() / (config.sweep or "single")
     with locked(runs / JOURNAL):
@@ -81,7 +81,7 @@ def _study(search: Search, journal: Path, fixed: Sequence[str], config: DictConf
 
 
 def _rounds(search: Search, studies: Sequence["Study"], runs: Path, launch: Launch) -> None:
-    """Ask, launch, tell, until this command has asked for as many trials as each study lacked."""
+    """Ask, launch and tell until this command has run as many trials as each study was missing."""
     folder, command, first = folder_of_jobs(runs.parent, runs.name), secrets.token_hex(4), 0
     lacking = [max(0, search.n_trials - len(study.finished())) for study in studies]
     waiting = [study.begun() for study in studies]
@@ -115,7 +115,7 @@ def _tell(study: "Study", trial: "FrozenTrial", runs: Path, folder: Path) -> Non
 
 
 def _report(studies: Sequence["Study"], runs: Path) -> None:
-    """Say which trials are the best, and write it beside the runs."""
+    """Log the best trials and write them beside the runs."""
     folder, found = folder_of_jobs(runs.parent, runs.name), []
     for study in studies:
         best: list[dict[str, Any]] = []

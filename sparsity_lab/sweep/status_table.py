@@ -1,4 +1,4 @@
-"""The table of a sweep: state, seconds and overrides of each job, how many there are of each, time left."""
+"""The status table of a sweep: state, seconds and overrides per job, counts per state, time left."""
 
 import time
 from collections import Counter
@@ -11,10 +11,10 @@ ORDER = ("finished", "reused", "running", "failed", "interrupted", "remaining")
 
 
 def jobs_of(folder: Path) -> list[tuple[str, Job | None, tuple[str, ...]]]:
-    """State, file's content if any, and overrides of every job of the sweep's plan.
+    """Return state, status (or None) and overrides of every job of the sweep's plan.
 
     Raises:
-        UserError: nothing is known of such a sweep, or its plan is not readable.
+        UserError: the sweep does not exist, or its plan is unreadable.
     """
     if not folder.is_dir():
         there = sorted(path.parent.name for path in folder.parents[1].glob(f"*/{FOLDER}"))
@@ -30,15 +30,15 @@ def jobs_of(folder: Path) -> list[tuple[str, Job | None, tuple[str, ...]]]:
         elif job.state in ("finished", "reused") or job.command == plan.command:
             state = job.state
         else:
-            state = "remaining"  # it failed under an earlier command, and this one has not come to it
+            state = "remaining"  # it failed under an earlier command and has not been retried yet
         found.append((state, job, overrides))
     return found
 
 
 def seconds_left(jobs: list[tuple[str, Job | None, tuple[str, ...]]], now: float) -> float | None:
-    """Time left, if those to come take as long as the mean of those that were computed; None: none yet was.
+    """Estimate the time left from the mean time of computed jobs; None if no job has been computed.
 
-    As many jobs run side by side as do now.
+    The estimate assumes that as many jobs run in parallel as do now.
     """
     took = [job.worked for _, job, _ in jobs if job and job.worked > 0]
     if not took:
@@ -51,7 +51,7 @@ def seconds_left(jobs: list[tuple[str, Job | None, tuple[str, ...]]], now: float
 
 
 def table(folder: Path) -> str:
-    """The jobs, a line each, and how many there are of each state, with the time left."""
+    """Format one line per job, then the counts per state and the time left."""
     jobs = jobs_of(folder)
     lines = []
     for state, job, overrides in jobs:
@@ -60,10 +60,10 @@ def table(folder: Path) -> str:
         lines.append(f"{state:11} {took}  {' '.join(shown)}")
         if job and state == "failed":
             lines += [f"{'':22}{line}" for line in (*job.error.splitlines()[:3], f"log: {job.log}")]
-        if job and state == "running" and (said := last_line(job.log)):
-            lines.append(f"{'':22}{said}")
+        if job and state == "running" and (progress := last_line(job.log)):
+            lines.append(f"{'':22}{progress}")
     counts = Counter(state for state, _, _ in jobs)
-    told = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
+    summary = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
     left = seconds_left(jobs, time.time())
     if counts["running"] + counts["remaining"] + counts["interrupted"] == 0:
         ending = ""
@@ -71,11 +71,11 @@ def table(folder: Path) -> str:
         ending = "; time left unknown until a job is finished"
     else:
         ending = f"; {_duration(left)} left" + ("" if counts["running"] else " when it is started again")
-    return "\n".join([*lines, f"{len(jobs)} jobs: {told or 'none'}{ending}"])
+    return "\n".join([*lines, f"{len(jobs)} jobs: {summary or 'none'}{ending}"])
 
 
 def last_line(log: str) -> str:
-    """The last line of a log file, empty if there is none."""
+    """Return the last line of a log file, empty if there is none."""
     try:
         with Path(log).open("rb") as file:
             file.seek(max(0, file.seek(0, 2) - 2000))

@@ -1,8 +1,8 @@
-"""A Hydra sweeper for sweeps that are not one product: a list of grids, each a product of its own.
+"""A Hydra sweeper that runs a list of grids, each its own cross product.
 
-Hydra's basic sweeper makes a single cross product, so a baseline of other widths, or another learning rate
-for it, would need a second sweep. Here `hydra.sweeper.grids` is a list, and the command line's own values
-multiply, or override, those of every grid. With `hydra.sweeper.search` each job is where a search starts.
+Hydra's basic sweeper makes a single cross product, so a baseline with other widths or another learning rate
+would need a second sweep. Here `hydra.sweeper.grids` is a list. Values on the command line multiply or
+override those of every grid. With `hydra.sweeper.search`, each job starts a search.
 """
 
 import logging
@@ -33,11 +33,11 @@ from sparsity_lab.sweep.status_table import jobs_of, table
 
 log = logging.getLogger(__name__)
 
-PLUGIN_MODULE = "hydra_plugins.sparsity_lab"  # Hydra takes plugins from this namespace alone
+PLUGIN_MODULE = "hydra_plugins.sparsity_lab"  # Hydra accepts plugins only from this namespace
 
 
 def grid_jobs(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> list[list[str]]:
-    """The overrides of every job: each grid's product, with the command line's `arguments` in all."""
+    """Return the overrides of every job: each grid's product with the command line's `arguments`."""
     parser = OverridesParser.create()
     jobs = []
     for grid in grids or [{}]:
@@ -47,7 +47,7 @@ def grid_jobs(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> l
 
 
 class GridsSweeper(Sweeper):
-    """Launches the jobs of all grids as one batch; ends with the table of what became of each."""
+    """Launch the jobs of all grids as one batch, then log their status table."""
 
     def __init__(self, grids: Sequence[Mapping[str, Any]], search: Search | None = None) -> None:
         self.grids, self.search = grids, search
@@ -95,13 +95,13 @@ class GridsSweeper(Sweeper):
             raise HydraException(str(error)) from None
         log.info("the trials of this search:\n%s", table(folder))
         if lacking:
-            raise HydraException(f"{lacking} trials failed; the same command again tries as many others")
+            raise HydraException(f"{lacking} trials failed; to try as many others, repeat the command")
 
     def _launch(self, jobs: list[list[str]], folder: Path, first: int = 0) -> None:
-        """Launch all, as jobs from `first` on; when a worker is killed, and its pool, launch what they left.
+        """Launch all jobs, numbered from `first`. If a killed worker breaks the pool, launch the rest again.
 
-        Of the jobs that were being worked on then, each is tried alone: one that kills its worker again has
-        failed, and the others go on.
+        Each job that was running at that moment is first retried alone. A job that kills its worker again is
+        marked as failed.
         """
         assert self.launcher is not None
         while jobs:
@@ -109,7 +109,9 @@ class GridsSweeper(Sweeper):
                 self.launcher.launch(jobs, initial_job_idx=first)
                 return
             except BrokenExecutor as error:
-                log.warning("a worker was killed (%s); going on", str(error).splitlines()[0])
+                log.warning(
+                    "a worker was killed (%s); continuing with the other jobs", str(error).splitlines()[0]
+                )
             except RuntimeError as error:
                 wait_for_others(self.launcher, error)
                 return
@@ -121,7 +123,7 @@ class GridsSweeper(Sweeper):
                     self.launcher.launch([suspect], initial_job_idx=first)
                 except BrokenExecutor:
                     job = read_job(job_file(folder, suspect))
-                    killed = "its process was killed, twice: by the system for its memory, perhaps"
+                    killed = "its process was killed twice, perhaps by the out-of-memory killer"
                     write_status(folder, job.model_copy(update={"state": "failed", "error": killed}))
                     log.error("failed: %s\n%s", " ".join(suspect), killed)
                 first += 1
@@ -129,10 +131,10 @@ class GridsSweeper(Sweeper):
 
 
 def wait_for_others(launcher: Any, error: RuntimeError) -> None:
-    """Submitit gives up at the first job that was killed: wait for the others of its array all the same.
+    """Wait for the other jobs of the array after submitit has given up at the first killed one.
 
     Raises:
-        RuntimeError: it isn't that: `error`.
+        RuntimeError: `error`, if it is not submitit's.
     """
     if type(launcher).__name__ != "SlurmLauncher" or type(error).__name__ != "UncompletedJobError":
         raise error
@@ -148,7 +150,7 @@ def wait_for_others(launcher: Any, error: RuntimeError) -> None:
 
 @dataclass
 class GridsSweeperConfig:
-    """`hydra/sweeper: grids`."""
+    """Config of `hydra/sweeper: grids`."""
 
     _target_: str = "hydra_plugins.sparsity_lab.GridsSweeper"
     grids: list[dict[str, Any]] = field(default_factory=list)
@@ -156,7 +158,7 @@ class GridsSweeperConfig:
 
 
 def register_sweeper() -> None:
-    """Tell Hydra of the sweeper."""
+    """Register the sweeper with Hydra."""
     module = ModuleType(PLUGIN_MODULE)
     module.GridsSweeper = GridsSweeper  # type: ignore[attr-defined]
     sys.modules[PLUGIN_MODULE] = module
@@ -167,7 +169,7 @@ def register_sweeper() -> None:
 
 
 def folder_of(name: str) -> Path:
-    """`conf` or `sweeps`: at the top of a clone, inside the package of an installed wheel."""
+    """Locate `conf` or `sweeps`: at the top of a clone, or inside the package of an installed wheel."""
     package = Path(__file__).parents[1]
     inside = package / name
     return inside if inside.is_dir() else package.parent / name

@@ -113,7 +113,7 @@ def test_a_full_disk(
     (tmp_path / "out").symlink_to(tmpfs(f"size={size}"))
     program = start(tmp_path)
     assert program.end() == 1, program.said()
-    assert "No space left on device; free some space, then give the same command again" in program.said()
+    assert "No space left on device; free some space; to resume, repeat the command" in program.said()
     assert "Traceback" not in program.said()
     tmpfs("size=200m")
     ends_as(tmp_path, expected)

@@ -1,4 +1,4 @@
-"""Causal attention with a sink on a CPU, by the compiled loops over heads of `attention_heads.py`."""
+"""Causal attention with a sink on a CPU, using the compiled loops of `attention_heads.py`."""
 
 from typing import Any
 
@@ -12,12 +12,12 @@ from sparsity_lab.model.dispatch import register
 
 
 def serves(q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None) -> bool:
-    """On a CPU, in float32 or bfloat16."""
+    """Accept float32 and bfloat16 on a CPU."""
     return q_bhtk.device.type == "cpu" and q_bhtk.dtype in (torch.float32, torch.bfloat16)
 
 
 def attention(q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None) -> Tensor:
-    """`ops.causal_attention` of as many queries as keys.
+    """Compute `ops.causal_attention` for equally many queries and keys.
 
     Raises:
         ValueError: queries, keys and values are not of one shape, or there is not a sink for each head.
@@ -61,7 +61,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _by_channel(x_bhtk: Tensor) -> Tensor:
-    """A head's channels beside the next one's, a row for each position; float32."""
+    """Lay out (b, h, t, k) as float32 rows, one per position, with the heads' channels side by side."""
     return x_bhtk.transpose(1, 2).flatten(2).flatten(0, 1).float().contiguous()
 
 

@@ -2,12 +2,12 @@
 
     p = exp(q k / sqrt(d) - l),  l = log(exp(sink) + sum of exp(q k / sqrt(d)));  out = p v
 
-A block of queries at a time: scores lie keys first, so that the softmax runs along whole vectors of queries,
-and what comes after a query is never computed. The backward pass computes them again from l, which is all
-that is kept. Scores and l are in bits (powers of two) here.
+Queries are processed in blocks. Scores are stored keys first, so that the softmax runs along whole vectors of
+queries and skips later keys. The forward pass keeps only l; the backward pass recomputes the scores and uses
+l to normalise them. Scores and l are in bits (powers of two) here.
 
 Shapes: n rows times positions, c channels of all heads, h heads; within a head i queries of a block, j keys,
-d channels. Blocks have room for whole vectors; nothing depends on what lies beyond their contents.
+d channels. Blocks are padded to whole vectors; the padding never affects a result.
 """
 
 import math
@@ -28,7 +28,7 @@ from sparsity_lab.kernels.cpu.simd import (
     whole_vectors,
 )
 
-QUERIES = 128  # in a block: scores of 128 keys take 64 KB
+QUERIES = 128  # queries per block: their scores against 128 keys take 64 KB
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
@@ -43,9 +43,9 @@ def attend_part(
     out_nc: np.ndarray,
     bits_hn: np.ndarray,
 ) -> None:
-    """Fill `out_nc` and `bits_hn` (l) for some heads of all rows, counted row by row.
+    """Fill `out_nc` and `bits_hn` (l) for a range of heads, numbered row by row.
 
-    `time` positions a row; everything is float32 and contiguous.
+    A row has `time` positions. All arrays are float32 and contiguous.
     """
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     unit = np.float32(BITS / math.sqrt(d_head))
@@ -106,7 +106,7 @@ def attend_back_part(
     dv_nc: np.ndarray,
     dsink_bh: np.ndarray,
 ) -> None:
-    """Fill the gradients, the sink's for each row by itself, from those of what `attend` fills."""
+    """Fill the gradients of the inputs from that of the output. `dsink_bh` is separate for each row."""
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     scale, unit = np.float32(1 / math.sqrt(d_head)), np.float32(BITS / math.sqrt(d_head))
     keys = whole_vectors(time)
@@ -174,7 +174,7 @@ def _copy(x_nc: np.ndarray, row: int, column: int, rows: int, columns: int, targ
 
 @numba.njit(cache=True)
 def _seen(key: int, begin: int, size: int) -> slice:
-    """The vectors that hold the queries of the block that come no earlier than the key."""
+    """Return the slice of whole vectors that covers the block's queries from the key's position on."""
     return slice(max(0, key - begin) // LANES * LANES, whole_vectors(size))
 
 
@@ -187,7 +187,7 @@ def _hide_later_keys(s_ji: np.ndarray, begin: int, size: int) -> None:
 
 @numba.njit(cache=True)
 def _scores(k_jd: np.ndarray, q_di: np.ndarray, begin: int, size: int, s_ji: np.ndarray) -> None:
-    """Products of each key with the queries of the block that may see it, and with some before these."""
+    """Multiply each key with the block's queries that may see it, and some earlier ones that fill a tile."""
     for key in range(0, begin + size, TILE):
         for query in range(_seen(key, begin, size).start, size, LANES):
             multiply_tile(k_jd, (key, 0), q_di, (0, query), len(q_di), s_ji, (key, query), False)
@@ -195,7 +195,7 @@ def _scores(k_jd: np.ndarray, q_di: np.ndarray, begin: int, size: int, s_ji: np.
 
 @numba.njit(cache=True)
 def _from_keys(p_ji: np.ndarray, v_jd: np.ndarray, begin: int, size: int, out_id: np.ndarray) -> None:
-    """For each query the sum of the keys' rows, weighted."""
+    """Set each query's row to the weighted sum of the keys' rows."""
     for query in range(0, size, TILE):
         depth = begin + min(query + TILE, size)
         for channel in range(0, v_jd.shape[1], LANES):
@@ -204,7 +204,7 @@ def _from_keys(p_ji: np.ndarray, v_jd: np.ndarray, begin: int, size: int, out_id
 
 @numba.njit(cache=True)
 def _from_queries(p_ji: np.ndarray, q_id: np.ndarray, begin: int, size: int, out_jd: np.ndarray) -> None:
-    """To each key's row the sum of the queries' rows, weighted, is added."""
+    """Add the weighted sum of the queries' rows to each key's row."""
     for key in range(0, begin + size, TILE):
         since = _seen(key, begin, size).start
         for channel in range(0, q_id.shape[1], LANES):

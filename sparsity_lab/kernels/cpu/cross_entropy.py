@@ -1,7 +1,7 @@
-"""Cross-entropy and its gradient on a CPU, a row of logits at a time, while it is in the processor's cache.
+"""Cross-entropy and its gradient on a CPU, one row of logits at a time, so that the row stays in cache.
 
-Bias and bigram row are added, the softmax formed, the loss read off, and the logits overwritten by their
-gradient (`kernels/cross_entropy.py`).
+For each row the loop adds bias and bigram row, forms the softmax, reads off the loss, and overwrites the
+logits by their gradient (`kernels/cross_entropy.py`).
 
 Shapes: n positions, v vocabulary.
 """
@@ -17,7 +17,7 @@ from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 from sparsity_lab.kernels.cpu.simd import BITS, as_float, as_kind, exp2, room
 from sparsity_lab.model.ops import IGNORED_TARGET
 
-_PIECE = 64  # logits that are looked at together: whole vectors
+_PIECE = 64  # logits processed together; a multiple of the vector width
 
 
 def overwrite_by_gradient(
@@ -28,7 +28,7 @@ def overwrite_by_gradient(
     targets_n: Tensor,
     counted: int,
 ) -> Tensor:
-    """Each position's loss (n); the logits become the gradient of the mean over `counted` positions."""
+    """Return the losses (n); overwrite the logits by the gradient of the mean over `counted` positions."""
     losses_n = torch.empty(len(logits_nv))
     bits_nv = logits_nv if logits_nv.dtype == torch.float32 else logits_nv.view(torch.int16)
     bias_v = torch.zeros(logits_nv.shape[1]) if bias_v is None else bias_v.detach()
@@ -72,7 +72,7 @@ def _cross_entropy_part(
         for at in range(0, width, _PIECE):
             x = x_v[at : at + _PIECE]
             for i in range(_PIECE):
-                most[i] = x[i] if not x[i] <= most[i] else most[i]  # what is no number stays
+                most[i] = x[i] if not x[i] <= most[i] else most[i]  # NaN propagates
         largest = most[0]
         for i in range(_PIECE):
             largest = most[i] if not most[i] <= largest else largest

@@ -1,4 +1,4 @@
-"""The gradient of gates on nodes on a CPU, both its parts in one pass (`circuits/mask_learning.py`)."""
+"""The gradient of node gates on a CPU, for input and gate in one pass (`circuits/mask_learning.py`)."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 from sparsity_lab.kernels.derivative import refuse_graph
 from sparsity_lab.model.dispatch import register
 
-# rows are summed in this many parts, whatever the number of threads, so that sums are the same bits
+# Rows are summed in a fixed number of parts, so that sums do not depend on the number of threads.
 _CHUNKS = 16
 
 
 def serves(grad_btc: Tensor, x_btc: Tensor, open_c: Tensor, value_c: Tensor) -> bool:
-    """In float32 on a CPU, with a gate and a frozen value for each channel."""
+    """Accept float32 on a CPU, with a gate and a frozen value for each channel."""
     tensors = (grad_btc, x_btc, value_c)
     return (
         all(tensor.device.type == "cpu" and tensor.dtype == torch.float32 for tensor in tensors)
@@ -26,7 +26,7 @@ def serves(grad_btc: Tensor, x_btc: Tensor, open_c: Tensor, value_c: Tensor) -> 
 
 
 def gate_gradient(grad: Tensor, x: Tensor, open_c: Tensor, value_c: Tensor) -> tuple[Tensor, Tensor]:
-    """What passes the open gates (b, t, c), and the sum of grad · (x - value) in each channel (c).
+    """Return the gradient through open gates (b, t, c), and the sum of grad · (x - value) per channel (c).
 
     Raises:
         RuntimeError: a second derivative is asked for.

@@ -1,10 +1,11 @@
-"""A kernel's loop on as many cores as torch may use, by torch's own threads.
+"""Run a kernel's loop on torch's own threads, on as many cores as torch may use.
 
-Threads of our own, Python's or those of numba's parallel loops, wait for cores on which torch's still spin: a
-second core then gains next to nothing, and each call costs 40 to 90 microseconds; here it costs one.
+Separate threads, from Python or numba's parallel loops, compete with torch's threads, which keep spinning
+after their work. A second core then gains almost nothing, and a call costs 40 to 90 microseconds. Here a call
+costs one microsecond.
 
-A kernel takes `begin` and `end` first. A compiled function calls `parallel_for` with it; it is called with
-`threads_for(size)` and `size`:
+A kernel takes `begin` and `end` first. A compiled wrapper passes it to `parallel_for`. Call the
+wrapper with `threads_for(size)` and `size`:
 
     @numba.njit(cache=True, nogil=True)
     def _work(threads, size, *arguments):
@@ -20,17 +21,17 @@ from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic as numba_intrinsic
 
-intrinsic: Any = numba_intrinsic  # whose type asks callers for the context, too
+intrinsic: Any = numba_intrinsic  # retyped: its declared type asks callers for the context too
 _POINTER, _NUMBER, _SIZE = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
 
 
 def threads_for(size: int) -> int:
-    """How many parts to make of so many rows, heads or blocks."""
+    """Return the number of parts into which to divide `size` rows, heads or blocks."""
     return max(1, min(torch.get_num_threads(), size))
 
 
 def _torch_openmp() -> ctypes.CDLL | None:
-    """The OpenMP library that torch has loaded, if it is GNU's."""
+    """Return the OpenMP library that torch has loaded, if it is GNU's."""
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.is_file() else []
     paths = {line.split(maxsplit=5)[5] for line in lines if "libgomp" in line}
@@ -42,7 +43,7 @@ _TASK = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
 class _OneThread:
-    """What stands in for that library elsewhere."""
+    """Single-threaded substitute where torch does not use GNU's OpenMP."""
 
     GOMP_parallel = ctypes.CFUNCTYPE(None, _TASK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(
         lambda task, data, threads, flags: task(data)
@@ -52,7 +53,7 @@ class _OneThread:
 
 
 def bind(library: Any) -> None:
-    """Let compiled code call the library's functions, by name."""
+    """Make the library's functions callable by name from compiled code."""
     for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
         binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
 
@@ -62,10 +63,10 @@ bind(_torch_openmp() or _OneThread)
 
 @intrinsic
 def parallel_for(context: Any, kernel: Any, threads: Any, size: Any, arguments: Any) -> Any:
-    """Call `kernel(begin, end, *arguments)` for consecutive parts of range(size), one in each of `threads`.
+    """Call `kernel(begin, end, *arguments)` on consecutive parts of range(size), one part per thread.
 
     Raises:
-        RuntimeError: the kernel raised something.
+        RuntimeError: the kernel raised an exception.
     """
     signature = kernel.get_call_type(context, (types.intp, types.intp, *arguments.types), {})
 
@@ -74,7 +75,9 @@ def parallel_for(context: Any, kernel: Any, threads: Any, size: Any, arguments: 
         compiled = kernel.dispatcher.get_compile_result(signature)
         called = context.declare_function(builder.module, compiled.fndesc)
         context.active_code_library.add_linking_library(compiled.library)
-        data_type = ir.LiteralStructType([_SIZE, packed.type, _NUMBER])  # the last is not 0 after an error
+        data_type = ir.LiteralStructType(
+            [_SIZE, packed.type, _NUMBER]
+        )  # the last field is nonzero after an error
         part = ir.Function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [_POINTER]),

@@ -1,4 +1,4 @@
-"""Projection's search on the bit patterns of the weights, on a CPU (`training/sparsity/magnitude.py`)."""
+"""Projection to the largest weights on a CPU, by a search on bits (`training/sparsity/magnitude.py`)."""
 
 import numba
 import numpy as np
@@ -10,19 +10,19 @@ from sparsity_lab.kernels.cpu.top_k import Integer, next_guess, threshold
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.ops import float_bits
 
-SAMPLE = 2048
+SAMPLE = 2048  # weights that give the search its first guess
 
 
 def serves(weight: Tensor, keep: int, at_least: int, axis: int | None) -> bool:
-    """On a CPU, in every precision of floats."""
+    """Accept every float type on a CPU."""
     return weight.device.type == "cpu"
 
 
 def project(weight: Tensor, keep: int, at_least: int, axis: int | None) -> None:
-    """Zero all of `weight` but `keep` entries, `at_least` in each channel of `axis`, in place.
+    """Keep the `keep` largest entries of `weight`, at least `at_least` per channel of `axis`; zero the rest.
 
     Raises:
-        ValueError: more are to be kept than there are, or fewer than the channels need.
+        ValueError: `keep` exceeds the number of weights, or is below what the channels need.
     """
     channels = 1 if axis is None else weight.shape[axis]
     if not channels * at_least <= keep <= weight.numel():
@@ -36,18 +36,18 @@ def project(weight: Tensor, keep: int, at_least: int, axis: int | None) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def project_bits(threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int) -> None:
-    """As `project`, on the bit patterns; where no channel is guarded, rows are counted all the same."""
+    """Apply `project` to the bit patterns. Weights are counted per channel even if `at_least` is 0."""
     above_c = np.empty(bits_rc.shape[axis], dtype=np.int32)
     limit = _limit(threads, bits_rc, mask, keep, at_least, axis, above_c)
     if limit == 0:
-        return  # what would be dropped is zero
+        return  # every weight that would be dropped is already zero
     flat = bits_rc.reshape(-1)
     poor = np.flatnonzero(above_c < at_least)
     largest = np.empty((poor.size, at_least), dtype=np.int64)
     parallel_for(_largest_part, threads, poor.size, (bits_rc, mask, axis, poor, largest))
     guarded = largest.reshape(-1)
     saved = flat[guarded]
-    flat[guarded] = 0  # the least of all, and not tied with others
+    flat[guarded] = 0  # below every limit, so never tied
     tied = _first_equal(bits_rc, mask, limit, keep - _kept(above_c, at_least), axis)
     tied_bits = flat[tied]
     parallel_for(_drop_part, threads, flat.size, (flat, mask, limit))
@@ -59,12 +59,13 @@ def project_bits(threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_lea
 def _limit(
     threads: int, bits_rc: np.ndarray, mask: int, keep: int, at_least: int, axis: int, above_c: np.ndarray
 ) -> Integer:
-    """The least limit above which no more than `keep` stay, if each channel has `at_least` in any case.
+    """Return the least limit that keeps at most `keep` weights, counting at least `at_least` per channel.
 
-    A search as that of `thresholds`, by passes over the weight that fill `above_c`; a sample says where from.
+    The search is that of `thresholds`. Each step is a pass over the weight that fills `above_c`. A sample of
+    the weights gives the first guess.
     """
     flat, narrow = bits_rc.reshape(-1), bits_rc.dtype.type(mask)
-    sample = flat[:: (flat.size // SAMPLE) | 1] & narrow  # an odd stride meets all columns
+    sample = flat[:: (flat.size // SAMPLE) | 1] & narrow  # an odd stride samples all columns
     middle = threshold(sample, keep * sample.size // flat.size)[0]
     low: Integer = 0
     high: Integer = mask
@@ -85,7 +86,7 @@ def _limit(
 
 @numba.njit(cache=True)
 def _kept(above_c: np.ndarray, at_least: int) -> int:
-    """How many weights stay: of each channel those above the limit, or `at_least`."""
+    """Count the weights that stay: per channel those above the limit, or `at_least` if they are fewer."""
     kept = 0
     for channel in range(above_c.size):
         kept += max(at_least, int(above_c[channel]))
@@ -96,7 +97,7 @@ def _kept(above_c: np.ndarray, at_least: int) -> int:
 def _count_part(
     begin: int, end: int, bits_rc: np.ndarray, mask: int, limit: Integer, axis: int, above_c: np.ndarray
 ) -> None:
-    """How many weights of each channel are above the limit."""
+    """Count the weights of each channel that are above the limit."""
     narrow, least = bits_rc.dtype.type(mask), bits_rc.dtype.type(limit)
     if axis == 0:
         for row in range(begin, end):
@@ -123,7 +124,7 @@ def _largest_part(
     channels: np.ndarray,
     largest: np.ndarray,
 ) -> None:
-    """Flat positions of the largest weights of some channels; of equals the lower index."""
+    """Find the flat positions of the largest weights of some channels; the lower index wins ties."""
     at_least = largest.shape[1]
     best = np.empty(at_least, dtype=bits_rc.dtype)
     for number in range(begin, end):
@@ -142,7 +143,7 @@ def _largest_part(
 
 @numba.njit(cache=True, nogil=True)
 def _drop_part(begin: int, end: int, flat: np.ndarray, mask: int, limit: Integer) -> None:
-    """Zero what is not above the limit."""
+    """Zero the weights that are not above the limit."""
     bits, narrow, least = flat[begin:end], flat.dtype.type(mask), flat.dtype.type(limit)
     for index in range(bits.size):
         bits[index] = bits[index] if (bits[index] & narrow) > least else 0
@@ -150,7 +151,7 @@ def _drop_part(begin: int, end: int, flat: np.ndarray, mask: int, limit: Integer
 
 @numba.njit(cache=True)
 def _first_equal(bits_rc: np.ndarray, mask: int, limit: Integer, ties: Integer, axis: int) -> np.ndarray:
-    """Flat positions of the first `ties` magnitudes that equal `limit`, in the order of the channels."""
+    """Find the flat positions of the first `ties` magnitudes equal to `limit`, in channel order."""
     found = np.zeros(ties, dtype=np.int64)
     count = 0
     if ties == 0:

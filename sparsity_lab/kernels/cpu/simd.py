@@ -1,7 +1,7 @@
-"""Small blocks of float32 matrices in vector registers: transposing, multiplying, and powers of two.
+"""Small float32 blocks in vector registers: transposition, products, and powers of two.
 
-Element by element a transpose takes three times as long; what a library does for large products, it does not
-for those of one attention head.
+A transpose element by element takes three times as long. Libraries optimise large products, but not the small
+ones of a single attention head.
 """
 
 import math
@@ -16,25 +16,29 @@ from numba.np.arrayobj import make_array
 
 from sparsity_lab.kernels.cpu.parallel_for import intrinsic
 
-TILE = 8  # rows and columns that are transposed together; rows that are multiplied together
-LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8  # columns: floats in a vector
-TOKENS = 32  # that a nonzero weight is multiplied with at once
+TILE = 8  # rows and columns per transposed tile; rows per multiplied tile
+LANES = (
+    16 if binding.get_host_cpu_features().get("avx512f") else 8
+)  # floats in a vector; columns per multiplied tile
+TOKENS = 32  # tokens that one nonzero weight multiplies at once
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
-BITS = np.float32(1 / math.log(2))  # in a nat: exp(x) is 2^(BITS x)
-_SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))  # of 2^x
-_SHIFT = np.float32(1.5 * 2**23)  # added and taken away again it leaves the nearest integer
+BITS = np.float32(1 / math.log(2))  # bits per nat: exp(x) = 2^(BITS x)
+_SERIES = tuple(
+    np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8)
+)  # Taylor coefficients of 2^x
+_SHIFT = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to the nearest integer
 _LEAST = np.float32(-126)
 
 
 @numba.njit(cache=True)
 def whole_vectors(size: int) -> int:
-    """As many floats in whole vectors."""
+    """Round `size` up to a multiple of the vector width."""
     return (size + LANES - 1) // LANES * LANES
 
 
 @numba.njit(cache=True)
 def room(rows: int, columns: int) -> np.ndarray:
-    """A float32 block of whole vectors, none of which crosses a cache line."""
+    """Allocate a float32 block of whole vectors, none of which crosses a cache line."""
     width = whole_vectors(columns)
     memory = np.empty(rows * width + LANES, dtype=np.float32)
     first = -(memory.ctypes.data // memory.itemsize) % LANES
@@ -45,7 +49,7 @@ def room(rows: int, columns: int) -> np.ndarray:
 def transpose(
     source: np.ndarray, row: int, column: int, rows: int, columns: int, target: np.ndarray, to: int, at: int
 ) -> None:
-    """target[to + j, at + i] = source[row + i, column + j] for i below `rows`, j below `columns`; float32."""
+    """Set target[to + j, at + i] = source[row + i, column + j] for i < `rows`, j < `columns`; float32."""
     whole_rows, whole_columns = rows // TILE * TILE, columns // TILE * TILE
     for i in range(0, whole_rows, TILE):
         for j in range(0, whole_columns, TILE):
@@ -60,7 +64,7 @@ def transpose(
 
 @numba.njit(cache=True, inline="always")
 def exp2(x: np.float32) -> np.float32:
-    """2^x, to 2 units in the last place, for x up to 0, as what is above counts; 0 below -126."""
+    """Compute 2^x to 2 ulp for x <= 0. Larger x count as 0; below -126 the result is 0."""
     x = np.float32(0) if x > 0 else x
     whole = (x + _SHIFT) - _SHIFT
     rest = x - whole
@@ -77,7 +81,7 @@ def exp2(x: np.float32) -> np.float32:
 
 @intrinsic
 def _times_power(context: Any, x: Any, exponent: Any) -> Any:
-    """x · 2^exponent, both float32 and the exponent a whole number from -126 to 127."""
+    """Compute x · 2^exponent; both are float32, the exponent is an integer from -126 to 127."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         biased = builder.add(builder.fptosi(arguments[1], INTEGER), ir.Constant(INTEGER, 127))
@@ -89,7 +93,7 @@ def _times_power(context: Any, x: Any, exponent: Any) -> Any:
 
 @intrinsic
 def as_float(context: Any, number: Any) -> Any:
-    """A float32 as it is, or the one whose bfloat16 has the bits of an int16."""
+    """Return a float32 unchanged; convert an int16 that holds bfloat16 bits to float32."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if number == types.float32:
@@ -102,7 +106,7 @@ def as_float(context: Any, number: Any) -> Any:
 
 @intrinsic
 def as_kind(context: Any, number: Any, like: Any) -> Any:
-    """`as_float` backwards: a float32 as what `like` is, rounded to nearest, ties to even."""
+    """Invert `as_float`: convert a float32 to the type of `like`, rounding to nearest, ties to even."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         if like == types.float32:
@@ -122,10 +126,10 @@ def as_kind(context: Any, number: Any, like: Any) -> Any:
 def multiply_tile(
     context: Any, a: Any, a_at: Any, b: Any, b_at: Any, depth: Any, c: Any, c_at: Any, add: Any
 ) -> Any:
-    """c = a @ b, or with `add` c += a @ b, for TILE rows and LANES columns of `c`; sums stay in registers.
+    """Set c = a @ b, or with `add` c += a @ b, for TILE rows and LANES columns; sums stay in registers.
 
-    Of each matrix the block begins at the (row, column) given: TILE x depth of `a`, depth x LANES of `b`.
-    Columns of `b` and `c` must be adjacent in memory; `a` may be a transposed view. float32.
+    Each block begins at the given (row, column): TILE x depth of `a`, depth x LANES of `b`. Columns of `b`
+    and `c` must be adjacent in memory; `a` may be a transposed view. All are float32.
     """
     if not a.dtype == b.dtype == c.dtype == types.float32:
         raise TypingError(f"{a.dtype}, {b.dtype}, {c.dtype}: must be float32")
@@ -163,10 +167,10 @@ def _write_product(context: Any, builder: Any, signature: Any, arguments: Any) -
 def add_columns(
     context: Any, x: Any, columns: Any, values: Any, begin: Any, end: Any, start: Any, y: Any, row: Any
 ) -> Any:
-    """y[row] = start + sum of values[n] · x[columns[n]] over n from `begin` to `end`; float32.
+    """Set y[row] = start + sum of values[n] · x[columns[n]] over `begin` <= n < `end`; float32.
 
-    Rows of `x` and `y` are TOKENS adjacent floats; columns are int32. Sums stay in registers, several side by
-    side, which are added at the end.
+    Rows of `x` and `y` are TOKENS adjacent floats; columns are int32. Several partial sums stay in registers
+    and are added at the end.
     """
     if not x.dtype == values.dtype == y.dtype == types.float32:
         raise TypingError(f"{x.dtype}, {values.dtype}, {y.dtype}: must be float32")
@@ -179,7 +183,7 @@ def _write_sum(context: Any, builder: Any, signature: Any, arguments: Any) -> An
     kind_x, kind_columns, kind_values, _, _, _, kind_y, _ = signature.args
     vector, size = ir.VectorType(FLOAT, LANES), ir.IntType(64)
     vectors = TOKENS // LANES
-    together = max(1, 8 // vectors)  # eight sums hide how long an addition takes
+    together = max(1, 8 // vectors)  # eight independent sums hide the latency of an addition
     zeros = ir.Constant(vector, [0.0] * LANES)
     sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(together)]
     for totals in sums:
@@ -218,7 +222,7 @@ def _write_sum(context: Any, builder: Any, signature: Any, arguments: Any) -> An
 
 
 def _everywhere(builder: Any, number: Any) -> Any:
-    """A vector of one float."""
+    """Broadcast one float to a vector."""
     vector = ir.VectorType(FLOAT, LANES)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(INTEGER, 0))
     lanes = ir.Constant(ir.VectorType(INTEGER, LANES), [0] * LANES)
@@ -234,7 +238,7 @@ def _transpose_tile(context: Any, source: Any, source_at: Any, target: Any, targ
 
 
 def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    """Of the blocks in each block of twice the size, the two off the diagonal change places: 4, 2, then 1."""
+    """Transpose a tile: for block sizes 4, 2, 1, swap the two off-diagonal blocks of each 2x2 group."""
     source, source_at, target, target_at = arguments
     vector = ir.VectorType(FLOAT, TILE)
     read = _rows(context, builder, signature.args[0], source, source_at, vector)
@@ -255,7 +259,7 @@ def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> A
 
 
 def _rows(context: Any, builder: Any, kind: Any, matrix: Any, at: Any, what: Any) -> list[Any]:
-    """Pointers to what lies in TILE rows from (row, column) `at` on."""
+    """Return pointers of type `what` into TILE consecutive rows, starting at (row, column) `at`."""
     row, column = cgutils.unpack_tuple(builder, at)
     row_bytes, column_bytes = _strides(context, builder, kind, matrix)
     place = builder.add(builder.mul(row, row_bytes), builder.mul(column, column_bytes))
@@ -268,5 +272,5 @@ def _rows(context: Any, builder: Any, kind: Any, matrix: Any, at: Any, what: Any
 
 
 def _strides(context: Any, builder: Any, kind: Any, matrix: Any) -> list[Any]:
-    """Bytes from one row to the next, and from one column to the next."""
+    """Return the strides in bytes between rows and between columns."""
     return cgutils.unpack_tuple(builder, make_array(kind)(context, builder, matrix).strides)

@@ -1,12 +1,12 @@
-"""A linear layer whose weight is mostly zero: products with the nonzero weights alone, dense weight gradient.
+"""A linear layer for a mostly zero weight: products use the nonzeros only, the weight gradient is dense.
 
-1. The nonzeros of each output, and of each input for the way back, are listed anew from the dense weight.
-2. A block of tokens is laid out features first, so that a nonzero multiplies a contiguous run of tokens; the
-   sums go back tokens first.
-3. The weight's gradient is the ordinary dense product: training revives weights by it (§2.1).
+1. The nonzeros of the dense weight are listed anew, by output, and by input for the backward pass.
+2. A block of tokens is transposed to features first, so that a nonzero multiplies a contiguous run of tokens.
+   The sums are transposed back.
+3. The weight's gradient is the ordinary dense product, by which training revives zero weights (§2.1).
 
-In float32 on a CPU, also where autocast makes dense products in bfloat16. The order of a token's sums depends
-on neither threads nor other tokens.
+Products are in float32 on a CPU, even where autocast makes dense products in bfloat16. The summation order of
+a token depends on neither threads nor other tokens.
 
 Shapes: t tokens, i inputs, o outputs, n nonzeros.
 """
@@ -23,14 +23,14 @@ from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, add_columns, room, trans
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 
-MOST, MOST_BF16 = 0.25, 0.07  # nonzero share up to which this beats a dense product (docs/speed_log.md)
-# The limit for a weight that is listed once, not in each step as in training. Not measured apart.
+MOST, MOST_BF16 = 0.25, 0.07  # largest nonzero share at which this beats a dense product (docs/speed_log.md)
+# The limit for a frozen weight, whose nonzeros are listed once. Not measured separately.
 FROZEN = 0.2
-GROUP = 64  # outputs that are transposed together
+GROUP = 64  # outputs transposed together
 
 
 class Nonzeros(NamedTuple):
-    """Compressed rows: those of row r are at starts[r] : starts[r + 1]."""
+    """Nonzeros in compressed-row format: row r has the entries starts[r] : starts[r + 1]."""
 
     starts: np.ndarray
     columns_n: np.ndarray
@@ -38,21 +38,21 @@ class Nonzeros(NamedTuple):
 
 
 def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
-    """In float32 on a CPU, or under autocast to bfloat16, if few of the weights are nonzero."""
+    """Accept float32 on a CPU, or autocast to bfloat16, if few of the weights are nonzero."""
     bf16 = torch.is_autocast_enabled("cpu")
     fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32)
     return fits and _mostly_zero(weight_oi.detach().numpy(), MOST_BF16 if bf16 else MOST)
 
 
 def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
-    """`F.linear`, as under autocast where that is enabled, but with a result in float32."""
+    """Compute `F.linear`, following autocast where enabled, but with a float32 result."""
     return linear_by_nonzeros(x.float(), weight_oi, bias_o, torch.is_autocast_enabled("cpu"))
 
 
 def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool = False) -> Tensor:
-    """`F.linear` of float32 on a CPU by the nonzero weights alone, with the weight's whole gradient.
+    """Compute `F.linear` in float32 on a CPU from the nonzero weights, with a dense weight gradient.
 
-    With `bf16` that gradient, a dense product, is computed in bfloat16, as under autocast.
+    With `bf16` that gradient is computed in bfloat16, as under autocast.
 
     Raises:
         ValueError: input, weight and bias do not fit together.
@@ -63,14 +63,14 @@ def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16
 
 
 def serves_frozen(weight_oi: Tensor) -> bool:
-    """In float32 on a CPU, if few of the weights are nonzero."""
+    """Accept float32 on a CPU if few of the weights are nonzero."""
     if weight_oi.device.type != "cpu" or weight_oi.dtype != torch.float32:
         return False
     return int(torch.count_nonzero(weight_oi)) < FROZEN * weight_oi.numel()
 
 
 class FrozenProduct:
-    """`F.linear` with a weight (o, i) and bias that take no gradient: the nonzeros are listed once."""
+    """`F.linear` with a frozen weight (o, i) and bias, whose nonzeros are listed once."""
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor) -> None:
         _require_fit(weight_oi.shape[1], weight_oi, bias_o)
@@ -128,7 +128,7 @@ def _require_fit(inputs: int, weight_oi: Tensor, bias_o: Tensor | None) -> None:
 
 
 def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None) -> Tensor:
-    """(t, outputs): each token's inputs times the nonzeros of each output, and the bias."""
+    """Multiply each token's inputs by the nonzeros of each output and add the bias; returns (t, outputs)."""
     y_to = torch.empty(len(x_ti), outputs)
     bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
     blocks = (len(x_ti) + TOKENS - 1) // TOKENS
@@ -138,7 +138,7 @@ def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | 
 
 @numba.njit(cache=True)
 def _mostly_zero(weight_oi: np.ndarray, most: float) -> bool:
-    """Whether at most the share `most` of the weights is not zero; soon told of a dense one."""
+    """Return whether at most a share `most` of the weights is nonzero; a dense weight is rejected early."""
     left = np.int64(most * weight_oi.size)
     for row in range(weight_oi.shape[0]):
         count = np.int32(0)
@@ -159,7 +159,9 @@ def _nonzeros(weight_oi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
         for column in range(inputs):
             count += np.int32(weight_oi[row, column] != 0)
         starts[row + 1] = starts[row] + count
-    columns = np.empty(starts[-1] + 1, dtype=np.int32)  # one more, for what is written and not counted
+    columns = np.empty(
+        starts[-1] + 1, dtype=np.int32
+    )  # one extra slot: the loop below also writes a zero after the last nonzero
     values = np.empty(starts[-1] + 1, dtype=weight_oi.dtype)
     for row in range(outputs):
         place = starts[row]
@@ -210,7 +212,7 @@ def _multiply_part(
         for group in range(0, outputs, GROUP):
             for row in range(group, min(group + GROUP, outputs)):
                 add_columns(x_it, columns, values, starts[row], starts[row + 1], bias[row], y_gt, row - group)
-            # a token's outputs one after another: cache lines are written whole
+            # write a token's outputs consecutively, so that cache lines are filled whole
             for token in range(0, size, TILE):
                 count = min(TILE, size - token)
                 transpose(y_gt, 0, token, min(GROUP, outputs - group), count, y_to, begin + token, group)

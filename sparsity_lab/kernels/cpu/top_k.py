@@ -1,7 +1,7 @@
 """Selecting the largest magnitudes on a CPU: AbsTopK, and the thresholds that the projection uses.
 
 Magnitudes are compared by the bit pattern of |x| read as an integer, which orders floats exactly. The search
-is on the bits; it selects the entries that the plain operation selects (`ops.largest`).
+selects the same entries as the plain operation (`ops.largest`).
 """
 
 from typing import Any
@@ -16,18 +16,18 @@ from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.ops import float_bits
 
-Integer = int | np.integer  # numba makes 64-bit numbers of both
-GUESSES = 8  # steps of a search that follow the counts; among many equal numbers these say little
-ROWS = 16  # searched side by side, each from where one of the rows before ended
+Integer = int | np.integer  # numba compiles both to 64-bit integers
+GUESSES = 8  # search steps that interpolate between counts; useless when many values are equal
+ROWS = 16  # rows searched side by side; each starts at the limit of a row in the previous block
 
 
 def serves(x_nc: Tensor, k: int) -> bool:
-    """On a CPU, in every precision of floats."""
+    """Accept every float type on a CPU."""
     return x_nc.device.type == "cpu"
 
 
 def abs_top_k(x_nc: Tensor, k: int) -> Tensor:
-    """`ops.abs_top_k` of rows, for k below their width.
+    """Compute `ops.abs_top_k` of rows for k up to their width.
 
     Raises:
         ValueError: k is not between 0 and the width.
@@ -60,7 +60,7 @@ class _AbsTopK(torch.autograd.Function):
 
 @numba.njit(cache=True, inline="always")
 def _count_above(values: np.ndarray, limit: Integer) -> Integer:
-    # compared in the values' own width and counted in 32 bits, LLVM uses whole vectors: three times faster
+    # Comparing in the values' own width and counting in 32 bits lets LLVM vectorise: three times faster.
     narrow, count = values.dtype.type(limit), np.int32(0)
     for index in range(values.size):
         count = np.int32(count + np.int32(values[index] > narrow))
@@ -69,11 +69,13 @@ def _count_above(values: np.ndarray, limit: Integer) -> Integer:
 
 @numba.njit(cache=True, error_model="numpy")
 def thresholds(magnitudes_rc: np.ndarray, k: Integer, limit_r: np.ndarray, ties_r: np.ndarray) -> None:
-    """For each row of non-negative integers a limit: the k largest are above it and the first `ties` at it.
+    """Find a limit for each row of non-negative integers.
 
-    A search on the value, one count over the row a step, that stops early where a value separates exactly k.
-    Rows take their steps together, so that nothing waits for one row's count. `limit_r` says where to begin,
-    -1 if it is not known, which changes the time alone; it is filled, and so is `ties_r`. Both are int64.
+    The k largest entries are those above the limit and the first `ties` entries equal to it. Each search step
+    counts the entries of a row above a guess. The search ends early when a guess separates exactly k.
+    Rows step together, so that the processor overlaps their counts. `limit_r` holds the first guesses, -1
+    where unknown; they affect only the time. `limit_r` is overwritten by the limits and `ties_r` by the ties;
+    both are int64.
     """
     rows = len(magnitudes_rc)
     state = np.zeros((6, rows), dtype=np.int64)
@@ -94,7 +96,7 @@ def thresholds(magnitudes_rc: np.ndarray, k: Integer, limit_r: np.ndarray, ties_
                 left += 1
         for row in range(rows):
             missing = ties_r[row]
-            # none are missing, or it was counted at the least value that leaves no more than k
+            # exactly k are above the limit, or it is the least value with at most k above it
             done[row] = missing == 0 or low[row] == high[row]
             if not done[row]:
                 if missing < 0:
@@ -109,23 +111,23 @@ def thresholds(magnitudes_rc: np.ndarray, k: Integer, limit_r: np.ndarray, ties_
 def next_guess(
     k: Integer, low: Integer, high: Integer, surplus: Integer, lack: Integer, top: Integer, step: Integer
 ) -> Integer:
-    """Where between `low` and `high` to count next, and `low` once there is nothing between.
+    """Return the next value between `low` and `high` at which to count; `low` when none is between.
 
-    `surplus`: how many more than k are above the value before `low`, -1 if that is not known; `lack`: how
-    many fewer are above `high`. It goes where these say that k lies, and after GUESSES steps to the middle.
+    `surplus` is the number of entries beyond k above `low` - 1, or -1 if unknown. `lack` is the number by
+    which the entries above `high` fall short of k. The first GUESSES steps interpolate, later ones bisect.
     """
     if step > GUESSES:
         guess = low + (high - low) // 2
     elif surplus >= 0:
         guess = low + np.int64((high - low) * surplus / (surplus + lack))
-    else:  # as dense there as above, and then denser
+    else:  # extrapolate the density above `high`, further with each step
         guess = np.int64(max(0.0, high - step * lack * ((top - high) / (k - lack + 1))))
     return min(max(guess, low), max(high - 1, low))
 
 
 @numba.njit(cache=True)
 def threshold(magnitudes: np.ndarray, k: Integer) -> tuple[Integer, Integer]:
-    """The limit and ties of one row (`thresholds`)."""
+    """Return the limit and ties of one row (`thresholds`)."""
     limit_r, ties_r = np.full(1, -1), np.zeros(1, dtype=np.int64)
     thresholds(magnitudes.reshape(1, -1), k, limit_r, ties_r)
     return limit_r[0], ties_r[0]
@@ -137,12 +139,12 @@ def _keep_largest_part(
 ) -> None:
     limit_r, ties_r = np.full(ROWS, -1), np.zeros(ROWS, dtype=np.int64)
     for first in range(begin * ROWS, min(len(x_nc), end * ROWS), ROWS):
-        y_rc = y_nc[first : first + ROWS]  # holds the magnitudes until they have been searched
+        y_rc = y_nc[first : first + ROWS]  # holds the magnitudes during the search
         for row in range(len(y_rc)):
             bits, y = x_nc[first + row], y_rc[row]
             for channel in range(bits.size):
                 y[channel] = bits[channel] & bits.dtype.type(mask)
-        thresholds(y_rc, k, limit_r, ties_r)  # each from where the block before ended
+        thresholds(y_rc, k, limit_r, ties_r)  # starts from the limits of the previous block
         for row in range(len(y_rc)):
             bits, y, kept = x_nc[first + row], y_rc[row], kept_nc[first + row]
             ties, narrow = ties_r[row], bits.dtype.type(limit_r[row])

@@ -1,8 +1,8 @@
-"""AbsTopK for GPUs, in Triton: a program a row, which stays in registers.
+"""AbsTopK for GPUs, in Triton: one program per row, which it keeps in registers.
 
-The k-th largest magnitude is built bit by bit from the highest: a bit is set if at least k magnitudes reach
-the value so far. What is above it stays, and the first of its equals. Without a GPU it runs in Triton's
-interpreter (TRITON_INTERPRET=1, before the import).
+The k-th largest magnitude is built bit by bit, from the highest bit. A bit is set if at least k magnitudes
+reach the value so far. Entries above the result are kept, and the first ones equal to it fill up to k.
+Without a GPU, it runs in Triton's interpreter (set TRITON_INTERPRET=1 before the import).
 """
 
 import torch
@@ -15,17 +15,17 @@ from sparsity_lab.model.ops import float_bits
 
 
 def serves(x_nc: Tensor, k: int) -> bool:
-    """On a GPU that CUDA or ROCm knows."""
+    """Accept CUDA and ROCm devices."""
     return x_nc.device.type == "cuda"
 
 
 def abs_top_k(x_nc: Tensor, k: int) -> Tensor:
-    """`ops.abs_top_k` of rows, for k below their width."""
+    """Compute `ops.abs_top_k` of rows for k below their width."""
     return torch.where(keep_largest(float_bits(x_nc), k), x_nc, 0)
 
 
 def keep_largest(bits_nc: Tensor, k: int) -> Tensor:
-    """Boolean (n, c): the k largest magnitudes of each row of floats, which are given by their bits."""
+    """Return a boolean (n, c) mask of the k largest magnitudes per row of floats, given as bit patterns."""
     kept_nc = torch.empty(bits_nc.shape, dtype=torch.bool, device=bits_nc.device)
     n_bits = torch.iinfo(bits_nc.dtype).bits - 1
     rows, width = bits_nc.shape
