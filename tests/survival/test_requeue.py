@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from sparsity_lab.core import signals
-from sparsity_lab.core.signals import Interrupted, deferred, listen, received, requeue_if_preempted
+from sparsity_lab.core.signals import Interrupted, deferred, received, requeue_if_preempted, take_over
 
 
 @pytest.fixture
@@ -24,8 +24,8 @@ def requeued(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 def test_a_training_ends_its_step_before_the_job_goes_back_into_the_queue(requeued: list[int]) -> None:
-    listen()
-    listen()  # a second run in the same process
+    take_over()
+    take_over()  # a second run in the same process
     done = []
 
     def train() -> None:
@@ -43,7 +43,7 @@ def test_a_training_ends_its_step_before_the_job_goes_back_into_the_queue(requeu
 
 
 def test_outside_of_a_training_it_interrupts_at_once(requeued: list[int]) -> None:
-    listen()
+    take_over()
     with pytest.raises(Interrupted, match="SIGUSR2"):
         signal.raise_signal(signal.SIGUSR2)
     requeue_if_preempted()
@@ -51,7 +51,7 @@ def test_outside_of_a_training_it_interrupts_at_once(requeued: list[int]) -> Non
 
 
 def test_another_signal_puts_nothing_into_the_queue(requeued: list[int]) -> None:
-    listen()
+    take_over()
     with pytest.raises(Interrupted, match="SIGTERM"):
         signal.raise_signal(signal.SIGTERM)
     requeue_if_preempted()

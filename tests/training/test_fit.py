@@ -114,7 +114,7 @@ def test_time_left_is_that_of_the_steps_after_the_first_and_not_told_too_early(
     monkeypatch.setattr("sparsity_lab.training.fit.compiled_before", lambda: False)
     caplog.set_level("INFO")
     module, progress = new_module(DENSE, n_steps=20), Progress("test", seconds=0.0)
-    module.is_measured = lambda step: False  # type: ignore[method-assign]
+    module.is_measured = lambda step: False
     trainer: Any = SimpleNamespace(global_step=0, world_size=1, loggers=[])
     progress.on_train_start(trainer, module)
     for step in range(1, 21):

@@ -10,9 +10,10 @@ from twelve_steps import DENSE, new_module
 
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.config import TrainerConfig
-from sparsity_lab.training.module import LanguageModule, gradient_rms, kurtosis
+from sparsity_lab.training.module import LanguageModule, gradient_rms
 from sparsity_lab.training.objective import cross_entropy
 from sparsity_lab.training.sparsity.magnitude import Config as Magnitude
+from sparsity_lab.training.validation import kurtosis
 
 CONFIG = TrainerConfig(tokens=1000, batch_size=2, learning_rate=0.1, log_every=1)
 
