@@ -39,9 +39,8 @@ def main(config: DictConfig) -> None:
         SystemExit: a single run failed or was interrupted.
         RuntimeError: a sweep's job failed or was interrupted. A built-in type can cross process boundaries.
     """
-    logging.raiseExceptions = (
-        False  # on a full disk logging fails too, and its tracebacks would hide the error
-    )
+    # On a full disk logging fails too, and its tracebacks would hide the error.
+    logging.raiseExceptions = False
     if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
         help_the_first(config)
         return
@@ -161,9 +160,7 @@ def help_text(overrides: list[str]) -> str:
 
 def program() -> None:
     """Run the command line. Hydra's own errors become one line too."""
-    os.environ.setdefault(
-        "HYDRA_FULL_ERROR", "1"
-    )  # let Hydra raise its errors instead of printing a traceback
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing a traceback
     signals.take_over()
     try:
         if {"--help", "-h"} & set(sys.argv[1:]):

@@ -24,9 +24,8 @@ def validate(cls: type[C], values: Any, where: str = "") -> C:
         UserError: one line for each wrong key, `where.key: value: what is allowed`.
     """
     try:
-        return cls.model_validate_json(
-            json.dumps(values)
-        )  # JSON mode: strict types, but a list may fill a tuple
+        # JSON mode: strict types, but a list may fill a tuple
+        return cls.model_validate_json(json.dumps(values))
     except (TypeError, RecursionError) as error:
         raise UserError(f"{where or 'config'}: {error}") from None
     except ValidationError as error:

@@ -103,9 +103,8 @@ def _by_operations(
     """Return each position's loss; overwrite the logits by the gradient of the mean over `counted`."""
     ignored_n1 = (targets_n == IGNORED_TARGET).unsqueeze(-1)
     target_n1 = targets_n.unsqueeze(-1).masked_fill(ignored_n1, 0)
-    p_nv = logits_nv.to(
-        torch.promote_types(logits_nv.dtype, torch.float32)
-    )  # shares the logits' memory if they are float32
+    # shares the logits' memory if they are float32
+    p_nv = logits_nv.to(torch.promote_types(logits_nv.dtype, torch.float32))
     if bias_v is not None:
         p_nv += bias_v
     if bigram_vv is not None:

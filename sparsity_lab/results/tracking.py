@@ -146,9 +146,8 @@ def _artifact(name: str, kind: str, paths: list[Path], origin: Mapping[str, str]
         if path.is_dir():
             artifact.add_dir(str(path), policy="immutable")
         else:
-            name_in_artifact = (
-                f"{path.parent.name}/{path.name}"  # circuit files of different tasks have the same names
-            )
+            # circuit files of different tasks have the same names
+            name_in_artifact = f"{path.parent.name}/{path.name}"
             artifact.add_file(str(path), name=name_in_artifact, policy="immutable")
     return artifact
 

@@ -83,9 +83,8 @@ def test_configs_are_frozen() -> None:
 def test_content_hash_is_a_function_of_the_json_alone() -> None:
     assert content_hash({"a": 1, "b": [1, 2]}, "x") == content_hash({"b": (1, 2), "a": 1}, "x")
     assert content_hash(Inner()) == content_hash({"kind": "wide", "width": 1})
-    assert (
-        content_hash({"a": 1}) == "b713f6d2a989"
-    )  # may change only if every finished folder may be made anew
+    # may change only if every finished folder may be made anew
+    assert content_hash({"a": 1}) == "b713f6d2a989"
     different = [{"a": 1}, {"a": 2}, {"a": 1.5}, {"a": "1"}, {"b": 1}, [{"a": 1}]]
     assert len({content_hash(value) for value in different}) == len(different)
 

@@ -75,9 +75,8 @@ def parallel_for(context: Any, kernel: Any, threads: Any, size: Any, arguments: 
         compiled = kernel.dispatcher.get_compile_result(signature)
         called = context.declare_function(builder.module, compiled.fndesc)
         context.active_code_library.add_linking_library(compiled.library)
-        data_type = ir.LiteralStructType(
-            [_SIZE, packed.type, _NUMBER]
-        )  # the last field is nonzero after an error
+        # the last field is nonzero after an error
+        data_type = ir.LiteralStructType([_SIZE, packed.type, _NUMBER])
         part = ir.Function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [_POINTER]),

@@ -17,15 +17,13 @@ from numba.np.arrayobj import make_array
 from sparsity_lab.kernels.cpu.parallel_for import intrinsic
 
 TILE = 8  # rows and columns per transposed tile; rows per multiplied tile
-LANES = (
-    16 if binding.get_host_cpu_features().get("avx512f") else 8
-)  # floats in a vector; columns per multiplied tile
+# floats in a vector; columns per multiplied tile
+LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 TOKENS = 32  # tokens that one nonzero weight multiplies at once
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
 BITS = np.float32(1 / math.log(2))  # bits per nat: exp(x) = 2^(BITS x)
-_SERIES = tuple(
-    np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8)
-)  # Taylor coefficients of 2^x
+# Taylor coefficients of 2^x
+_SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))
 _SHIFT = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to the nearest integer
 _LEAST = np.float32(-126)
 

@@ -159,9 +159,8 @@ def _nonzeros(weight_oi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
         for column in range(inputs):
             count += np.int32(weight_oi[row, column] != 0)
         starts[row + 1] = starts[row] + count
-    columns = np.empty(
-        starts[-1] + 1, dtype=np.int32
-    )  # one extra slot: the loop below also writes a zero after the last nonzero
+    # one extra slot: the loop below also writes a zero after the last nonzero
+    columns = np.empty(starts[-1] + 1, dtype=np.int32)
     values = np.empty(starts[-1] + 1, dtype=weight_oi.dtype)
     for row in range(outputs):
         place = starts[row]
