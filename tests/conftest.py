@@ -1,5 +1,9 @@
 """What all tests share: kernels as a run has them; hypothesis tries the same examples, untimed."""
 
+from collections.abc import Iterator
+
+import pytest
+import torch
 from hypothesis import settings
 
 from sparsity_lab.kernels.install import use_kernels
@@ -7,3 +11,10 @@ from sparsity_lab.kernels.install import use_kernels
 settings.register_profile("same", derandomize=True, deadline=None, max_examples=60, database=None)
 settings.load_profile("same")
 use_kernels()
+
+
+@pytest.fixture(autouse=True)
+def _denormals() -> Iterator[None]:
+    """A run in this process flushes denormals to zero; hypothesis's floats need them in later tests."""
+    yield
+    torch.set_flush_denormal(False)

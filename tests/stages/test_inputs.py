@@ -1,6 +1,8 @@
 """No result is reused for another input: an edit of an input makes anew exactly what depends on it."""
 
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,8 @@ from sparsity_lab.data.tinypython import documents
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.stages import evidence, pipeline
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper
+from sparsity_lab.tasks.python import TASKS
+from sparsity_lab.tasks.task import Pair
 
 OWN = """
 from sparsity_lab.tasks.python.lambda_func import make as pair
@@ -110,20 +114,27 @@ def test_a_tasks_description(place: Workplace) -> None:
     assert shown["description"] == "lambda comes before a name"
 
 
-def test_a_task_that_has_no_circuit_any_more_keeps_no_links(place: Workplace) -> None:
+def test_a_task_that_has_no_circuit_any_more_keeps_no_links(
+    place: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert place.new() == []
-    run = place.run_folder
-    assert run.examples("own").exists()
-    assert run.evidence("own").exists()
-    place.task.write_text(OWN.replace("found.positive, found.negative", "found.negative, found.positive"))
+    run, task = place.run_folder, TASKS["lambda_func"]
+    assert run.examples("lambda_func").exists()
+    assert run.evidence("lambda_func").exists()
+
+    def swapped(rng: random.Random) -> Pair:
+        pair = task.make(rng)
+        return replace(pair, positive=pair.negative, negative=pair.positive)
+
+    monkeypatch.setitem(TASKS, "lambda_func", replace(task, make=swapped))
     record = place.run()
     assert place.run_folder == run
-    assert [task.status for task in record.tasks] == ["not_learned", "circuit"]
-    assert not run.examples("own").is_symlink()
-    assert not run.evidence("own").is_symlink()
-    assert run.circuits("own") == []
-    assert run.examples("lambda_func").exists()
-    assert "examples/own" not in record.stages
+    assert [result.status for result in record.tasks] == ["circuit", "not_learned"]
+    assert not run.examples("lambda_func").is_symlink()
+    assert not run.evidence("lambda_func").is_symlink()
+    assert run.circuits("lambda_func") == []
+    assert run.examples("own").exists()
+    assert "examples/lambda_func" not in record.stages
 
 
 def test_a_circuits_content(place: Workplace) -> None:
@@ -143,7 +154,7 @@ def test_the_configs_of_evidence_and_of_finding(place: Workplace) -> None:
     place.run()
     both = ("lambda_func", "own")
     assert place.new("evidence.draws=1") == [f"evidence/{task}" for task in both]
-    made = place.new("pruning.masks.steps=14")
+    made = place.new("finder.steps=14")
     assert [name for name in made if name.startswith("circuits/")] == [
         f"circuits/{task}" for task in both for _ in range(2)
     ]

@@ -103,7 +103,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         ("{0.2: Found(everything, {})}", r"find: target 0.2: not asked for; allowed: 0.15, 0.1, 0.3$"),
         ("{0.1: Found(~everything, {})}", r"find: target 0.1: its 0 nodes have loss \d\.\d+$"),
         ("{0.1: Found(everything.float(), {})}", r"target 0.1: torch.float32 .*: allowed: torch.bool"),
-        ("{0.1: Found(everything, {'a': everything})}", r"target 0.1: notes: Object of type Tensor"),
+        ("{0.1: Found(everything, {'a': everything})}", r"target 0.1: notes: a: allowed: text, numbers"),
     ],
 )
 def test_a_set_that_does_not_fit_is_refused(tmp_path: Path, returned: str, message: str) -> None:
