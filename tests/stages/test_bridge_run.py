@@ -11,6 +11,7 @@ import pytest
 from analysis import plot_steering
 from sparsity_lab.bridges.bridge import load_bridge
 from sparsity_lab.core import metrics
+from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.results.record import read_record
 
@@ -90,7 +91,7 @@ def test_sparsifying_starts_at_the_dense_models_weights(folder: Path) -> None:
     assert status == 0, said
     (made,) = (folder / "out" / "single").glob("sparsified-*")
     sparse = load_model(made / "model").state_dict()
-    dense = load_model(made / "dense").state_dict()
+    dense = load_model(RunFolder(made).reference).state_dict()
     kept = sparse["embedding.weight"] != 0
     one_step = 0.2 * dense["embedding.weight"].std()
     assert (sparse["embedding.weight"] - dense["embedding.weight"])[kept].abs().median() < one_step

@@ -19,6 +19,7 @@ from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
+from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import train_bpe
@@ -75,7 +76,7 @@ def test_the_program_bridges_to_a_released_model(released: Path, tmp_path: Path)
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (tmp_path / "out" / "single").glob("bridged-*")
     assert read_record(folder).metrics[metrics.REFERENCE_LOSS.name] > 1
-    theirs, ours = read_released(released).state_dict(), load_model(folder / "dense").state_dict()
+    theirs, ours = read_released(released).state_dict(), load_model(RunFolder(folder).reference).state_dict()
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
 
 
