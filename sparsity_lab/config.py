@@ -1,5 +1,6 @@
 """A run's whole config: each room's own part, composed by Hydra and validated once, at the door."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -14,6 +15,8 @@ from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.circuits.snapshots import SnapshotsConfig
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.names import SweepName
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizers import TokenizerConfig
@@ -30,7 +33,7 @@ from sparsity_lab.training.sparsity import METHODS, SparsityConfig
 class ReferenceConfig(Config):
     """The reference model: a run's model `folder`, a model from elsewhere, or one to train here first."""
 
-    folder: str | None = None
+    folder: UserPath | None = None
     model: Annotated[ModelConfig | ImportedConfig | None, Field(discriminator="kind")] = None
     trainer: TrainerConfig | None = None
 
@@ -51,14 +54,14 @@ def _on_or_off(value: Any) -> Any:
 class RunConfig(Config):
     """One job of a sweep, or a run by itself.
 
-    `root` is the folder that everything is written below, `sweep` the sweep's name, if any, `threads` how
+    `root` is the folder that everything is written below, `sweep_name` the sweep's, if any, `threads` how
     many cores the run may use (null: all), `seed` what every random choice is derived from. `kernels` off
     computes with plain PyTorch alone: the same within floating-point error, and slower.
     """
 
     seed: Annotated[int, Field(ge=0)]
-    root: str
-    sweep: str | None
+    root: UserPath
+    sweep_name: SweepName | None
     threads: PositiveInt | None
     kernels: Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)] = "on"
     corpus: Annotated[CorpusConfig, Field(discriminator="kind")]
@@ -89,6 +92,11 @@ class RunConfig(Config):
             if self.snapshots.before_the_end:
                 raise ValueError(f"snapshots.fractions: {untrained}; allowed: [1.0]")
             return self
+        if self.trainer.tokens < (step := self.trainer.batch_size * self.model.n_ctx):
+            raise ValueError(
+                f"trainer.tokens: {self.trainer.tokens}: fewer than one step; allowed: at least "
+                f"trainer.batch_size · model.n_ctx = {step}"
+            )
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
         if vocab_size is not None:
             self.sparsity.check_size(number_of_weights(self.model, vocab_size))
@@ -156,3 +164,18 @@ def from_hydra(config: DictConfig) -> RunConfig:
     if missing:
         raise UserError("\n".join(f"{key}: missing" for key in missing))
     return validate(RunConfig, plain)
+
+
+def _user_path(written: Any) -> str:
+    """The absolute path of a path in the config's own interpolations, as Hydra's folders of logs.
+
+    Raises:
+        UserError: it is not a path.
+    """
+    try:
+        return os.fspath(UserPath("null" if written is None else str(written)))
+    except ValueError as error:
+        raise UserError(f"root: {written!r}: {error}") from None
+
+
+OmegaConf.register_new_resolver("user_path", _user_path, replace=True)

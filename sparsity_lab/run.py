@@ -11,6 +11,7 @@ import re
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,12 +19,18 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.names import destination
+from sparsity_lab.core.paths import relative_to
 from sparsity_lab.core.renamed import renamed_in_overrides
-from sparsity_lab.sweep.job_status import Job, at_work, folder_of_jobs, write_status
+from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.sweep.command_line import arranged
+from sparsity_lab.sweep.job_status import FOLDER, Job, at_work, write_status
 from sparsity_lab.sweep.refusals import is_refusal, refusal
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
+from sparsity_lab.training.place import Place, hide_launchers, place
 
 log = logging.getLogger(__name__)
 
@@ -41,58 +48,109 @@ def main(config: DictConfig) -> None:
     """
     # On a full disk logging fails too, and its tracebacks would hide the error.
     logging.raiseExceptions = False
-    if int(os.environ.get("RANK") or os.environ.get("SLURM_PROCID") or 0):
-        help_the_first(config)
-        return
     hydra_config = HydraConfig.get()
     sweep = hydra_config.runtime.choices.get("sweep")
     if sweep and hydra_config.mode == RunMode.RUN:
         sys.stderr.write(f"+sweep={sweep}: a sweep is run with -m: +sweep={sweep} -m\n")
         sys.exit(1)
-    overrides = list(hydra_config.overrides.task)
-    log_file = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
     if hydra_config.mode == RunMode.MULTIRUN:
         if interrupted := signals.received():
             raise RuntimeError(f"not begun: {interrupted}")
         if "joblib" in hydra_config.launcher._target_.lower():
             signals.die_with_parent()
-    signals.take_over()
-    try:
-        folder = folder_of_jobs(Path(str(config.root)).absolute(), config.sweep)
-        with at_work(folder, overrides, str(log_file)) as begun:
-            ended, status = attempt(config, begun)
-            write_status(folder, ended)
-        signals.requeue_if_preempted()
-    except (OSError, UserError) as error:
-        ended, status = Job(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
-        log.error("failed: %s\n%s", " ".join(overrides), ended.error)
+    with relative_to(Path(hydra_config.runtime.cwd)):  # hydra.job.chdir has changed the working directory
+        valid, found = checked(config, hydra_config)
+        with hide_launchers(found):
+            if found.rank == 0:
+                ended, status = work(config, valid, hydra_config)
+            else:
+                ended, status = help_the_first(valid)
+    signals.requeue_if_preempted()
     if status and hydra_config.mode == RunMode.RUN:
         sys.exit(status)
     if status:
-        raise RuntimeError(f"{ended.state}: {' '.join(overrides)}: {ended.error}")
+        raise RuntimeError(f"{ended.state}: {' '.join(ended.overrides)}: {ended.error}")
 
 
-def help_the_first(config: DictConfig) -> None:
-    """Run as a non-first process of srun or torchrun. The first process writes status and messages."""
-    from sparsity_lab.config import from_hydra
-
+def checked(config: DictConfig, hydra_config: Any) -> tuple[RunConfig | Exception, Place]:
+    """Return the validated config or its error, and this process's place; rank 0 if it is wrong."""
+    alone = Place(0, 1, "none")
     try:
         valid = from_hydra(config)
+        found = place(valid.trainer)
+        refuse_half_a_choice(valid, hydra_config)
+        submitit = "submitit" in hydra_config.get("launcher", {}).get("_target_", "")
+        if found.launcher != "none" and hydra_config.mode == RunMode.MULTIRUN and not submitit:
+            raise UserError(
+                f"trainer.devices: {found.launcher} has started {found.size} processes, which would each run "
+                "the sweep; allowed: one run without -m, or -m hydra/launcher=slurm_gpu"
+            )
+    except Exception as error:
+        return error, alone
+    return valid, found
+
+
+def refuse_half_a_choice(config: RunConfig, hydra_config: Any) -> None:
+    """Refuse a dense architecture with sparse weights, or the reverse, unless the command asks for both.
+
+    Raises:
+        UserError: the command chooses one of `model` and `sparsity` and leaves the other at its default.
+    """
+    if not isinstance(config.model, ModelConfig) or config.trainer.start == "reference":
+        return
+    given = {override.lstrip("+").partition("=")[0] for override in hydra_config.overrides.task}
+    model = hydra_config.runtime.choices.get("model")
+    chosen = {key.partition(".")[0] for key in given}
+    if model == "dense" and config.sparsity.is_sparse and "sparsity" not in chosen:
+        kind = config.sparsity.kind
+        raise UserError(
+            f"model=dense: sparsity={kind}, the default, would make its weights sparse; add sparsity=none "
+            f"for a dense model, or sparsity={kind} if that is meant"
+        )
+    thinned = model == "sparse" and not given & {"model", "model.activation_fraction"}
+    if thinned and not config.sparsity.is_sparse:
+        raise UserError(
+            "sparsity=none: model=sparse, the default, would zero most activations; add model=dense for a "
+            "dense model, or model=sparse if that is meant"
+        )
+
+
+def work(config: DictConfig, valid: RunConfig | Exception, hydra_config: Any) -> tuple[Job, int]:
+    """Run a job under its lock; return its final state, which is written too, and the exit status."""
+    overrides = list(hydra_config.overrides.task)
+    log_file = Path(hydra_config.runtime.output_dir) / f"{hydra_config.job.name}.log"
+    signals.take_over()
+    try:
+        folder = destination(config.get("root"), config.get("sweep_name")).folder / FOLDER
+        with at_work(folder, overrides, str(log_file)) as begun:
+            ended, status = attempt(valid, begun)
+            write_status(folder, ended)
+    except (OSError, UserError) as error:
+        ended, status = Job(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
+        log.error("failed: %s\n%s", " ".join(overrides), ended.error)
+    return ended, status
+
+
+def help_the_first(valid: RunConfig | Exception) -> tuple[Job, int]:
+    """Train as a non-first process of srun or torchrun. The first process writes status and messages."""
+    assert isinstance(valid, RunConfig)
+    ended = Job(overrides=(), state="failed", error="the first process tells why")
+    try:
         from sparsity_lab.stages.pipeline import help_run
 
         help_run(valid)
     except (UserError, signals.Interrupted):
-        sys.exit(1)  # the first process reports the error
+        return ended, 1
+    return ended, 0
 
 
-def attempt(config: DictConfig, begun: Job) -> tuple[Job, int]:
-    """Run a job; return its final state and the exit status."""
+def attempt(valid: RunConfig | Exception, begun: Job) -> tuple[Job, int]:
+    """Run a job; return its final state and the exit status. A config's error fails the job."""
     started, overrides = time.monotonic(), list(begun.overrides)
     ended, status = begun, 1
     try:
-        from sparsity_lab.config import from_hydra
-
-        valid = from_hydra(config)
+        if isinstance(valid, Exception):
+            raise valid
         from sparsity_lab.stages.pipeline import run  # after validation: this import takes seconds
 
         record, is_new = run(valid, overrides)
@@ -158,6 +216,13 @@ def help_text(overrides: list[str]) -> str:
     )
 
 
+def user_error(error: BaseException | None) -> UserError | None:
+    """Return `error` if it is a UserError, or the one that a failed interpolation of OmegaConf hides."""
+    while isinstance(error, OmegaConfBaseException):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, UserError) else None
+
+
 def program() -> None:
     """Run the command line. Hydra's own errors become one line too."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing a traceback
@@ -166,13 +231,16 @@ def program() -> None:
         if {"--help", "-h"} & set(sys.argv[1:]):
             sys.stdout.write(help_text([word for word in sys.argv[1:] if not word.startswith("-")]))
             return
+        sys.argv[1:] = arranged(sys.argv[1:])
         main()
     except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)
     except Exception as error:
         missing = getattr(error, "missing_cfg_file", None) or ""  # "group/option", in a sweep's file as well
         unknown = re.search(r"Could not override '([^'@]+)", str(error))  # a group in a sweep's defaults
-        if renamed := renamed_in_overrides(
+        if told := user_error(error):
+            sys.stderr.write("; ".join(str(told).splitlines()) + "\n")
+        elif renamed := renamed_in_overrides(
             [*sys.argv[1:], missing.replace("/", "="), unknown[1] if unknown else ""]
         ):
             sys.stderr.write("\n".join(renamed) + "\n")

@@ -78,7 +78,7 @@ def test_the_defaults_compose_and_name_every_field() -> None:
     assert (set(composed) - {"experiment"}) | optional == set(RunConfig.model_fields)
     assert isinstance(config.model, ModelConfig)
     assert config.model.n_layer >= 2
-    assert config.root == "runs"
+    assert str(config.root) == "runs"
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,7 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
     assert len({config.model_dump_json() for config in configs}) == len(configs), (
         "two points are the same run"
     )
-    assert {config.sweep for config in configs} == {path.stem}
+    assert {config.sweep_name for config in configs} == {path.stem}
     assert all(config.model.n_ctx >= 2 for config in configs)
 
 

@@ -6,15 +6,19 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def environment_variables(values: Mapping[str, str]) -> Iterator[None]:
-    """Set environment variables for the length of a `with` block."""
+def environment_variables(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set environment variables for the length of a `with` block; None removes one."""
     before = {key: os.environ.get(key) for key in values}
-    os.environ.update(values)
+    _set(values)
     try:
         yield
     finally:
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+        _set(before)
+
+
+def _set(values: Mapping[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            os.environ.pop(key, None)
+        else:
+            os.environ[key] = value

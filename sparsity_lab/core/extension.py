@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 
 _PREFIX = "sparsity_lab_extension_"
 
@@ -41,20 +42,19 @@ def content_hash_at(path: Path, key: str) -> str:
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
-def place_of(path: str) -> Path:
-    """The absolute path of a file that a config names."""
-    return Path(path).expanduser().absolute()
-
-
 def with_content(values: Any, section: str) -> Any:
     """The plain values of a config section with `sha256` filled in, if its `path` names a file.
 
     Raises:
         UserError: the file cannot be read, or `sha256` is given and is not that of the file.
     """
-    if not isinstance(values, dict) or not isinstance(values.get("path"), str):
+    if not isinstance(values, dict) or not isinstance(values.get("path"), str | UserPath):
         return values
-    found = content_hash_at(place_of(values["path"]), f"{section}.path")
+    try:
+        path = UserPath(values["path"])
+    except ValueError:
+        return values  # the field's own check tells what is allowed
+    found = content_hash_at(path.absolute, f"{section}.path")
     if values.get("sha256") not in (None, found):
         raise UserError(
             f"{section}.sha256: {values['sha256']}: {values['path']} has {found}; allowed: null, or that"
@@ -62,13 +62,13 @@ def with_content(values: Any, section: str) -> Any:
     return values | {"sha256": found}
 
 
-def unchanged(path: str, sha256: str | None, key: str) -> Path:
+def unchanged(path: UserPath, sha256: str | None, key: str) -> Path:
     """The place of `path`, if its content still has the hash of the config.
 
     Raises:
         UserError: it has changed since the config was read.
     """
-    place = place_of(path)
+    place = path.absolute
     if content_hash_at(place, key) != sha256:
         raise UserError(
             f"{key}: {path}: changed since this run began; to run the new file, repeat the command"

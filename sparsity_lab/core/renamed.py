@@ -21,6 +21,9 @@ RENAMED = {
     "pruning.retries": "finder.retries",
 }
 
+# keys whose name on the command line means something else today: `sweep` is a group
+RENAMED_IN_FILES = {"sweep": "sweep_name"}
+
 
 def renamed_in_overrides(overrides: Iterable[str]) -> list[str]:
     """Return a line, `a=x is now a=y`, for each command-line override that uses an old name."""
@@ -38,6 +41,8 @@ def renamed_in_config(values: Mapping[str, Any], within: str = "") -> list[str]:
     for name, value in values.items():
         key = f"{within}{name}"
         inner = renamed_in_config(value, f"{key}.") if isinstance(value, Mapping) else []
+        if new := RENAMED_IN_FILES.get(key):
+            inner = [f"{key} is now {new}"]
         lines |= dict.fromkeys(inner or _lines(key, str(value)))
     return list(lines)
 

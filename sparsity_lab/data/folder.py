@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.documents import Corpus, Document, file_digest, printable_name
 
 
@@ -14,7 +15,7 @@ class FolderConfig(Corpus):
     """Text files below a folder, ordered by path. Hidden files and folders are skipped."""
 
     kind: Literal["folder"] = "folder"
-    path: str
+    path: UserPath
     patterns: tuple[str, ...] = Field(default=("**/*",), min_length=1)
     """Files that match one of these globs, relative to `path`."""
     document_kilobytes: int = Field(default=64, ge=1)
@@ -37,7 +38,7 @@ class FolderConfig(Corpus):
                 yield Document(piece, printable_name(path.relative_to(root)))
 
     def _root(self) -> Path:
-        root = Path(self.path).expanduser()
+        root = self.path.absolute
         if not root.is_dir():
             raise UserError(f"corpus.path: {self.path}: not a folder")
         return root

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.foreign import foreign, printable
+from sparsity_lab.core.paths import NameOrPath, UserPath
 from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, file_digest, printable_name
 from sparsity_lab.data.rows import Value, column, is_readable
 
@@ -26,7 +27,7 @@ class HuggingFaceConfig(Corpus):
     """
 
     kind: Literal["huggingface"] = "huggingface"
-    name: str
+    name: NameOrPath
     config_name: str | None = None
     split: str = "train"
     revision: str | None = None
@@ -49,7 +50,7 @@ class HuggingFaceConfig(Corpus):
         return at_most(self._texts(), self.max_megabytes * MEGABYTE)
 
     def _path(self) -> Path:
-        return Path(self.name).expanduser()
+        return UserPath(self.name).absolute
 
     def _texts(self) -> Iterator[Document]:
         for index, (text, place) in enumerate(self._values()):

@@ -11,6 +11,7 @@ from pydantic import Field
 from sparsity_lab.core.config import Config
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.tokenizer import END_OF_TEXT, RELEASED_PATTERN, Tokenizer, read_bytes, train_bpe
 from sparsity_lab.data.tokenizer_folder import from_files, read_folder, splits_at_added, tokenizer_files
 
@@ -36,8 +37,8 @@ class FilesConfig(Config):
     """A `vocab.bpe` and `encoder.json` pair, the layout of GPT-2 and openai/circuit_sparsity."""
 
     kind: Literal["files"] = "files"
-    vocab_bpe: str
-    encoder_json: str
+    vocab_bpe: UserPath
+    encoder_json: UserPath
     pattern: str = RELEASED_PATTERN
 
 
@@ -45,7 +46,7 @@ class FolderTokenizerConfig(Config):
     """The tokenizer of a model's folder, in any layout of `tokenizer_folder.py`."""
 
     kind: Literal["folder"] = "folder"
-    path: str
+    path: UserPath
 
 
 TokenizerConfig = Annotated[

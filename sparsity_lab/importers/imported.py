@@ -8,6 +8,7 @@ from pydantic import PositiveInt
 
 from sparsity_lab.core.config import Config
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 
 if TYPE_CHECKING:
     from sparsity_lab.model.transformer import Transformer
@@ -23,7 +24,7 @@ class ImportedConfig(Config):
     """
 
     kind: Literal["released", "gpt2"]
-    path: str
+    path: UserPath
     n_ctx: PositiveInt = 128
 
     def digests(self) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Choose W&B's mode without prompting. `tracking` handles an unreachable server."""
 
-import logging
 import netrc
 import os
 from typing import Literal
@@ -9,19 +8,20 @@ from urllib.parse import urlparse
 import wandb
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.results.logger import LoggerConfig
+from sparsity_lab.results.logger import LoggerConfig, check_entity, check_tag
 
-log = logging.getLogger(__name__)
+Mode = Literal["online", "offline", "disabled"]
 
 
-def choose_mode(config: LoggerConfig) -> Literal["online", "offline", "disabled"]:
+def choose_mode(config: LoggerConfig) -> Mode:
     """Return the mode in which to start W&B. In mode "auto", WANDB_MODE may lower it.
 
     Raises:
-        UserError: `mode` is "online" and there is no API key.
+        UserError: `mode` is "online" and there is no API key, or a variable has a value that W&B refuses.
     """
     if config.kind == "csv" or config.mode == "disabled":
         return "disabled"
+    _check_variables(config)
     asked = os.environ.get("WANDB_MODE", "auto") if config.mode == "auto" else config.mode
     if asked == "disabled":
         return "disabled"
@@ -33,8 +33,33 @@ def choose_mode(config: LoggerConfig) -> Literal["online", "offline", "disabled"
         raise UserError(
             "logger.mode: 'online': no key (wandb login); allowed without: auto, offline, disabled"
         )
-    log.info("W&B: no key (wandb login), so this run is tracked offline")
     return "offline"
+
+
+def no_key(config: LoggerConfig) -> bool:
+    """Return whether a key is all that is lacking for an online run."""
+    wanted = config.mode == "auto" and os.environ.get("WANDB_MODE") not in ("offline", "dryrun", "disabled")
+    return wanted and not _has_key()
+
+
+def _check_variables(config: LoggerConfig) -> None:
+    """Check the variables that W&B reads where the config leaves a value out.
+
+    Raises:
+        UserError: W&B would refuse one, or take it and never find the run's place.
+    """
+    given = {"WANDB_ENTITY": (check_entity, config.entity), "WANDB_TAGS": (_tags, config.tags)}
+    for variable, (check, chosen) in given.items():
+        if (value := os.environ.get(variable)) and not chosen:
+            try:
+                check(value)
+            except ValueError as error:
+                raise UserError(f"{variable}: {value!r}: {error}") from None
+
+
+def _tags(text: str) -> None:
+    for one in text.split(","):
+        check_tag(one)
 
 
 def _has_key() -> bool:

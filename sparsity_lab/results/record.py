@@ -20,7 +20,7 @@ from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.evidence.record import Check
 from sparsity_lab.results.upgrades import UPGRADES
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 RECORD = "record.json"
 METRICS_FILE = "metrics.csv"
@@ -98,13 +98,23 @@ class PruningSummary(Config):
     target: float
 
 
+class Replaced(Config):
+    """A number of the config that the run could not use as given: the nearest possible one, and why."""
+
+    key: str
+    asked: float
+    used: float
+    reason: str
+
+
 class RunRecord(Config):
     """The results of a run, and all that is needed to repeat it.
 
     `kind` is the model's origin: trained "dense" or "sparse", trained sparse from a dense model's weights
     ("sparsified"), trained with bridges to a dense model ("bridged"), or "imported". `config` is the resolved
     config as plain containers (tuples become lists). `stages` maps a stage's name to its folder's name. The
-    keys of `metrics` are names from `core.metrics`, except throughput.
+    keys of `metrics` are names from `core.metrics`, except throughput. `replaced` lists the numbers of the
+    config that the run has used otherwise; it is empty in records of schemas 1 to 4.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -125,6 +135,7 @@ class RunRecord(Config):
     metrics: dict[str, float]
     tasks: tuple[TaskResult, ...]
     snapshots: tuple[Snapshot, ...] = ()
+    replaced: tuple[Replaced, ...] = ()
 
     @field_validator("config")
     @classmethod

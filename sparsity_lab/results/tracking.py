@@ -2,13 +2,18 @@
 
 The run's own files are complete without W&B. An offline, unreachable or lost server affects only the mirror.
 This module never prompts, never waits without limit, and writes only inside the run's folder.
+
+Each start of an unfinished run opens a part of its own below `wandb/`. A part holds all rows of
+`metrics.csv`, also those of an earlier part, so that the last part is the whole run. A run that is finished
+and mirrored opens no further part unless its record has changed.
 """
 
 import csv
 import logging
+import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -19,38 +24,62 @@ from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 from sparsity_lab.core import metrics
 from sparsity_lab.core.environment import environment_variables
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import write_text
-from sparsity_lab.results.connection import choose_mode
-from sparsity_lab.results.frames import to_frame
+from sparsity_lab.core.files import read_json, write_json, write_text
+from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.results.connection import Mode, choose_mode, no_key
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog
-from sparsity_lab.results.record import METRICS_FILE, RECORD, RunRecord, TaskResult
+from sparsity_lab.results.mirror import mirror_artifacts, mirror_record
+from sparsity_lab.results.record import METRICS_FILE, RunRecord
 
 log = logging.getLogger(__name__)
 
 INIT_TIMEOUT = 15.0  # seconds to reach the server before falling back to offline
-ARTIFACT_TIMEOUT = 60  # seconds for the server to accept an artifact that the next one refers to
 FINISH_TIMEOUT = 120.0  # seconds to send pending data; unsent data stays in the run's folder
+MIRRORED = "mirrored.json"  # in the run's folder wandb/: the record that W&B has got, and where
+UNMIRRORED = {"git_commit", "git_dirty", "packages", "python"}  # a new version of these is no new result
 
 
 class Tracker:
-    """The run's loggers and the mirror of its record. Use `track` to make one."""
+    """The run's loggers and the mirror of its record. Use `track` to make one.
 
-    def __init__(self, folder: Path, run: Any = None) -> None:
-        self.folder = folder
-        self._run = run
+    `start` starts the W&B run; None tracks without W&B. `mirrored` is the hash of the record that W&B has.
+    """
+
+    def __init__(
+        self, folder: Path, start: Callable[[], Any] | None = None, mirrored: str | None = None
+    ) -> None:
+        self.folder, self._start, self._mirrored = folder, start, mirrored
+        self.run: Any = None
+        self._sent = 0  # rows of metrics.csv that W&B has got
+        self.complete: str | None = None  # hash of the record that this part holds
+
+    def begin(self) -> None:
+        """Start the W&B run, if it is wanted and has not been started."""
+        if self.run is None and self._start is not None:
+            self.run = self._start()
+            # online, the server has the rows of earlier parts; a row is a step of W&B's own
+            self._sent = 0 if self.run.offline else self.run.starting_step
 
     def loggers(self, folder: Path | None = None) -> list[MetricsLog]:
         """Make the Lightning loggers: `metrics.csv` in `folder` (default: the run's), and W&B if enabled."""
-        return [MetricsLog(folder or self.folder, self._run)]
+        self.begin()
+        return [MetricsLog(folder or self.folder, self.run, self._send)]
 
     def replay(self, path: Path) -> None:
-        """Send a finished `metrics.csv` to W&B, for a model that an earlier run trained."""
-        if self._run is None:
+        """Send the rows of a `metrics.csv` that this part of the run has not sent yet."""
+        if self.run is None:
             return
         with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                self._run.log({name: float(value) for name, value in row.items() if value})
+            for index, row in enumerate(csv.DictReader(file)):
+                self._send(index, {name: float(value) for name, value in row.items() if value})
+
+    def _send(self, index: int, row: Mapping[str, float]) -> None:
+        """Send row number `index` of `metrics.csv`, unless W&B has it."""
+        if self.run is not None and index >= self._sent:
+            self.run.log(dict(row))
+            self._sent = index + 1
 
     def log_record(
         self,
@@ -65,91 +94,38 @@ class Tracker:
 
         The artifacts are corpus (the JSON files of the token folder), model and circuits, each derived from
         the one before. Runs that share a corpus or model share its artifact. `circuits` and `plots` are
-        files. W&B failures are logged and do not fail the run.
+        files. W&B failures are logged and do not fail the run. W&B does not get the same record twice.
         """
-        if self._run is None:
+        digest = content_hash(record.model_dump(mode="json", exclude=UNMIRRORED))
+        if digest == self._mirrored:
+            return
+        self.begin()
+        if self.run is None:
             return
         try:
-            self._mirror(record, sorted(plots))
-            self._lineage(corpus, model, sorted(circuits))
+            if (self.folder / METRICS_FILE).exists():
+                self.replay(self.folder / METRICS_FILE)
+            mirror_record(self.run, self.folder, record, sorted(plots))
+            mirror_artifacts(self.run, corpus, model, sorted(circuits))
+            self.complete = digest
         except (wandb.Error, WandbApiFailedError, OSError, ValueError) as error:
             log.warning("W&B did not take the results (%s); the run's own record is complete", error)
 
-    def _mirror(self, record: RunRecord, plots: list[Path]) -> None:
-        run = self._run
-        run.config.update(record.config, allow_val_change=True)
-        run.summary.update({**record.metrics, "name": record.name, "config_hash": record.config_hash})
-        run.log({"tasks": _table(record)})
-        if any(task.evidence for task in record.tasks):
-            run.log({"evidence": _evidence_table(record)})
-        if curves := [task for task in record.tasks if task.curve]:
-            run.log({"circuit_sizes": _curves(curves)})
-        for plot in plots:
-            run.log({f"plots/{plot.stem}": wandb.Image(str(plot))})
-        for name in (RECORD, METRICS_FILE):
-            if (self.folder / name).exists():
-                run.save(str(self.folder / name), base_path=str(self.folder), policy="now")
-
-    def _lineage(self, corpus: Path | None, model: Path | None, circuits: list[Path]) -> None:
-        origin: dict[str, str] = {}
-        made: list[tuple[str, str, list[Path]]] = []
-        if corpus:
-            made.append(("corpus", corpus.name, sorted(corpus.glob("*.json"))))
-        if model:
-            made.append(("model", model.name, [model]))
-        if circuits:
-            made.append(("circuits", f"circuits-{self._run.id}", circuits))
-        for kind, name, paths in made:
-            artifact = _artifact(name, kind, paths, origin)
-            self._run.log_artifact(artifact)
-            if kind != "circuits" and not self._run.offline:  # offline, only the metadata record the origin
-                artifact.wait(ARTIFACT_TIMEOUT)
-                self._run.use_artifact(artifact)
-            origin = origin | {kind: name}
-
-
-def _curves(tasks: Sequence[TaskResult]) -> Any:
-    """Plot edges against target loss, one line per task."""
-    return wandb.plot.line_series(
-        xs=[[point.target for point in task.curve] for task in tasks],
-        ys=[[point.edges for point in task.curve] for task in tasks],
-        keys=[task.task for task in tasks],
-        title="Edges of the circuit against target loss",
-        xname="target loss (nats)",
-    )
-
-
-def _table(record: RunRecord) -> wandb.Table:
-    frame = to_frame([record]).astype(object)
-    return wandb.Table(columns=list(frame.columns), data=frame.where(frame.notna(), None).to_numpy())
-
-
-def _evidence_table(record: RunRecord) -> wandb.Table:
-    """Make a row per check of each task. Its numbers share one cell: "name value unit; ..."."""
-    rows: list[Iterable[Any]] = [
-        [
-            task.task,
-            check.name,
-            check.verdict,
-            "; ".join(f"{m.name} {m.value:.4g} {m.unit}" for m in check.values),
-            check.sentence,
-        ]
-        for task in record.tasks
-        for check in task.evidence
-    ]
-    return wandb.Table(columns=["task", "check", "verdict", "values", "sentence"], data=rows)
-
-
-def _artifact(name: str, kind: str, paths: list[Path], origin: Mapping[str, str]) -> wandb.Artifact:
-    artifact = wandb.Artifact(name, type=kind, metadata={"made from": dict(origin)})
-    for path in paths:  # "immutable": refer to files in place instead of copying a checkpoint
-        if path.is_dir():
-            artifact.add_dir(str(path), policy="immutable")
-        else:
-            # circuit files of different tasks have the same names
-            name_in_artifact = f"{path.parent.name}/{path.name}"
-            artifact.add_file(str(path), name=name_in_artifact, policy="immutable")
-    return artifact
+    def finish(self, exit_code: int) -> None:
+        """End the W&B run and say how to send later what the server has not got."""
+        if self.run is None:
+            return
+        local, offline, started = Path(self.run.dir).parent, bool(self.run.offline), time.monotonic()
+        self.run.finish(exit_code=exit_code)
+        late = not offline and time.monotonic() - started >= FINISH_TIMEOUT
+        if self.complete is not None and not late:
+            write_json(self.folder / "wandb" / MIRRORED, {"record": self.complete, "online": not offline})
+        if late:
+            log.warning("W&B did not answer in time; to send the missing data later: wandb sync %s", local)
+        if offline:
+            earlier = len(list(local.parent.glob("offline-run-*"))) - 1
+            more = " (it holds the whole run; leave out the earlier parts)" if earlier else ""
+            log.info("W&B is offline; to send this run later: wandb sync %s%s", local, more)
 
 
 @contextmanager
@@ -167,7 +143,7 @@ def track(
     `group` is the sweep's name and `settings` the resolved config (plain containers).
 
     Raises:
-        UserError: `mode` is "online" and there is no key or no connection.
+        UserError: `mode` is "online" and there is no key or no connection, or W&B refuses a setting.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _own_place(folder):
@@ -176,25 +152,28 @@ def track(
             yield Tracker(folder)
             return
         about = {"name": name, "group": group, "job_type": job_type, "config": dict(settings or {})}
-        run = _start(config, mode, folder, about)
+        mirrored = _mirrored(folder, mode)
+        tracker = Tracker(folder, lambda: _start(config, mode, folder, about), mirrored)
+        if mirrored is None:
+            tracker.begin()  # before the work: the server may refuse
         exit_code = 1
         try:
-            yield Tracker(folder, run)
+            yield tracker
             exit_code = 0
         finally:
-            local = Path(run.dir).parent
-            offline = bool(run.offline)
-            started = time.monotonic()
-            run.finish(exit_code=exit_code)
-            if not offline and time.monotonic() - started >= FINISH_TIMEOUT:
-                log.warning(
-                    "W&B did not answer in time; to send the missing data later: wandb sync %s", local
-                )
-            if offline:
-                log.info("W&B is offline; to send this run later: wandb sync %s", local)
+            tracker.finish(exit_code)
 
 
-def _start(config: LoggerConfig, mode: str, folder: Path, about: dict[str, Any]) -> Any:
+def _mirrored(folder: Path, mode: Mode) -> str | None:
+    """Return the hash of the record that W&B has; None if it has none, or has it offline only."""
+    try:
+        found = read_json(folder / "wandb" / MIRRORED)
+        return str(found["record"]) if found["online"] or mode == "offline" else None
+    except (UserError, KeyError, TypeError):
+        return None
+
+
+def _start(config: LoggerConfig, mode: Mode, folder: Path, about: dict[str, Any]) -> Any:
     def init(mode: Literal["online", "offline"]) -> Any:
         return wandb.init(
             project=config.project,
@@ -208,17 +187,23 @@ def _start(config: LoggerConfig, mode: str, folder: Path, about: dict[str, Any])
             **about,
         )
 
-    try:
-        run = init("online" if mode == "online" else "offline")
-    except wandb.Error as error:
-        wandb.teardown()
-        reason = str(error).partition("\n")[0]
-        if config.mode == "online":
-            raise UserError(
-                f"logger.mode: 'online': W&B cannot be reached ({reason}); allowed: auto, offline"
-            ) from None
-        log.warning("W&B cannot be reached (%s); this run is tracked offline", reason)
-        run = init("offline")
+    if mode == "offline" and no_key(config):
+        log.info("W&B: no key (wandb login), so this run is tracked offline")
+    variables = ", ".join(
+        sorted(key for key in os.environ if key.startswith("WANDB_") and key not in _own(folder))
+    )
+    with foreign(f"logger: W&B refuses a setting (variables that are set: {variables or 'none'})"):
+        try:
+            run = init("online" if mode == "online" else "offline")
+        except wandb.Error as error:
+            wandb.teardown()
+            reason = str(error).partition("\n")[0]
+            if config.mode == "online":
+                raise UserError(
+                    f"logger.mode: 'online': W&B cannot be reached ({reason}); allowed: auto, offline"
+                ) from None
+            log.warning("W&B cannot be reached (%s); this run is tracked offline", reason)
+            run = init("offline")
     if not run.offline:
         log.info("W&B: %s", run.url)
     # Use the column `step`: W&B's own step restarts at 0 when an offline run is resumed.
@@ -237,6 +222,7 @@ def _settings() -> wandb.Settings:
         save_code=False,
         x_disable_meta=True,
         x_save_requirements=False,
+        symlink=False,  # an absolute link would lead out of a copied folder of runs
     )
 
 
@@ -255,8 +241,11 @@ def _own_place(folder: Path) -> Iterator[None]:
     The setting `silent` comes too late for messages about files and artifacts, so the environment variable is
     set as well.
     """
-    kinds = ("DATA", "CACHE", "ARTIFACT")
-    own = {f"WANDB_{kind}_DIR": str(folder / "wandb" / kind.lower()) for kind in kinds}
-    own["WANDB_SILENT"] = "true"
-    with environment_variables(own):
+    with environment_variables(_own(folder)):
         yield
+
+
+def _own(folder: Path) -> dict[str, str]:
+    kinds = ("DATA", "CACHE", "ARTIFACT")
+    places = {f"WANDB_{kind}_DIR": str(folder / "wandb" / kind.lower()) for kind in kinds}
+    return places | {"WANDB_SILENT": "true"}

@@ -2,7 +2,7 @@
 
 Schema 2 added the tasks' evidence, and schema 3 the training snapshots. Schema 4 added `kind`, `model` and
 `pruning`, which older records hold only in their config. It also renamed the snapshots and the metrics of the
-reference model.
+reference model. Schema 5 added the numbers that a run has replaced, and renamed `sweep` in the config.
 """
 
 from collections.abc import Callable
@@ -47,9 +47,18 @@ def _to_schema_4(old: Plain) -> Plain:
     }
 
 
+def _to_schema_5(old: Plain) -> Plain:
+    """Convert schema 4 to 5."""
+    config = _part(old, "config")
+    if "sweep" not in config:
+        return old
+    kept = {name: value for name, value in config.items() if name != "sweep"}
+    return old | {"config": kept | {"sweep_name": config["sweep"]}}
+
+
 def _part(values: Plain, name: str) -> Plain:
     part = values.get(name)
     return part if isinstance(part, dict) else {}
 
 
-UPGRADES: dict[int, Callable[[Plain], Plain]] = {1: dict, 2: dict, 3: _to_schema_4}
+UPGRADES: dict[int, Callable[[Plain], Plain]] = {1: dict, 2: dict, 3: _to_schema_4, 4: _to_schema_5}

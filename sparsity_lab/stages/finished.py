@@ -25,7 +25,7 @@ from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.provenance import environment
-from sparsity_lab.results.record import ModelSummary, PruningSummary, RunRecord, TaskResult
+from sparsity_lab.results.record import ModelSummary, PruningSummary, Replaced, RunRecord, TaskResult
 from sparsity_lab.results.summary import summarise
 from sparsity_lab.stages import agreement
 from sparsity_lab.stages.model import VALIDATION
@@ -37,7 +37,10 @@ Folders = Mapping[str, Path]  # a folder a task
 
 @dataclass
 class Finished:
-    """Each stage's folder, or its folders by task, as far as the run asks for the stage and has come."""
+    """Each stage's folder, or its folders by task, as far as the run asks for the stage and has come.
+
+    `replaced` lists the numbers that the run could not use as given.
+    """
 
     tokens: Path
     model: Path
@@ -48,6 +51,7 @@ class Finished:
     agreement: Path | None = None
     steering: Folders = field(default_factory=dict)
     evidence: Folders = field(default_factory=dict)
+    replaced: tuple[Replaced, ...] = ()
 
     def links(self) -> dict[str, Path]:
         """Every folder by its place in the run's folder."""
@@ -76,7 +80,7 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
     plain = config.model_dump(mode="json")
     return RunRecord(
         name=name,
-        sweep=config.sweep,
+        sweep=config.sweep_name,
         kind=config.kind,
         model=_model(config, finished.model),
         pruning=PruningSummary(
@@ -93,6 +97,7 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
         metrics=_measured(config, tasks, finished),
         tasks=tasks,
         snapshots=snapshot_records(config, finished.model, finished.snapshots, finished.circuits),
+        replaced=finished.replaced,
         **environment(),
     )
 

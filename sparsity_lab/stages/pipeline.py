@@ -14,6 +14,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import locked, write_json, write_text
 from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.names import SINGLE
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.core.stage import Built
 from sparsity_lab.data.packed import TOKENIZER
@@ -22,6 +23,7 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.results.connection import choose_mode
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.record import METRICS_FILE, RunRecord, read_record, write_record
 from sparsity_lab.results.run_picture import draw_run
@@ -35,6 +37,7 @@ from sparsity_lab.stages.examples import task_examples
 from sparsity_lab.stages.finished import Finished, make_record
 from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.stages.model import help_train, trained_model
+from sparsity_lab.stages.numbers import replaced_numbers, tell_replaced
 from sparsity_lab.stages.parallel import preload
 from sparsity_lab.stages.reference import FOLDER, reference_config
 from sparsity_lab.stages.snapshots import snapshot_circuits
@@ -51,8 +54,8 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
     """
     prepare_processor(config.threads, config.kernels)
     preload({stage.__module__ for stage in (task_circuits, task_examples, circuit_evidence)})
-    root = Path(config.root).absolute()
-    folder = RunFolder(root / (config.sweep or "single") / f"{config.name}-{content_hash(config)[:6]}")
+    root = config.root.absolute
+    folder = RunFolder(root / (config.sweep_name or SINGLE) / f"{config.name}-{content_hash(config)[:6]}")
     with locked(folder.path):
         before = _stages_of(folder) if folder.timings.exists() else None  # the timings are written last
         record, seconds = _run(config, overrides, root, folder)
@@ -74,7 +77,7 @@ def _stages_of(folder: RunFolder) -> dict[str, str] | None:
 def help_run(config: RunConfig) -> None:
     """Train as one of the processes, but the first, that srun or torchrun started for a run."""
     prepare_processor(config.threads, config.kernels)
-    root = Path(config.root).absolute()
+    root = config.root.absolute
     help_train(config, prepare(config.corpus, config.tokenizer, root), root)
 
 
@@ -84,15 +87,18 @@ def _run(
     """The record, and the seconds that each part has taken."""
     clock, plain = _Clock(), config.model_dump(mode="json")
     other = reference_config(config)  # before any work, since it may be refused
+    choose_mode(config.logger)  # likewise
     tokens = prepare(config.corpus, config.tokenizer, root)
+    replaced = replaced_numbers(config, tokens)
+    tell_replaced(replaced)
     clock.lap("prepare")
     with track(
-        config.logger, folder.path, name=folder.path.name, group=config.sweep, settings=plain
+        config.logger, folder.path, name=folder.path.name, group=config.sweep_name, settings=plain
     ) as tracker:
         write_text(folder.config, yaml.safe_dump(plain, sort_keys=False))
         reference = _reference_model(config, other, tokens, root)
         model = _model(config, tokens, root, tracker, reference)
-        finished = Finished(tokens, model.path, reference)
+        finished = Finished(tokens, model.path, reference, replaced=replaced)
         folder.link_all(finished.links())
         _mirror_metrics(folder, tracker, model)
         clock.lap("train")
@@ -107,7 +113,7 @@ def _run(
         write_record(record, folder.path)
         clock.lap("evidence")
         plots = [draw_run(record, folder.metrics, folder.run_picture)]
-        if config.sweep:
+        if config.sweep_name:
             plots.append(draw_sweep(folder.path.parent, config.pruning.target, folder.sweep_picture))
         tracker.log_record(
             record, corpus=tokens, model=model.path, circuits=finished.circuit_files(), plots=plots
@@ -143,7 +149,7 @@ def _reference_model(config: RunConfig, reference: RunConfig | None, tokens: Pat
         return None
     if reference is None:
         assert config.reference.folder is not None
-        key, folder = FOLDER, Path(config.reference.folder).absolute()
+        key, folder = FOLDER, config.reference.folder.absolute
     elif isinstance(reference.model, ImportedConfig):
         key, folder = "reference.model.path", imported_model(reference, tokens, root, _own_log).path
     else:
@@ -159,10 +165,9 @@ def _own_log(folder: Path) -> list[Any]:
 
 
 def _mirror_metrics(folder: RunFolder, tracker: Tracker, model: Built) -> None:
-    """Copy the training curves into the run's folder; a model that was there already has them replayed."""
+    """Copy the training curves into the run's folder; send W&B the rows that it lacks."""
     write_text(folder.metrics, (model.path / METRICS_FILE).read_text())
-    if not model.is_new:
-        tracker.replay(folder.metrics)
+    tracker.replay(folder.metrics)
 
 
 class _Clock:

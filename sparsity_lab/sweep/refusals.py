@@ -48,7 +48,10 @@ def _unreadable(argument: str) -> str:
 
 def _unknown(argument: str, key: str, conf: Path) -> str:
     if key == "sweep":
-        return f"{argument}: a sweep is chosen with a plus and run with -m: +{argument} -m"
+        name = argument.partition("=")[2]
+        if (conf.parent / "sweeps" / f"{name}.yaml").is_file():
+            return f"{argument}: a sweep is chosen with a plus and run with -m: +{argument} -m"
+        return f"{argument}: to name your own sweep: sweep_name={name}; to choose a saved one: +sweep=NAME -m"
     keys = _keys(conf)
     parent, _, leaf = key.rpartition(".")
     siblings = {name.rpartition(".")[2]: name for name in keys if name.rpartition(".")[0] == parent}
@@ -67,6 +70,7 @@ def _no_option(group: str, option: str, options: list[str]) -> str:
         return f"{group}={option}: no such option; to leave a group out: ~{group}"
     near = get_close_matches(option, options, 1, 0.6)
     meant = f"; did you mean {group}={near[0]}?" if near else ""
+    meant += f"; to name your own sweep: sweep_name={option}" if group == "sweep" else ""
     return f"{group}={option}: no such option{meant}; allowed: {', '.join(options)}"
 
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import locked, write_json
+from sparsity_lab.core.names import destination
 from sparsity_lab.core.signals import received
 from sparsity_lab.sweep.job_status import folder_of_jobs, job_file, read_status, write_plan
 
@@ -54,7 +55,7 @@ def tune(search: Search, jobs: Sequence[Sequence[str]], config: DictConfig, laun
         UserError: `search` is invalid, or Optuna is not installed.
         Interrupted: the process received a signal.
     """
-    runs = Path(str(config.root)).absolute() / (config.sweep or "single")
+    runs = destination(config.root, config.sweep_name).folder
     with locked(runs / JOURNAL):
         studies = [_study(search, runs / JOURNAL, job, config) for job in jobs]
         try:

@@ -25,9 +25,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.names import Destination, destination
 from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.core.signals import received
-from sparsity_lab.sweep.job_status import folder_of_jobs, job_file, read_job, write_plan, write_status
+from sparsity_lab.sweep.job_status import FOLDER, job_file, read_job, write_plan, write_status
 from sparsity_lab.sweep.search import Search, tune
 from sparsity_lab.sweep.status_table import jobs_of, table
 
@@ -67,7 +68,7 @@ class GridsSweeper(Sweeper):
         if renamed := renamed_in_overrides(override for job in jobs for override in job):
             raise HydraException("; ".join(renamed))
         self.validate_batch_is_legal(jobs)
-        folder = folder_of_jobs(Path(str(self.config.root)).absolute(), self.config.sweep)
+        folder = self._destination(jobs).folder / FOLDER
         if self.search is not None:
             self._tune(jobs, folder)
             return
@@ -81,6 +82,27 @@ class GridsSweeper(Sweeper):
         unfinished = sum(state not in ("finished", "reused") for state, _, _ in jobs_of(folder))
         if unfinished:
             raise HydraException(f"{unfinished} of {len(jobs)} jobs are not finished")
+
+    def _destination(self, jobs: Sequence[Sequence[str]]) -> Destination:
+        """Return the root and name of the sweep, which all of its jobs share.
+
+        Raises:
+            HydraException: they are not allowed, or some job has others.
+        """
+        assert self.config is not None
+        parser = OverridesParser.create()
+        own = {"root": self.config.get("root"), "sweep_name": self.config.get("sweep_name")}
+        for override in parser.parse_overrides(sorted({override for job in jobs for override in job})):
+            key = override.key_or_group
+            if key in own and override.value() != own[key]:
+                raise HydraException(
+                    f"{key}: {override.get_value_element_as_str()}: one sweep has one {key}; give it on the "
+                    "command line, or at the head of the sweep's file"
+                )
+        try:
+            return destination(own["root"], own["sweep_name"])
+        except UserError as error:
+            raise HydraException("; ".join(str(error).splitlines())) from None
 
     def _tune(self, jobs: list[list[str]], folder: Path) -> None:
         def launch(trials: list[list[str]], first: int) -> None:

@@ -6,6 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from sparsity_lab.core.config import Config
 from sparsity_lab.core.extension import unchanged, with_content
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.tasks.outside import KEY, load_tasks
 from sparsity_lab.tasks.python import TASKS
 from sparsity_lab.tasks.task import Split, Task
@@ -19,7 +20,7 @@ class TasksConfig(Config):
     filled in.
     """
 
-    path: str | None = None
+    path: UserPath | None = None
     sha256: str | None = None
     names: Literal["all"] | tuple[str, ...] = "all"
     n_train_pairs: int = Field(default=1024, ge=1)
@@ -68,5 +69,5 @@ class TasksConfig(Config):
         return {"train": self.n_train_pairs, "select": self.n_select_pairs, "test": self.n_test_pairs}[split]
 
 
-def _own(path: str | None, sha256: str | None) -> dict[str, Task]:
+def _own(path: UserPath | None, sha256: str | None) -> dict[str, Task]:
     return {} if path is None else load_tasks(unchanged(path, sha256, KEY), TASKS)

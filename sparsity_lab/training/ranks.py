@@ -37,9 +37,20 @@ from sparsity_lab.kernels.install import Switch
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.place import hide_launchers, place
 
 JOIN_SECONDS = 60.0  # how long rank 0, once done, waits for the others to exit
 LEAVE_SECONDS = 20.0  # how long a failed rank 0 waits for failed others to exit
+
+
+class OneProcess(LightningEnvironment):
+    """The environment of a training in one process: its place does not depend on any variable."""
+
+    def local_rank(self) -> int:
+        return 0
+
+    def node_rank(self) -> int:
+        return 0
 
 
 def cluster(config: TrainerConfig) -> ClusterEnvironment:
@@ -48,22 +59,12 @@ def cluster(config: TrainerConfig) -> ClusterEnvironment:
     Raises:
         UserError: the number of processes is not devices · num_nodes.
     """
-    if config.ranks == 1:
-        return LightningEnvironment()
-    if TorchElasticEnvironment.detect():
-        found: ClusterEnvironment = TorchElasticEnvironment()
-        size = found.world_size()
-    elif int(os.environ.get("SLURM_NTASKS", "1")) > 1 and SLURMEnvironment.detect():
-        found = SLURMEnvironment(auto_requeue=False)
-        size = found.world_size()
-    else:
-        found, size = LightningEnvironment(), config.devices
-    if size != config.ranks:
-        raise UserError(
-            f"trainer.devices · trainer.num_nodes is {config.ranks}, but there are {size} processes: "
-            "start the program once a device, by srun or torchrun"
-        )
-    return found
+    launcher = place(config).launcher
+    if launcher == "torchrun":
+        return TorchElasticEnvironment()
+    if launcher == "srun":
+        return SLURMEnvironment(auto_requeue=False)
+    return OneProcess() if config.ranks == 1 else LightningEnvironment()
 
 
 @contextmanager
@@ -75,25 +76,28 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
     Raises:
         RuntimeError: another rank failed; its error is in the log.
     """
-    if config.ranks == 1 or not isinstance(cluster(config), LightningEnvironment):
-        yield
+    found = place(config)
+    if config.ranks == 1 or found.launcher != "none":
+        with hide_launchers(found):
+            yield
         return
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
+    variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
     spawn, payload = multiprocessing.get_context("spawn"), pickle.dumps(work)  # by value: nothing is shared
     threads, kernels = torch.get_num_threads(), "on" if kernels_are_on() else "off"
     files = [path for name, path in loaded_files().items() if name.encode() in payload]
     others = [
         spawn.Process(
             target=_work_as,
-            args=(payload, files, place | {"LOCAL_RANK": str(local)}, threads, kernels),
+            args=(payload, files, variables | {"LOCAL_RANK": str(local)}, threads, kernels),
         )
         for local in range(1, config.devices)
     ]
     try:
-        for process in others:
-            process.start()
-        with environment_variables(place | {"LOCAL_RANK": "0"}):
-            yield
+        with hide_launchers(found):
+            for process in others:
+                process.start()
+            with environment_variables(variables | {"LOCAL_RANK": "0"}):
+                yield
         for process in others:
             process.join(JOIN_SECONDS)
     except RuntimeError as error:  # for example, the connection to a rank broke
@@ -120,7 +124,7 @@ def _tell_failed(others: Sequence[BaseProcess], error: Exception | None = None) 
 
 
 def _work_as(
-    payload: bytes, files: Sequence[Path], place: dict[str, str], threads: int, kernels: Switch
+    payload: bytes, files: Sequence[Path], variables: dict[str, str], threads: int, kernels: Switch
 ) -> None:
     for number in (
         signal.SIGINT,
@@ -128,7 +132,7 @@ def _work_as(
         signal.SIGUSR2,
     ):  # rank 0 receives it too and stops all ranks
         signal.signal(number, signal.SIG_IGN)
-    os.environ.update(place)
+    os.environ.update(variables)
     prepare_processor(threads, kernels)
     try:
         for path in files:

@@ -65,7 +65,7 @@ def program(folder: Path, environment: dict[str, str], *overrides: str) -> "subp
 
 def comparable(record: RunRecord) -> RunRecord:
     """Without what depends on the place: root, sweep, overrides, git."""
-    config = record.config | {"root": "", "sweep": None}
+    config = record.config | {"root": "", "sweep_name": None}
     gone = {"name": "", "sweep": None, "overrides": (), "config": config, "config_hash": ""}
     return record.model_copy(update=gone | {"git_commit": None, "git_dirty": None})
 

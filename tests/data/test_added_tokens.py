@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken as TheirToken
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.added_tokens import AddedToken, AddedTokens
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.data.tokenizer_folder import read_folder
@@ -113,10 +114,12 @@ def test_what_was_encoded_without_them_is_not_found_again(tmp_path: Path) -> Non
     for name, theirs in (("plain", library(None)), ("added", theirs_with("return"))):
         (tmp_path / name).mkdir()
         theirs.save(str(tmp_path / name / "tokenizer.json"))
-    plain, added = (identity(FolderTokenizerConfig(path=str(tmp_path / name))) for name in ("plain", "added"))
+    plain, added = (
+        identity(FolderTokenizerConfig(path=UserPath(tmp_path / name))) for name in ("plain", "added")
+    )
     assert plain.keys() == {"kind", "digests"}
     assert added["added_tokens"] == "split"
-    assert vocab_size_of(FolderTokenizerConfig(path=str(tmp_path / "added"))) == 301
+    assert vocab_size_of(FolderTokenizerConfig(path=UserPath(tmp_path / "added"))) == 301
 
 
 @pytest.mark.parametrize("name", ["lstrip", "rstrip", "single_word"])

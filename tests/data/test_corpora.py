@@ -16,6 +16,7 @@ from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
 from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data import corpora, python_source
 from sparsity_lab.data.corpora import CorpusConfig, TinyPythonConfig, mix, synthetic
 from sparsity_lab.data.documents import Corpus, Document, at_most, digest
@@ -188,7 +189,7 @@ def test_folder_reads_what_the_patterns_name(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("caf\u00e9", encoding="utf-8")
     (tmp_path / "c.md").write_text("no", encoding="utf-8")
     (tmp_path / ".hidden.txt").write_text("no", encoding="utf-8")
-    assert list(FolderConfig(path=str(tmp_path), patterns=("**/*.txt",)).documents()) == [
+    assert list(FolderConfig(path=UserPath(tmp_path), patterns=("**/*.txt",)).documents()) == [
         Document("caf\u00e9", "a.txt"),
         Document("one", "b/one.txt"),
     ]
@@ -208,7 +209,7 @@ def test_a_file_name_that_is_not_utf8_is_escaped(tmp_path: Path) -> None:
     (tmp_path / "texts").mkdir()
     not_utf8(tmp_path / "texts")
     (tmp_path / "texts" / "caf\u00e9.txt").write_text("one", encoding="utf-8")
-    config = FolderConfig(path=str(tmp_path / "texts"))
+    config = FolderConfig(path=UserPath(tmp_path / "texts"))
     names = ["caf\u00e9.txt", "caf\\xe9.py"]
     assert sorted(document.source for document in config.documents()) == sorted(names)
     assert sorted(file[0] for file in config.identity()["files"]) == sorted(names)
@@ -235,7 +236,7 @@ def test_such_a_name_is_told_and_identifies_a_dataset(tmp_path: Path) -> None:
     path = not_utf8(tmp_path)
     path.write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match=r"caf\\xe9\.py: not UTF-8 \(byte 3\)"):
-        list(FolderConfig(path=str(tmp_path)).documents())
+        list(FolderConfig(path=UserPath(tmp_path)).documents())
     assert HuggingFaceConfig(name=str(tmp_path)).identity()["files"][0][0] == "caf\\xe9.py"
 
 
@@ -244,7 +245,7 @@ def test_folder_is_named_by_its_content_not_its_place(tmp_path: Path) -> None:
     for place in ("x", "y"):
         (tmp_path / place).mkdir()
         (tmp_path / place / "a.txt").write_text("one", encoding="utf-8")
-        configs.append(FolderConfig(path=str(tmp_path / place)))
+        configs.append(FolderConfig(path=UserPath(tmp_path / place)))
     assert configs[0].identity() == configs[1].identity()
     (tmp_path / "y" / "a.txt").write_text("two", encoding="utf-8")  # same name, same size
     assert configs[0].identity() != configs[1].identity()
@@ -264,18 +265,18 @@ def test_bad_folders_get_one_clear_line(tmp_path: Path, files: dict[str, bytes],
     for name, data in files.items():
         (folder / name).write_bytes(data)
     with pytest.raises(UserError, match=message) as error:
-        corpus_folder(FolderConfig(path=str(folder)), tmp_path / "root")
+        corpus_folder(FolderConfig(path=UserPath(folder)), tmp_path / "root")
     assert "\n" not in str(error.value)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"corpus.path: .*nowhere: not a folder"):
-        FolderConfig(path=str(tmp_path / "nowhere")).identity()
+        FolderConfig(path=UserPath(tmp_path / "nowhere")).identity()
 
 
 def test_an_impossible_pattern_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"corpus.patterns: /etc"):
-        FolderConfig(path=str(tmp_path), patterns=("/etc/*",)).identity()
+        FolderConfig(path=UserPath(tmp_path), patterns=("/etc/*",)).identity()
 
 
 @pytest.mark.parametrize("text", ["", "a\n\nb\nc\n", "x" * 35, "one\ntwo\n\nthree\nfour\n" * 5, "\n\n\n" * 9])
@@ -388,7 +389,7 @@ def write_documents(folder: Path, documents: list[str]) -> FolderConfig:
     folder.mkdir()
     for i, text in enumerate(documents):
         (folder / f"{i:04}.txt").write_text(text, encoding="utf-8")
-    return FolderConfig(path=str(folder), validation_share=0.3)
+    return FolderConfig(path=UserPath(folder), validation_share=0.3)
 
 
 def test_each_document_once_and_on_the_side_its_hash_says(tmp_path: Path) -> None:

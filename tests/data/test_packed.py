@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.core.stage import Stage, run_stage
 from sparsity_lab.data import tokenizer as tokenizer_module
 from sparsity_lab.data.folder import FolderConfig
@@ -40,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(30):
         text = "".join(f"def area_{j}(width):\n    return width * {i}\n" for j in range(i, i + 8))
         (root / "texts" / f"{i}.txt").write_text(text, encoding="utf-8")
-    corpus = FolderConfig(path=str(root / "texts"), validation_share=0.3)
+    corpus = FolderConfig(path=UserPath(root / "texts"), validation_share=0.3)
     return prepare(corpus, BpeConfig(vocab_size=280), root)
 
 
@@ -70,7 +71,7 @@ def test_the_folder_holds_every_document_in_order(folder: Path) -> None:
 
 
 def test_prepared_again_it_is_the_same_to_the_byte(folder: Path, tmp_path: Path) -> None:
-    corpus = FolderConfig(path=str(folder.parent.parent / "texts"), validation_share=0.3)
+    corpus = FolderConfig(path=UserPath(folder.parent.parent / "texts"), validation_share=0.3)
     again = prepare(corpus, BpeConfig(vocab_size=280), tmp_path)
     assert again.name == folder.name
     for file in folder.iterdir():
@@ -79,7 +80,7 @@ def test_prepared_again_it_is_the_same_to_the_byte(folder: Path, tmp_path: Path)
 
 def test_another_tokenizer_shares_the_corpus(folder: Path) -> None:
     root = folder.parent.parent
-    corpus = FolderConfig(path=str(root / "texts"), validation_share=0.3)
+    corpus = FolderConfig(path=UserPath(root / "texts"), validation_share=0.3)
     before = corpus_folder(corpus, root)
     other = prepare(corpus, BpeConfig(vocab_size=270), root)
     assert other != folder

@@ -10,6 +10,7 @@ from byte_level import library
 from tokenizers import processors
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.tokenizer import PATTERN, RELEASED_PATTERN
 from sparsity_lab.data.tokenizer_check import SAMPLE
 from sparsity_lab.data.tokenizer_folder import read_folder
@@ -119,7 +120,9 @@ def test_a_pattern_that_the_library_cannot_read_is_not_compared(
 
 def test_the_vocabulary_of_files_is_known_before_a_corpus(tmp_path: Path) -> None:
     library(None).model.save(str(tmp_path))
-    files = FilesConfig(vocab_bpe=str(tmp_path / "merges.txt"), encoder_json=str(tmp_path / "vocab.json"))
+    files = FilesConfig(
+        vocab_bpe=UserPath(tmp_path / "merges.txt"), encoder_json=UserPath(tmp_path / "vocab.json")
+    )
     assert vocab_size_of(files) == 300
     assert vocab_size_of(TiktokenConfig(name="gpt2")) is None
     (tmp_path / "vocab.json").unlink()

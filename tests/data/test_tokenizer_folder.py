@@ -8,6 +8,7 @@ import pytest
 from byte_level import TEXTS, library
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.tokenizer import RELEASED_PATTERN, train_bpe
 from sparsity_lab.data.tokenizer_folder import GPT2_PATTERN, read_folder, write_pair
 from sparsity_lab.data.tokenizers import FolderTokenizerConfig, identity, make_tokenizer
@@ -53,7 +54,7 @@ def test_the_released_pair_that_is_written_is_read_back(tmp_path: Path) -> None:
 
 def test_the_config_names_a_folder_and_its_hash_is_that_of_the_files(tmp_path: Path) -> None:
     trained = train_bpe(TEXTS, 300)
-    config = FolderTokenizerConfig(path=str(tmp_path))
+    config = FolderTokenizerConfig(path=UserPath(tmp_path))
     with pytest.raises(
         UserError, match=r"holds no tokenizer; allowed: tokenizer\.json, vocab\.bpe and encoder"
     ):

@@ -16,6 +16,7 @@ from stand_in import ENTITY, Project, stand_in
 
 from analysis.plot_frontier import main as plot_frontier
 from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.results import mirror as mirror_module
 from sparsity_lab.results import tracking
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.record import CurvePoint, RunRecord, TaskResult, write_record
@@ -104,7 +105,7 @@ def test_a_server_lost_in_mid_run_costs_the_mirror_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(tracking, "FINISH_TIMEOUT", 3.0)
-    monkeypatch.setattr(tracking, "ARTIFACT_TIMEOUT", 1)
+    monkeypatch.setattr(mirror_module, "ARTIFACT_TIMEOUT", 1)
     with stand_in() as (project, server):
         monkeypatch.setenv("WANDB_BASE_URL", project.url)
         with track(CONFIG, tmp_path, name="a") as tracker:

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.core.stage import ABOUT, Stage
 from sparsity_lab.model.dispatch import kernels_are_on, plain_operations
@@ -128,7 +129,7 @@ def test_a_worker_finds_tasks_outside_the_package(
         "TASK = Task('own', '', make)\n"
     )
     monkeypatch.chdir(tmp_path)
-    config = TasksConfig(path="own.py", n_test_pairs=4)
+    config = TasksConfig(path=UserPath("own.py"), n_test_pairs=4)
     expected = repr(asked_pairs(config, "own", "test"))
     for folder in built(tmp_path / "out", partial(ask, config)).values():
         assert (folder / "pairs").read_text() == expected

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scores, load_circuit, save_circuit
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.huggingface import HuggingFaceConfig
 from sparsity_lab.data.packed import open_tokens
 from sparsity_lab.data.tokenizer import load_tokenizer, train_bpe
@@ -105,7 +106,9 @@ def readers(folder: Path) -> dict[str, Reader]:
     encoder = {char: byte for char, byte in gpt2_bytes().items()}
     (folder / "encoder.json").write_text(json.dumps(encoder))
     (folder / "vocab.bpe").write_text("#version: 0.2\n")
-    files = FilesConfig(vocab_bpe=str(folder / "vocab.bpe"), encoder_json=str(folder / "encoder.json"))
+    files = FilesConfig(
+        vocab_bpe=UserPath(folder / "vocab.bpe"), encoder_json=UserPath(folder / "encoder.json")
+    )
     theirs = write_librarys_tokenizer(folder / "library")
     rows = HuggingFaceConfig(name=str(folder / "rows.jsonl"))
     (folder / "rows.jsonl").write_text('{"text": "one", "n": 1}\n{"n": null, "text": "two"}\n')

@@ -59,7 +59,7 @@ class Launcher:
 
 
 def search(root: Path, launcher: Launcher, n_trials: int = 6, batch: int = 2, **more: Any) -> int:
-    config = OmegaConf.create({"root": str(root), "sweep": "tuned", "x": 0.5, "kind": "plain"})
+    config = OmegaConf.create({"root": str(root), "sweep_name": "tuned", "x": 0.5, "kind": "plain"})
     return tune(Search(space=SPACE, n_trials=n_trials, batch=batch, **more), POINTS, config, launcher)
 
 
@@ -125,7 +125,7 @@ def test_an_interrupted_search_goes_on_with_the_trials_that_were_begun(tmp_path:
 
 def test_a_value_that_is_given_is_not_searched_for(tmp_path: Path) -> None:
     launcher = Launcher(tmp_path)
-    config = OmegaConf.create({"root": str(tmp_path), "sweep": "tuned", "x": 0.5, "kind": "plain"})
+    config = OmegaConf.create({"root": str(tmp_path), "sweep_name": "tuned", "x": 0.5, "kind": "plain"})
     assert tune(Search(space=SPACE, n_trials=3), [["kind=dear"]], config, launcher) == 0
     assert [job[0] for job in launcher.launched] == ["kind=dear"] * 3
     assert all(len(job) == 2 for job in launcher.launched)

@@ -19,6 +19,7 @@ from twelve_steps import METHOD_FILE, SPARSE, STEPS, new_module
 from sparsity_lab.core import metrics
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.dispatch import kernels_are_on, plain_operations
 from sparsity_lab.results.metrics_log import MetricsLog
@@ -137,7 +138,7 @@ def test_two_ranks_train_as_one_process_does(tokens: Path, tmp_path: Path) -> No
     "sparsity",
     [
         RandomMask(kept_fraction=0.2, at_least=3),
-        FromFile(path=str(METHOD_FILE), options={"share": 0.5, "at_step": 3}),
+        FromFile(path=UserPath(METHOD_FILE), options={"share": 0.5, "at_step": 3}),
     ],
     ids=lambda sparsity: sparsity.kind,
 )

@@ -14,6 +14,7 @@ from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import load_file, unchanged, with_content
 from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.paths import UserPath
 
 if TYPE_CHECKING:
     from sparsity_lab.circuits.evaluator import CircuitEvaluator
@@ -29,7 +30,7 @@ class Config(FinderConfigBase):
     """
 
     kind: Literal["file"] = "file"
-    path: str
+    path: UserPath
     options: dict[str, Any] | None = None
     sha256: str | None = None
 

@@ -20,6 +20,7 @@ from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import load_file, unchanged, with_content
 from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.training.sparsity.sparsifier import Sparsifier, SparsifierConfig
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Config(SparsifierConfig):
     """
 
     kind: Literal["file"] = "file"
-    path: str
+    path: UserPath
     options: dict[str, Any] | None = None  # {} could not be set on Hydra's command line
     sha256: str | None = None
 

@@ -8,6 +8,7 @@ from twelve_steps import METHOD_FILE, STEPS, new_module
 
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.training.fit import fit
 from sparsity_lab.training.sparsity.file import Config
@@ -32,14 +33,14 @@ def test_the_identity_is_the_content_and_all_options_not_the_place(tmp_path: Pat
     one, other = tmp_path / "one.py", tmp_path / "other place.py"
     for path in (one, other):
         path.write_text(METHOD_FILE.read_text())
-    first = Config(path=str(one), options={"share": 0.5}).identity()
+    first = Config(path=UserPath(one), options={"share": 0.5}).identity()
     assert first["options"] == {"kind": "one_shot", "share": 0.5, "at_step": 4}
-    assert Config(path=str(other), options={"share": 0.5, "at_step": 4}).identity() == first
-    assert Config(path=str(one), options={"share": 0.4}).identity() != first
+    assert Config(path=UserPath(other), options={"share": 0.5, "at_step": 4}).identity() == first
+    assert Config(path=UserPath(one), options={"share": 0.4}).identity() != first
     other.write_text(METHOD_FILE.read_text() + "\n# changed\n")
-    assert Config(path=str(other), options={"share": 0.5}).identity() != first
-    assert hash(Config(path=str(one), options={"share": 0.5}))  # as any frozen config
-    assert Config(path=str(other), options={"share": 0.5}).label == "other_place-one_shot"
+    assert Config(path=UserPath(other), options={"share": 0.5}).identity() != first
+    assert hash(Config(path=UserPath(one), options={"share": 0.5}))  # as any frozen config
+    assert Config(path=UserPath(other), options={"share": 0.5}).label == "other_place-one_shot"
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from twelve_steps import CONFIG, DENSE, METHOD_FILE, SPARSE, STEPS, new_model, n
 
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.fit import fit
@@ -26,7 +27,7 @@ EXAMPLES = {
     "none": DENSE,
     "magnitude": SPARSE,
     "random_mask": RandomMask(kept_fraction=0.2, at_least=3),
-    "file": FromFile(path=str(METHOD_FILE), options={"share": 0.5, "at_step": 5}),
+    "file": FromFile(path=UserPath(METHOD_FILE), options={"share": 0.5, "at_step": 5}),
 }
 SPARSE_KINDS = [kind for kind, config in EXAMPLES.items() if config.is_sparse]
 BUDGETS = [kind for kind, config in EXAMPLES.items() if isinstance(config, BudgetConfig)]
