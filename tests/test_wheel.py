@@ -74,7 +74,7 @@ def test_the_program_composes_a_sweep_from_the_wheel(installed: Path, tmp_path: 
     assert Path(where.strip()).is_relative_to(installed)
     command = ("-m", "sparsity_lab.run", "--cfg", "job", "+sweep=width_l0")
     composed = yaml.safe_load(run(*command, cwd=tmp_path, path=installed))
-    assert composed["sweep"] == "width_l0"
+    assert composed["sweep_name"] == "width_l0"
     assert composed["corpus"]["kind"] == "tinypython"
     assert not list(tmp_path.iterdir())
 
