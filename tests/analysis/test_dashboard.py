@@ -48,13 +48,14 @@ def test_the_sweeps_for_agents_are_valid_and_so_is_every_value_in_them(path: Pat
     command = sweep["command"]
     assert command[:4] == ["${env}", "${interpreter}", "-m", "sparsity_lab.run"]
     fixed = [part for part in command[4:] if not part.startswith("${")]
+    assert not any(part.startswith("+sweep") for part in fixed)  # an agent runs one job, without -m
     for end in ("first", "last"):
         chosen = []
         for key, value in sweep["parameters"].items():
             values = value.get("values") or [value["min"], value["max"]]
             chosen.append(f"{key}={values[0] if end == 'first' else values[-1]}")
         with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            assert from_hydra(compose("config", fixed + chosen)).sweep
+            assert from_hydra(compose("config", fixed + chosen)).sweep_name == path.stem
     assert sweep["metric"]["name"] in {metric.name for metric in metrics.SUMMARY}
 
 

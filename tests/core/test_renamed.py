@@ -54,3 +54,8 @@ def test_the_program_tells_the_new_name_in_one_line(tmp_path: Path, arguments: t
     )
     assert done.returncode == 1
     assert done.stderr == "sparsity=dense is now sparsity=none\n"
+
+
+def test_the_old_key_of_a_sweeps_name_is_refused_in_files_only() -> None:
+    assert renamed_in_config({"sweep": "mine", "seed": 0}) == ["sweep is now sweep_name"]
+    assert renamed_in_overrides(["+sweep=width_l0", "sweep=mine"]) == []  # on the command line a group

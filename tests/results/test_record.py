@@ -19,6 +19,7 @@ from sparsity_lab.results.record import (
     CurvePoint,
     ModelSummary,
     PruningSummary,
+    Replaced,
     RunRecord,
     Snapshot,
     TaskResult,
@@ -142,6 +143,21 @@ def test_s10_a_record_of_schema_1_has_neither_evidence_nor_formation(tmp_path: P
     plain["tasks"] = [_without(task, "evidence") for task in plain["tasks"]]
     (tmp_path / "record.json").write_text(json.dumps(plain))
     assert read_record(tmp_path) == make()
+
+
+def test_s10_a_record_of_schema_4_names_its_sweep_in_the_config(tmp_path: Path) -> None:
+    record = make(config={"sweep_name": "mine", "seed": 0})
+    old = _without(record.model_dump(mode="json"), "replaced") | {"schema_version": 4}
+    old["config"] = {"sweep": "mine", "seed": 0}
+    (tmp_path / "record.json").write_text(json.dumps(old))
+    assert read_record(tmp_path) == record
+
+
+def test_s10_replaced_numbers_are_read_back(tmp_path: Path) -> None:
+    fewer = Replaced(key="sparsity.nonzeros", asked=30_000, used=36_623, reason="at_least")
+    record = make(replaced=(fewer,))
+    write_record(record, tmp_path)
+    assert read_record(tmp_path) == record
 
 
 @pytest.mark.parametrize(
