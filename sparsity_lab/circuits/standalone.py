@@ -26,6 +26,7 @@ from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.files import write_bytes, write_text
+from sparsity_lab.core.foreign import printable
 from sparsity_lab.model.checkpoints import read_safetensors, require_finite, require_tensors
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.tasks.batch import TaskBatch
@@ -82,23 +83,25 @@ def load_pairs(path: Path, vocab_size: int) -> dict[str, TaskBatch]:
     tensors = read_safetensors(path)
     splits = sorted({name.partition(".")[0] for name in tensors})
     batches = {}
+    if unknown := tensors.keys() - {f"{split}.{part}" for split in splits for part in _PARTS}:
+        raise UserError(f"{path}: unknown: {', '.join(map(printable, sorted(unknown)[:5]))}")
     for split in splits:
         try:
             tokens_bt, last_b, answers_b2 = (tensors[f"{split}.{part}"] for part in _PARTS)
         except KeyError as error:
-            raise UserError(f"{path}: missing: {error.args[0]}") from None
+            raise UserError(f"{path}: missing: {printable(error.args[0])}") from None
         rows = len(last_b) if last_b.dim() == 1 else 0
         shapes = tokens_bt.dim() == 2 and len(tokens_bt) == rows > 0 and answers_b2.shape == (rows, 2)
         integers = {tensor.dtype for tensor in (tokens_bt, last_b, answers_b2)} == {torch.int64}
         if not shapes or not integers or rows % 2:
-            raise UserError(f"{path}: {split}: not the tokens, ends and answers of pairs")
+            raise UserError(f"{path}: {printable(split)}: not the tokens, ends and answers of pairs")
         for name, tensor, size in (
             ("tokens", tokens_bt, vocab_size),
             ("last", last_b, tokens_bt.shape[1]),
             ("answers", answers_b2, vocab_size),
         ):
             if tensor.numel() == 0 or tensor.min() < 0 or tensor.max() >= size:
-                raise UserError(f"{path}: {split}.{name}: allowed: 0 to {size - 1}")
+                raise UserError(f"{path}: {printable(split)}.{name}: allowed: 0 to {size - 1}")
         label_b = torch.tensor([0, 1]).repeat_interleave(rows // 2)
         batches[split] = TaskBatch(tokens_bt, last_b, answers_b2, label_b)
     if not batches:
