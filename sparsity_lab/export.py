@@ -1,27 +1,41 @@
-"""Export a run's model to its own folder: `python -m sparsity_lab.export RUN OUT [--layout released]`.
+"""Export a run: `python -m sparsity_lab.export RUN OUT [--layout released] [--circuits mib]`.
 
 `plain` writes model.safetensors, model.json, tokenizer.json, and a README.md with the code that loads them.
 `released` writes the layout of openai/circuit_sparsity with its tokenizer files. It adds tokenizer.json,
 because that layout has no field for the tokenizer's pattern.
+
+Both layouts get means.safetensors, the mean of every node. The circuits of the run go to circuits/TASK/, with
+the files beside them (`circuits/standalone.py`). `--circuits mib` adds mib-TARGET.json for each: the graph of
+its heads and MLPs as EAP-IG and MIB store it (`importers/eap_graph.py`). `--circuits none` writes no
+circuits.
 """
 
 import argparse
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Literal
 
+from sparsity_lab.circuits.circuit import load_circuit
+from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT, beside, save_means
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import write_text
-from sparsity_lab.core.run_folder import RunFolder
+from sparsity_lab.core.files import write_json, write_text
+from sparsity_lab.core.run_folder import CIRCUITS, RunFolder
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.data.tokenizer_folder import JSON, write_pair
+from sparsity_lab.importers.eap_graph import graph_of
 from sparsity_lab.importers.released import write_released
-from sparsity_lab.model.checkpoints import load_model, save_model
+from sparsity_lab.model.checkpoints import load_model
+from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.stages.opened import open_model
 
 log = logging.getLogger(__name__)
 Layout = Literal["plain", "released"]
 LAYOUTS: tuple[Layout, ...] = ("plain", "released")
+Circuits = Literal["plain", "mib", "none"]
+CIRCUIT_FORMS: tuple[Circuits, ...] = ("plain", "mib", "none")
+MODEL_FILES = ("model.json", "model.safetensors")
 
 SNIPPET = """\
 from pathlib import Path; import torch
@@ -30,13 +44,16 @@ from sparsity_lab.model.checkpoints import load_model
 model, tokenizer = load_model(Path("{out}")), load_tokenizer(Path("{out}/tokenizer.json"))
 logits_btv = model(torch.tensor([tokenizer.encode("def area(width, height):\\n")]))
 """
+SCORE = "python -m sparsity_lab.score {out}/{circuit} --model {out}"
+RECOMPUTE = "python docs/recompute.py {out} {out}/{circuit}"
 
 
-def export(run: Path, out: Path, layout: Layout = "plain") -> None:
-    """Write the model and the tokenizer of the run's folder `run` into the new folder `out`.
+def export(run: Path, out: Path, layout: Layout = "plain", circuits: Circuits = "plain") -> None:
+    """Write model, tokenizer, means and circuits of the run's folder `run` into the new folder `out`.
 
     Raises:
-        UserError: `run` is not a run's folder, `out` is not empty, or the layout cannot express a setting.
+        UserError: `run` is not a run's folder, `out` is not empty, a file of the run is damaged, or the
+            layout cannot express a setting.
     """
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty")
@@ -49,10 +66,51 @@ def export(run: Path, out: Path, layout: Layout = "plain") -> None:
         write_released(model, out)
         write_pair(tokenizer, out)
     else:
-        save_model(model, out)
-        write_text(out / "README.md", f"```python\n{SNIPPET.format(out=out.name)}```\n")
+        out.mkdir(parents=True, exist_ok=True)
+        for name in MODEL_FILES:  # copied, so that the model's hash in the circuits stays true
+            shutil.copyfile(folder.model / name, out / name)
     tokenizer.save(out / JSON)
+    means_n = open_model(run).means_n
+    if means_n is not None:
+        save_means(means_n, model.config, out / MEANS)
+    written = [] if circuits == "none" else _write_circuits(folder, out, model.config, circuits)
+    if layout == "plain":
+        write_text(out / "README.md", _readme(out, written))
     log.info("%s: %s", out, ", ".join(sorted(path.name for path in out.iterdir())))
+
+
+def _write_circuits(run: RunFolder, out: Path, config: ModelConfig, form: Circuits) -> list[Path]:
+    """Copy the circuits of every task, with the files beside them; return the paths of the circuits."""
+    written = []
+    for task in run.tasks():
+        folder = out / CIRCUITS / task
+        for path in run.circuits(task):
+            folder.mkdir(parents=True, exist_ok=True)
+            circuit = load_circuit(path)
+            for source in (
+                path,
+                *filter(None, (beside(circuit, path, field) for field in ("frozen", "pairs"))),
+            ):
+                shutil.copyfile(source, folder / source.name)
+            texts = path.with_name(PAIRS_AS_TEXT)
+            if texts.exists():
+                shutil.copyfile(texts, folder / texts.name)
+            if form == "mib":
+                write_json(folder / f"mib-{circuit.target:g}.json", graph_of(circuit, config))
+            written.append(folder / path.name)
+    return written
+
+
+def _readme(out: Path, circuits: list[Path]) -> str:
+    text = f"```python\n{SNIPPET.format(out=out.name)}```\n"
+    if not circuits:
+        return text
+    circuit = circuits[0].relative_to(out)
+    score, recompute = (line.format(out=out.name, circuit=circuit) for line in (SCORE, RECOMPUTE))
+    return (
+        f"{text}\nScore a circuit with sparsity_lab, or compute its loss from these files with torch and "
+        f"safetensors alone:\n\n```\n{score}\n{recompute}\n```\n"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,10 +119,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("run", type=Path, help="a run's folder, as runs/single/NAME-HASH")
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--layout", choices=LAYOUTS, default="plain")
+    parser.add_argument("--circuits", choices=CIRCUIT_FORMS, default="plain")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        export(given.run, given.out, given.layout)
+        export(given.run, given.out, given.layout, given.circuits)
     except UserError as error:
         sys.exit(str(error))
 

@@ -49,7 +49,7 @@ OF_ITSELF = {
     "results.record",
 }  # a module's own rule: not even the rest of its room
 # those that know every room: the stages, the whole config, the programs
-FREE = ("stages", "config", "run", "status", "export", "cost", "benchmarks")
+FREE = ("stages", "config", "run", "status", "export", "score", "cost", "benchmarks")
 # room → the only packages from outside; torch-free rooms → what they may not import
 RECORDS = ("circuits.circuit", "evidence.record", "viewer.examples_record", "bridges.steering_record")
 ONLY = {"core": {"pydantic", "filelock"}} | {record: {"pydantic"} for record in RECORDS}
@@ -184,7 +184,7 @@ def test_the_reader_sees_every_form_of_import(tmp_path: Path) -> None:
 
 def test_the_packages_top_level_holds_the_programs_and_the_config_only() -> None:
     found = {path.stem for path in (ROOT / PACKAGE).glob("*.py")}
-    assert found == {"__init__", "run", "status", "export", "cost", "config"}
+    assert found == {"__init__", "run", "status", "export", "score", "cost", "config"}
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:

@@ -3,18 +3,26 @@
 import csv
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from analysis.circuit_page import load_view, page
 from sparsity_lab.circuits.circuit import load_circuit
+from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.core import metrics
 from sparsity_lab.core.files import read_json
+from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.record import load_evidence
+from sparsity_lab.export import export
+from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.record import RunRecord, read_record
+from sparsity_lab.stages.opened import open_model
+from sparsity_lab.stages.scoring import score_file
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
@@ -253,3 +261,36 @@ def _stage_files(folder: Path) -> list[Path]:
         for path in sorted((folder / "out" / stage).glob("[!.]*/*"))
         if path.is_file()
     ]
+
+
+def test_s14_the_circuits_of_a_run_are_recomputed_from_its_export(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, out = run_folder(folder), tmp_path / "out"
+    export(run, out)
+    circuits = sorted(out.glob("circuits/*/circuit-*.json"))
+    assert [path.relative_to(out) for path in circuits] == sorted(
+        path.relative_to(run) for path in run.glob("circuits/*/circuit-*.json")
+    )
+    assert circuits
+    script = ROOT / "docs" / "recompute.py"
+    for path in circuits:
+        monkeypatch.setattr(sys, "argv", [str(script), str(out), str(path)])
+        with pytest.raises(SystemExit) as caught:
+            runpy.run_path(str(script))
+        assert not caught.value.code  # it is 1 if the losses differ by more than 1e-4
+    config = read_card(out).config
+    means = [load_means(path, config) for path in (out / MEANS, circuits[0].with_name(MEANS))]
+    torch.testing.assert_close(means[0], means[1], rtol=1e-4, atol=1e-5)
+
+
+def test_a_circuit_is_scored_in_its_run_with_the_checks_that_need_text(folder: Path) -> None:
+    run = run_folder(folder)
+    path = min(run.glob("circuits/*/circuit-0.6.json"))
+    circuit = load_circuit(path)
+    config = EvidenceConfig(pairs=8, draws=1, binarisation_steps=2, text_windows=2)
+    report = score_file(path, open_model(run), evidence=config)
+    assert report.rows[0].scores is not None
+    assert report.rows[0].scores.raw_loss == pytest.approx(circuit.test.raw_loss, abs=1e-6)
+    left_out = {check.name for check in report.checks if check.verdict == "not_measured"}
+    assert left_out <= {"controls", "generalisation"}

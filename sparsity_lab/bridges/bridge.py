@@ -7,13 +7,12 @@ decoder maps sparse to dense. The maps' own matrices are dense; only the sparse 
 from pathlib import Path
 
 from pydantic import PositiveInt
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from sparsity_lab.core.config import Config, validate
-from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
+from sparsity_lab.model.checkpoints import read_safetensors, require_finite, require_tensors
 from sparsity_lab.model.ops import abs_top_k
 
 TENSORS, CARD = "bridge.safetensors", "bridge_card.json"
@@ -67,14 +66,15 @@ def load_bridge(folder: Path) -> Bridge:
     """Read the maps, in evaluation mode.
 
     Raises:
-        UserError: a file is missing or damaged, or the tensors do not match the shape.
+        UserError: a file is missing or damaged, the tensors do not match the shape, or a number
+            is not finite.
     """
     bridge = Bridge(validate(BridgeShape, read_json(folder / CARD), str(folder / CARD)))
-    try:
-        bridge.load_state_dict(load_file(folder / TENSORS), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder / TENSORS}: not the tensors of this bridge ({reason})") from None
+    path, tensors = folder / TENSORS, read_safetensors(folder / TENSORS)
+    expected = {name: tuple(tensor.shape) for name, tensor in bridge.state_dict().items()}
+    require_tensors(tensors, expected, f"{path}: not the tensors of this bridge")
+    require_finite(tensors, str(path))
+    bridge.load_state_dict(tensors, strict=True)
     return bridge.eval().requires_grad_(False)
 
 

@@ -8,7 +8,7 @@ plain JSON and can be read without torch.
 from pathlib import Path
 from typing import Any
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.files import read_json, write_json
@@ -71,11 +71,23 @@ class PrunedEdges(Config):
     test: Scores
 
 
+class Beside(Config):
+    """A file in the same folder as the circuit's own, with its SHA-256 in hex."""
+
+    file: str = Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*$")
+    sha256: str
+
+
 class Circuit(Config):
     """A part of a model that solves a task while every other node is frozen at its mean.
 
     `edges` holds all nonzero weights between kept nodes, and the scores are measured with all of them.
     `pruned` is set if edges were pruned too (`pruning.edges: prune`); older files lack it.
+
+    With the model, these four are enough to compute the losses again (`standalone.py`, `docs/recompute.py`).
+    Older files and circuits from elsewhere lack them. `model_hash`: of the model's two files. `task_hash`: of
+    the task's words and all its pairs. `frozen`: the values at which dropped nodes are frozen. `pairs`: the
+    pairs of `select` and `test`, as tokens.
     """
 
     task: str
@@ -88,6 +100,10 @@ class Circuit(Config):
     test: Scores
     provenance: dict[str, str | int | float | bool | None]
     pruned: PrunedEdges | None = None
+    model_hash: str | None = None
+    task_hash: str | None = None
+    frozen: Beside | None = None
+    pairs: Beside | None = None
 
     @property
     def counts(self) -> tuple[int, int]:

@@ -76,16 +76,19 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer
             linear = block.get_submodule(matrix.name)
             assert isinstance(linear, nn.Linear)
             if matrix.source in MIXED_BEFORE_READ:
-                live_i, value_i = torch.ones(linear.in_features).bool(), torch.zeros(linear.in_features)
+                live_i, value_i = (
+                    torch.ones(linear.in_features).bool(),
+                    linear.weight.new_zeros(linear.in_features),
+                )
             else:
                 place = layout.slices[matrix.source, layer]
-                live_i, value_i = live_n[place], values_n[place]
+                live_i, value_i = live_n[place], values_n[place].to(linear.weight.dtype)
             if live_i.all() and kernel_for("frozen_linear", linear.weight) is None:
                 continue
             narrow = KeptInputs(linear, live_i, value_i)
             sublayers[sublayer] = _with(sublayers[sublayer], **{name: narrow})
         constant = {
-            sublayer: Constant(values_n[layout.slices[site, layer]])
+            sublayer: Constant(values_n[layout.slices[site, layer]].to(model.embedding.weight.dtype))
             for sublayer, site in WRITES.items()
             if not live[layer, sublayer]
         }

@@ -12,6 +12,7 @@ from typing import Any
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.foreign import foreign
+from sparsity_lab.data.added_tokens import AddedToken
 from sparsity_lab.data.tokenizer import Tokenizer
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,11 @@ def library_of_json(path: Path) -> Any | None:
 
 
 def library_of_merges(
-    vocab: dict[str, int], merges: list[list[str]], pattern: str | None, where: str
+    vocab: dict[str, int],
+    merges: list[list[str]],
+    pattern: str | None,
+    added: tuple[AddedToken, ...],
+    where: str,
 ) -> Any | None:
     """Build the library's byte-level BPE; `pattern` None uses its built-in pattern, GPT-2's.
 
@@ -67,8 +72,13 @@ def library_of_merges(
         import tokenizers
     except ImportError:
         return None
+    known = vocab | {token.content: token.id for token in added}  # a known token keeps its id when added
     with foreign(f"{where}: the tokenizers library can't use it"):
-        theirs = tokenizers.Tokenizer(tokenizers.models.BPE(vocab, [(pair[0], pair[1]) for pair in merges]))
+        theirs = tokenizers.Tokenizer(tokenizers.models.BPE(known, [(pair[0], pair[1]) for pair in merges]))
+        theirs.encode_special_tokens = True
+        for token in added:
+            add = theirs.add_special_tokens if token.special else theirs.add_tokens
+            add([tokenizers.AddedToken(token.content, normalized=token.normalized, special=token.special)])
     level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pattern is None)
     theirs.pre_tokenizer = level
     if pattern is not None:

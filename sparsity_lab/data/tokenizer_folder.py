@@ -6,8 +6,9 @@
 | `vocab.bpe`, `encoder.json` | openai/circuit_sparsity; the pattern is not in them |
 | `merges.txt`, `vocab.json` | GPT-2 as `transformers` saves it; the pattern is not in them |
 
-The first layout present is read. If the library `tokenizers` is installed, the result is compared with the
-library's ids on a sample (`tokenizer_check.py`).
+The first layout present is read. Added tokens that `transformers` lists in files beside these are read too
+(`tokenizer_config.py`). If the library `tokenizers` is installed, the result is compared with the library's
+ids on a sample (`tokenizer_check.py`).
 """
 
 from itertools import pairwise
@@ -26,6 +27,7 @@ from sparsity_lab.data.tokenizer import (
     read_bytes,
 )
 from sparsity_lab.data.tokenizer_check import library_of_json, library_of_merges, match_library
+from sparsity_lab.data.tokenizer_config import CONFIG, added_beside, files_beside
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 JSON = "tokenizer.json"
@@ -38,6 +40,11 @@ def tokenizer_files(folder: Path) -> list[Path]:
     Raises:
         UserError: the folder has no tokenizer.
     """
+    own = _own_files(folder)
+    return own if len(own) == 1 else own + files_beside(folder)
+
+
+def _own_files(folder: Path) -> list[Path]:
     for names in ((JSON,), *PAIRS):
         if all((folder / name).is_file() for name in names):
             return [folder / name for name in names]
@@ -51,18 +58,20 @@ def read_folder(folder: Path) -> Tokenizer:
     Raises:
         UserError: the folder has none, or it is not a byte-level encoding that can be read exactly.
     """
-    files = tokenizer_files(folder)
+    files = _own_files(folder)
     if len(files) == 2:
         merges, ids = files
-        return from_files(merges, ids, PAIRS[merges.name, ids.name])
+        return from_files(merges, ids, PAIRS[merges.name, ids.name], added_beside(folder))
     saved = read_json(files[0])
     return _from_json(saved, files[0]) if _is_librarys(saved) else load_tokenizer(files[0])
 
 
 def splits_at_added(folder: Path) -> bool:
     """Return whether the folder's tokenizer splits texts at added tokens before encoding."""
-    files = tokenizer_files(folder)
-    saved: Any = read_json(files[0]) if len(files) == 1 else None
+    files = _own_files(folder)
+    if len(files) == 2:
+        return any(not token.special for token in added_beside(folder))
+    saved: Any = read_json(files[0])
     listed = saved.get("added_tokens") or [] if _is_librarys(saved) else []
     return any(not token.special for token in read_added_tokens(listed, str(files[0])))
 
@@ -71,8 +80,10 @@ def _is_librarys(saved: Any) -> bool:
     return isinstance(saved, dict) and "model" in saved
 
 
-def from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
-    """Read GPT-2's layout: merges in order of rank, ids by name.
+def from_files(
+    vocab_bpe: Path, encoder_json: Path, pattern: str, added: tuple[AddedToken, ...] = ()
+) -> Tokenizer:
+    """Read GPT-2's layout: merges in order of rank, ids by name, and `added` tokens from elsewhere.
 
     Raises:
         UserError: a file is missing or is not in this layout.
@@ -83,10 +94,18 @@ def from_files(vocab_bpe: Path, encoder_json: Path, pattern: str) -> Tokenizer:
     encoder = _read_encoder(encoder_json)
     specials = {name: id for name, id in encoder.items() if name in (END_OF_TEXT, "<|startoftext|>")}
     where = f"{vocab_bpe}, {encoder_json}"
-    tokenizer = from_merges(encoder, merges, specials, pattern, where)
+    specials |= _outside_merges(added, merges)
+    tokenizer = from_merges(encoder, merges, specials, pattern, where, added)
     own_pattern = None if pattern == GPT2_PATTERN else pattern  # None is the library's built-in pattern
-    match_library(tokenizer, library_of_merges(encoder, merges, own_pattern, where), (), where)
+    theirs = library_of_merges(encoder, merges, own_pattern, added, where)
+    match_library(tokenizer, theirs, [token.content for token in added], where)
     return tokenizer
+
+
+def _outside_merges(added: tuple[AddedToken, ...], merges: list[list[str]]) -> dict[str, int]:
+    """Return the ids of special tokens and of those that no merge gives; others stay ordinary tokens."""
+    merged = {"".join(pair) for pair in merges} | gpt2_bytes().keys()
+    return {token.content: token.id for token in added if token.special or token.content not in merged}
 
 
 def from_merges(
@@ -178,9 +197,10 @@ def _from_json(saved: Any, path: Path) -> Tokenizer:
     if not all(isinstance(pair, list) and all(isinstance(part, str) for part in pair) for pair in pairs):
         raise UserError(f"{path}: model.merges: each merge must be two tokens")
     added = read_added_tokens(saved.get("added_tokens") or [], where)
-    merged = {"".join(pair) for pair in pairs} | gpt2_bytes().keys()
-    # a non-special added token that merges also produce stays an ordinary token
-    own = {token.content: token.id for token in added if token.special or token.content not in merged}
+    listed = {(token.content, token.id) for token in added}
+    if more := [t for t in added_beside(path.parent) if (t.content, t.id) not in listed]:
+        raise UserError(f"{path}: added_tokens: {more[0].content!r} is missing, which {CONFIG} lists")
+    own = _outside_merges(added, pairs)
     tokenizer = from_merges(vocab, pairs, own, _pattern(saved.get("pre_tokenizer"), path), where, added)
     match_library(tokenizer, library_of_json(path), [token.content for token in added], where)
     return tokenizer

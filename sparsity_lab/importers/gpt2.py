@@ -5,11 +5,15 @@ matrices are transposed. The `transformers` library reads the files, so old form
 downloaded.
 """
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.foreign import foreign
 from sparsity_lab.importers.released import build_model
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
@@ -19,6 +23,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "relu": "relu",
 }
+HARMLESS = re.compile(r"attn\.(masked_)?bias$")  # causal masks that old versions of transformers saved
 ONLY = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 
 
@@ -26,8 +31,8 @@ def read_gpt2(folder: Path) -> Transformer:
     """Read the model from a folder that `save_pretrained` wrote, in evaluation mode, as float32.
 
     Raises:
-        UserError: `transformers` is not installed, the folder does not contain a complete GPT-2, or its
-            config uses a feature that `Transformer` lacks.
+        UserError: `transformers` is not installed, the folder does not contain a complete GPT-2 or contains
+            further tensors, a number is not finite, or the config uses a feature that `Transformer` lacks.
     """
     try:
         from transformers import AutoConfig, GPT2LMHeadModel
@@ -35,7 +40,7 @@ def read_gpt2(folder: Path) -> Transformer:
         raise UserError("reading a GPT-2 needs the extra [transformers]: pip install transformers") from None
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no config.json, so not a folder of a transformers model")
-    try:
+    with _quiet(), foreign(f"{folder}: not readable by transformers"):
         config = AutoConfig.from_pretrained(folder, local_files_only=True)
         if config.model_type != "gpt2":
             raise UserError(f"{folder}: model_type: {config.model_type!r}: allowed: 'gpt2'")
@@ -43,17 +48,37 @@ def read_gpt2(folder: Path) -> Transformer:
         read: Any = GPT2LMHeadModel.from_pretrained(
             folder, local_files_only=True, dtype="float32", output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"{folder}: not readable by transformers ({str(error).splitlines()[0]})") from None
     module, report = read
-    if wrong := [name for kind in ("missing_keys", "mismatched_keys") for name in map(str, report[kind])]:
-        raise UserError(f"{folder}: tensors differ from config.json: {', '.join(sorted(wrong)[:5])}")
+    kinds = {"missing": "missing_keys", "unknown": "unexpected_keys", "wrong shape": "mismatched_keys"}
+    wrong = {
+        kind: sorted(name for name in map(str, report[key]) if not HARMLESS.search(name))
+        for kind, key in kinds.items()
+    }
+    if any(wrong.values()):
+        told = "; ".join(f"{kind}: {', '.join(names[:5])}" for kind, names in wrong.items() if names)
+        raise UserError(f"{folder}: tensors differ from config.json: {told}")
     theirs = module.state_dict()
     for name, tensor in theirs.items():
         if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")):
             theirs[name] = tensor.T
     theirs["final_logits_bias"] = theirs["lm_head.weight"].new_zeros(config.vocab_size)
     return build_model(ours, config.vocab_size, theirs, folder)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the library's reports and progress bars off the console; every fault is raised here instead."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def our_config(config: Any, folder: Path) -> ModelConfig:

@@ -8,7 +8,6 @@ files. Names and shapes must match exactly. JSON keys that change the forward pa
 GPT-2 has the same tensors under the same names, some of them transposed, so `gpt2.py` shares the table.
 """
 
-import pickle
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,8 @@ from torch import Tensor
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
+from sparsity_lab.core.foreign import foreign
+from sparsity_lab.model.checkpoints import meta_model, require_finite, require_layers, require_tensors
 from sparsity_lab.model.sites import NODE_SITES, NODES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
@@ -79,10 +80,12 @@ def read_released(folder: Path) -> Transformer:
     config, vocab_size = read_config(folder / CONFIG)
     path = folder / TENSORS
     theirs = _load(path)
-    theirs.setdefault("final_logits_bias", torch.zeros(vocab_size))
+    require_layers(config, theirs, path)
+    if (unembedding := theirs.get("lm_head.weight")) is not None:
+        theirs.setdefault("final_logits_bias", torch.zeros(unembedding.shape[:1]))
     for layer in range(config.n_layer):  # a buffer that is saved unless attention was fused
         mask = theirs.pop(f"transformer.h.{layer}.attn.bias", None)
-        if mask is not None and not torch.equal(mask[0, 0].float(), torch.ones(mask.shape[-2:]).tril()):
+        if mask is not None and not _is_causal(mask):
             raise UserError(f"{path}: transformer.h.{layer}.attn.bias: not a causal mask")
     return build_model(config, vocab_size, theirs, path)
 
@@ -188,19 +191,16 @@ def build_model(config: ModelConfig, vocab_size: int, theirs: dict[str, Tensor],
     `path` is only used in error messages.
 
     Raises:
-        UserError: names or shapes do not match the config, or tied embeddings differ.
+        UserError: names or shapes do not match the config, a number is not finite, or tied embeddings differ.
     """
-    with torch.device("meta"):
-        own = Transformer(config, vocab_size).state_dict()
+    own = meta_model(config, vocab_size, path).state_dict()
     names = {name: parts for name, parts in their_names(config.n_layer).items() if parts[0] in own}
-    wrong = [f"{name} is missing" for name in names.keys() - theirs.keys()]
-    wrong += [f"{name} is unknown or belongs to another config" for name in theirs.keys() - names.keys()]
-    for name in names.keys() & theirs.keys():
-        expected = (sum(len(own[part]) for part in names[name]), *own[names[name][0]].shape[1:])
-        if (found := tuple(theirs[name].shape)) != expected:
-            wrong.append(f"{name} has shape {found}, not {expected}")
-    if wrong:
-        raise UserError(f"{path}: {'; '.join(sorted(wrong)[:5])}")
+    expected = {
+        name: (sum(len(own[part]) for part in parts), *own[parts[0]].shape[1:])
+        for name, parts in names.items()
+    }
+    require_tensors(theirs, expected, f"{path}: tensors differ from the config")
+    require_finite(theirs, str(path))
     embedded, unembedded = theirs["transformer.wte.weight"], theirs["lm_head.weight"]
     if config.tied_embeddings and not torch.equal(embedded, unembedded):
         raise UserError(f"{path}: embeddings are tied, but transformer.wte.weight is not lm_head.weight")
@@ -254,11 +254,23 @@ def _locations(listed: str, path: Path) -> tuple[list[str], list[str]]:
     return [site for site in sites if site in named], [place for place in residual if place in named]
 
 
+def _is_causal(mask: Tensor) -> bool:
+    shape = mask.shape[-2:]
+    return mask.dim() == 4 and torch.equal(mask[0, 0].float(), torch.ones(shape).tril())
+
+
+def load_torch(path: Path) -> Any:
+    """Load a file of tensors and plain containers that torch wrote. No code in it is executed.
+
+    Raises:
+        UserError: the file is missing, damaged, or holds something else.
+    """
+    with foreign(f"{path}: not readable by torch"):
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def _load(path: Path) -> dict[str, Tensor]:
-    try:
-        theirs: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not readable by torch ({type(error).__name__})") from None
+    theirs = load_torch(path)
     if not isinstance(theirs, dict) or not all(isinstance(tensor, Tensor) for tensor in theirs.values()):
         raise UserError(f"{path}: must be a dict of tensors")
     return dict(theirs)

@@ -6,7 +6,6 @@ with token 0. Kept channels of `final_resid` are not nodes in this project; the 
 number.
 """
 
-import pickle
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
 from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.importers.released import load_torch
 from sparsity_lab.model.sites import NODES
 from sparsity_lab.model.transformer import Transformer
 
@@ -40,10 +40,7 @@ def read_released_circuit(path: Path, model: Transformer, model_name: str, task:
     Raises:
         UserError: the file cannot be read, lacks a part, or names a node that the model does not have.
     """
-    try:
-        saved: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path}: not readable by torch ({type(error).__name__})") from None
+    saved = load_torch(path)
     try:
         kept, importances = dict(saved["circuit_data"]), saved["importances"]
         unpruned, pruned = (float(importances[key]) / 2 for key in ("loss", "interv_loss"))

@@ -31,17 +31,19 @@ def overwriting_cross_entropy(
 
     Raises:
         ValueError: the number of tokens or targets, or the width of bias or table, differs from the logits'.
+        RuntimeError: the logits are a leaf that requires a gradient, which may not be overwritten.
         IndexError: on a CPU, a target is outside the vocabulary, or a token outside the table.
     """
     rows, vocabulary = logits_nv.shape
     if not rows == len(tokens_n) == len(targets_n):
         raise ValueError(f"{rows} rows of logits, {len(tokens_n)} tokens, {len(targets_n)} targets")
+    if logits_nv.is_leaf and logits_nv.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError("the logits are a leaf that requires a gradient; the loss would overwrite it")
     for name, tensor in (("bias", bias_v), ("bigram table", bigram_vv)):
         if tensor is not None and tensor.shape[-1] != vocabulary:
             raise ValueError(f"{name} of {tensor.shape[-1]} tokens, logits of {vocabulary}")
-    if (
-        logits_nv.device.type == "cpu"
-    ):  # elsewhere the check would synchronise the device, which checks by itself
+    # elsewhere the check would synchronise the device, which checks by itself
+    if logits_nv.device.type == "cpu":
         _require_inside("target", targets_n[targets_n != IGNORED_TARGET], vocabulary)
         if bigram_vv is not None:
             _require_inside("token", tokens_n, len(bigram_vv))
@@ -73,6 +75,8 @@ class _CrossEntropy(torch.autograd.Function):
                 losses_n = overwrite_by_gradient(*inputs, int(counted))
             else:
                 losses_n = _by_operations(*inputs, counted)
+        # a backward pass that needs the overwritten logits fails instead of using them
+        torch.autograd.graph.increment_version(logits_nv)
         ctx.shape = None if bigram_vv is None else bigram_vv.shape
         ctx.save_for_backward(logits_nv, tokens_n)
         return losses_n.mean() * (len(losses_n) / counted)

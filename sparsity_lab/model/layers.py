@@ -16,6 +16,7 @@ from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.ops import Linear, abs_top_k, attention_pattern, causal_attention
 from sparsity_lab.model.sites import Site, Tap, asks_for_pattern
 
+FLOAT32_EPS = torch.finfo(torch.float32).eps
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -53,7 +54,8 @@ class Visit:
 def make_norm(config: ModelConfig, width: int) -> nn.RMSNorm | nn.LayerNorm:
     """Make the normalisation of `width` channels, with weight 1 and bias, if any, 0."""
     if config.norm == "rms":
-        return nn.RMSNorm(width, config.norm_eps)
+        # PyTorch's default depends on the input's type: bfloat16 would compute another function
+        return nn.RMSNorm(width, config.norm_eps or FLOAT32_EPS)
     return nn.LayerNorm(width, config.norm_eps or 1e-5, bias=config.norm_bias)
 
 

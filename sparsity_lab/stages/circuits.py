@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsity_lab.circuits.circuit import Circuit, save_circuit
 from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.search import find_circuits, make_evaluator
+from sparsity_lab.circuits.standalone import MEANS, references, save_means, save_pairs
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.files import write_json
 from sparsity_lab.core.run_folder import CIRCUITS, RESULT, circuit_file
@@ -19,14 +20,16 @@ from sparsity_lab.core.stage import Stage
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import CurvePoint, TaskResult
-from sparsity_lab.stages.context import ModelContext, task_batch
+from sparsity_lab.stages.context import ModelContext, model_hash, task_batch
 from sparsity_lab.stages.parallel import build_many
-from sparsity_lab.tasks.asked import task_hash
+from sparsity_lab.tasks.asked import asked_pairs, task_hash
 from sparsity_lab.tasks.batch import NotAskable
+from sparsity_lab.tasks.task import Split
 
 log = logging.getLogger(__name__)
 
-CIRCUITS_VERSION = 4  # raise when the same inputs would give other circuits
+CIRCUITS_VERSION = 5  # raise when the same inputs would give other circuits
+SCORED: tuple[Split, ...] = ("select", "test")  # the splits whose pairs are kept beside the circuits
 
 
 def task_circuits(config: RunConfig, context: ModelContext) -> dict[str, Path]:
@@ -54,8 +57,10 @@ def _write_circuits(config: RunConfig, context: ModelContext, task: str, folder:
     result, circuits = explain_task(
         config, task, context.tokenizer, context.model, context.means_n, context.name
     )
-    for circuit in circuits:
-        save_circuit(circuit, folder / circuit_file(circuit.target))
+    if circuits:
+        identity = _write_beside(config, context, task, folder)
+        for circuit in circuits:
+            save_circuit(circuit.model_copy(update=identity), folder / circuit_file(circuit.target))
     write_json(folder / RESULT, result)
     main = result.at(config.pruning.target)
     told = (
@@ -64,6 +69,16 @@ def _write_circuits(config: RunConfig, context: ModelContext, task: str, folder:
         else result.reason
     )
     log.info("%s: %s: %s (%.0f s)", config.name, task, told, time.monotonic() - started)
+
+
+def _write_beside(config: RunConfig, context: ModelContext, task: str, folder: Path) -> dict[str, Any]:
+    """Write the files beside a task's circuits; return the circuits' fields that name them and the model."""
+    pairs = {split: asked_pairs(config.tasks, task, split) for split in SCORED}
+    batches = {split: task_batch(config, task, split, context.tokenizer) for split in SCORED}
+    save_means(context.means_n, context.model.config, folder / MEANS)
+    save_pairs(pairs, batches, folder)
+    hashes = {"model_hash": model_hash(context.folder), "task_hash": task_hash(config.tasks, task)}
+    return references(folder) | hashes
 
 
 def explain_task(

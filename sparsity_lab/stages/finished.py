@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparsity_lab.circuits.standalone import BESIDE
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import read_json
@@ -66,8 +67,12 @@ class Finished:
         return links | _below(STEERING, self.steering) | _below(EVIDENCE, self.evidence)
 
     def circuit_files(self) -> list[Path]:
-        """The file of every circuit of the trained model."""
-        return [path for folder in self.circuits.values() for path in circuit_files(folder)]
+        """Every circuit of the trained model, with the files beside it."""
+        found = []
+        for folder in self.circuits.values():
+            beside = [folder / name for name in BESIDE if (folder / name).exists()]
+            found += [*circuit_files(folder), *beside]
+        return found
 
 
 def _below(name: str, folders: Folders) -> dict[str, Path]:

@@ -48,10 +48,8 @@ def test_files_that_do_not_fit_are_told(tmp_path: Path) -> None:
         load_bridge(tmp_path)
     save_bridge(Bridge(SHAPE), tmp_path)
     (tmp_path / "bridge_card.json").write_text('{"d_dense": 7, "d_sparse": 8, "boundaries": 3, "k": 2}')
-    with pytest.raises(
-        UserError, match=r"bridge.safetensors: not the tensors of this bridge .*size mismatch"
-    ):
+    with pytest.raises(UserError, match=r"bridge.safetensors: not the tensors of this bridge: wrong shape: "):
         load_bridge(tmp_path)
     (tmp_path / "bridge.safetensors").write_bytes(b"no")
-    with pytest.raises(UserError, match=r"bridge.safetensors: not the tensors of this bridge"):
+    with pytest.raises(UserError, match=r"bridge.safetensors: not readable as safetensors"):
         load_bridge(tmp_path)

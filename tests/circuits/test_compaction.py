@@ -73,6 +73,15 @@ def test_gates_have_the_gradients_that_they_have_in_the_whole_model(make: Callab
     torch.testing.assert_close(slopes(compact(model, live_n, means_n)), slopes(model), rtol=1e-3, atol=1e-4)
 
 
+def test_a_model_in_half_precision_can_be_compacted() -> None:
+    model, tokens_bt = small_model(activation_fraction=1.0).bfloat16(), random_tokens(4, 9)
+    layout, means_n = NodeLayout(model.config), mean_activations(model, [random_tokens(9, 9, seed=1)])
+    kept_n = torch.arange(layout.size) % 3 == 0
+    tap = ablate(layout, kept_n, means_n)
+    narrow = compact(model, kept_n, means_n)(tokens_bt, tap)
+    torch.testing.assert_close(narrow, model(tokens_bt, tap), rtol=0.1, atol=0.2)
+
+
 def test_the_model_does_become_narrower_and_the_original_does_not() -> None:
     model: Any = small_model()
     layout = NodeLayout(model.config)

@@ -1,6 +1,5 @@
 """A tiny random GPT-2 of `transformers`, read from its folder: the library's logits, and what is refused."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,7 +99,6 @@ def test_what_a_transformer_does_not_do_is_refused(
 
 
 def test_folders_that_hold_no_whole_gpt2(save_gpt2: Maker, tmp_path: Path) -> None:
-    logging.getLogger("transformers").setLevel(logging.CRITICAL)
     with pytest.raises(UserError, match=r"no config\.json, so not a folder of a transformers model"):
         read_gpt2(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
@@ -113,8 +111,46 @@ def test_folders_that_hold_no_whole_gpt2(save_gpt2: Maker, tmp_path: Path) -> No
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["transformer.h.1.ln_2.weight"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(UserError, match=r"tensors differ from config\.json: transformer\.h\.1\.ln_2\.weight"):
+    told = r"tensors differ from config\.json: missing: transformer\.h\.1\.ln_2\.weight$"
+    with pytest.raises(UserError, match=told):
         read_gpt2(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(UserError, match="not readable by transformers"):
+        read_gpt2(tmp_path)
+
+
+def change_tensors(folder: Path, changes: dict[str, Tensor]) -> None:
+    tensors = load_file(folder / "model.safetensors") | changes
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+
+def test_tensors_of_a_larger_model_are_refused_by_name(
+    save_gpt2: Maker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    save_gpt2()
+    expected = read_gpt2(tmp_path)
+    masks = {f"transformer.h.{layer}.attn.masked_bias": torch.tensor(-1e4) for layer in range(2)}
+    masks["transformer.h.0.attn.bias"] = torch.ones(1, 1, 16, 16).tril()
+    change_tensors(tmp_path, masks)
+    tokens_bt = torch.arange(16)[None]
+    assert torch.equal(read_gpt2(tmp_path)(tokens_bt), expected(tokens_bt))
+    change_tensors(tmp_path, {"transformer.h.5.mlp.c_fc.weight": torch.zeros(12, 48)})
+    capfd.readouterr()
+    with pytest.raises(
+        UserError, match=r"differ from config\.json: unknown: transformer\.h\.5\.mlp\.c_fc\.weight$"
+    ):
+        read_gpt2(tmp_path)
+    assert capfd.readouterr() == ("", "")  # the library's own report stays off the console
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_number_that_is_not_finite_is_told_with_its_tensor(
+    save_gpt2: Maker, tmp_path: Path, value: float
+) -> None:
+    save_gpt2()
+    weight = load_file(tmp_path / "model.safetensors")["transformer.h.1.mlp.c_fc.weight"]
+    weight[3, 4] = value
+    change_tensors(tmp_path, {"transformer.h.1.mlp.c_fc.weight": weight})
+    told = r"numbers that are not finite: transformer\.h\.1\.mlp\.c_fc\.weight \(1 of 576\)"
+    with pytest.raises(UserError, match=told):
         read_gpt2(tmp_path)

@@ -308,9 +308,9 @@ def test_files_from_slow_attention_and_without_a_final_bias(tmp_path: Path) -> N
         ({"use_tied_aux_matrix": True}, "use_tied_aux_matrix: True: input should be False"),
         ({"n_mlp": 24}, "n_mlp 24 and d_mlp 22 are one size by two names"),
         ({"n_layer": "2"}, "n_layer: '2': input should be a valid integer"),
-        ({"d_mlp": 24}, "transformer.h.0.mlp.c_fc.bias has shape (22,), not (24,)"),
-        ({"sink": False}, "transformer.h.0.attn.attn_imp.sink_logit is unknown or belongs to another config"),
-        ({"rms_norm": False}, "transformer.h.0.ln_1.bias is missing"),
+        ({"d_mlp": 24}, "wrong shape: transformer.h.0.mlp.c_fc.bias [22] instead of [24]"),
+        ({"sink": False}, "unknown: transformer.h.0.attn.attn_imp.sink_logit"),
+        ({"rms_norm": False}, "missing: transformer.h.0.ln_1.bias"),
         ({"tied_unembed": True}, "embeddings are tied, but transformer.wte.weight is not lm_head.weight"),
     ],
 )

@@ -27,7 +27,7 @@ def test_the_loss_and_its_gradient_are_exact_in_every_precision(dtype: torch.dty
     exact = [x.detach().clone().double().requires_grad_() for x in (logits_nv, bias_v)]
     expected = F.cross_entropy(exact[0] + exact[1] + table_vv.double()[tokens_n], targets_n)
     ours = [x.clone().requires_grad_() for x in (logits_nv, bias_v)]
-    value = overwriting_cross_entropy(ours[0], ours[1], table_vv, tokens_n, targets_n)
+    value = overwriting_cross_entropy(ours[0] * 1, ours[1], table_vv, tokens_n, targets_n)
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-5)
     value.backward()
     expected.backward()
@@ -101,6 +101,19 @@ def test_shapes_that_do_not_fit_are_told() -> None:
         overwriting_cross_entropy(logits_nv, torch.zeros(69), None, tokens_n, targets_n)
     with pytest.raises(ValueError, match="bigram table of 69 tokens, logits of 70"):
         overwriting_cross_entropy(logits_nv, None, table_vv[:, :69], tokens_n, targets_n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_overwritten_logits_are_used_for_nothing_else(dtype: torch.dtype) -> None:
+    logits_nv, _, tokens_n, targets_n = drawn(dtype=dtype)
+    leaf_nv = logits_nv.requires_grad_()
+    with pytest.raises(RuntimeError, match="a leaf that requires a gradient"):
+        overwriting_cross_entropy(leaf_nv, None, None, tokens_n, targets_n)
+    x_nv = leaf_nv * 1
+    squares = x_nv.square().sum()  # its backward pass needs the logits as they were
+    loss = overwriting_cross_entropy(x_nv, None, None, tokens_n, targets_n)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        (loss + squares).backward()
 
 
 def test_a_second_derivative_is_refused() -> None:

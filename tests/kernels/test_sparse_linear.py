@@ -131,6 +131,12 @@ def test_a_model_trained_by_nonzeros_has_the_same_loss_and_gradients(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
+def test_no_rows_give_no_rows() -> None:
+    weight_oi, bias_o = torch.eye(3, 4), torch.zeros(3)
+    assert linear_by_nonzeros(torch.zeros(2, 0, 4), weight_oi, bias_o).shape == (2, 0, 3)
+    assert FrozenProduct(weight_oi, bias_o)(torch.zeros(0, 4)).shape == (0, 3)
+
+
 def test_shapes_that_do_not_fit_are_told() -> None:
     weight_oi, bias_o = torch.randn(5, 4), torch.randn(5)
     with pytest.raises(ValueError, match="3 inputs, but the weight has 4"):

@@ -49,19 +49,37 @@ def test_tensors_of_another_model_are_told(tmp_path: Path) -> None:
     save_model(small_model(), tmp_path)
     card = read_json(tmp_path / "model.json")
     write_json(tmp_path / "model.json", card | {"config": card["config"] | {"d_mlp": 20}})
-    with pytest.raises(
-        UserError, match=r"tensors differ from model.json: blocks.0.mlp.down.weight, blocks.0.mlp.up"
-    ):
+    told = r"differ from model.json: wrong shape: blocks.0.mlp.down.weight \[16, 24\] instead of \[16, 20\], "
+    with pytest.raises(UserError, match=told):
         load_model(tmp_path)
     write_json(tmp_path / "model.json", card | {"config": card["config"] | {"depth": 20}})
     with pytest.raises(UserError, match=r"model.json.config.depth: unknown key; allowed: kind, n_layer"):
         load_model(tmp_path)
     write_json(tmp_path / "model.json", card)
     tensors = load_file(tmp_path / "model.safetensors")
-    for wrong in ({"extra": torch.zeros(1)}, {"norm.weight": torch.zeros(3)}):
+    for wrong, told in (
+        ({"extra": torch.zeros(1)}, "unknown: extra$"),
+        ({"norm.weight": torch.zeros(3)}, r"wrong shape: norm.weight \[3\] instead of \[16\]$"),
+        ({"norm.weight": torch.zeros(16).long()}, r"not dense floats: norm.weight \(int64\)$"),
+        ({f"extra{i}": torch.zeros(1) for i in range(7)}, "unknown: extra0, .*, extra4 and 2 more$"),
+    ):
         save_file(tensors | wrong, tmp_path / "model.safetensors")
-        with pytest.raises(UserError, match=f"tensors differ from model.json: {next(iter(wrong))}"):
+        with pytest.raises(UserError, match=f"tensors differ from model.json: {told}"):
             load_model(tmp_path)
+    del tensors["norm.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"tensors differ from model.json: missing: norm.weight$"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_a_number_that_is_not_finite_is_told_with_its_tensor(tmp_path: Path, value: float) -> None:
+    model = small_model()
+    model.blocks[1].get_parameter("mlp.up.weight")[2, 3] = value
+    save_model(model, tmp_path)
+    told = r"model\.safetensors: numbers that are not finite: blocks\.1\.mlp\.up\.weight \(1 of 384\)$"
+    with pytest.raises(UserError, match=told):
+        load_model(tmp_path)
 
 
 def test_count_weights_by_hand() -> None:

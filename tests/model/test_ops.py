@@ -1,5 +1,6 @@
 """Kernels behind one switch: with and without them the model computes the same."""
 
+import copy
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,20 @@ def test_a_target_outside_the_vocabulary_is_told(target: int, error: type[Except
         model.loss(tokens_bt, targets_bt)
     with pytest.raises(ValueError, match="10 tokens, but 8 targets"):
         model.loss(tokens_bt, targets_bt[:, :4])
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("changes", [{}, {"bigram": "learned"}, {"norm": "layer", "bigram": "none"}])
+def test_a_whole_model_runs_in_half_precision(dtype: torch.dtype, changes: dict[str, Any]) -> None:
+    model = small_model(activation_fraction=1.0, **changes).to(dtype)
+    exact = copy.deepcopy(model).float()
+    tokens_bt, targets_bt = random_tokens(3, 9), random_tokens(3, 9, seed=1)
+    torch.testing.assert_close(model(tokens_bt).float(), exact(tokens_bt), rtol=0.1, atol=0.1)
+    loss = model.requires_grad_().train().loss(tokens_bt, targets_bt)
+    torch.testing.assert_close(loss.float(), exact.loss(tokens_bt, targets_bt), rtol=0.03, atol=0.03)
+    loss.backward()
+    gradients = [parameter.grad for parameter in model.parameters()]
+    assert all(grad is not None and grad.isfinite().all() and grad.dtype == dtype for grad in gradients)
 
 
 @pytest.mark.parametrize("kept", [0.05, 0.9])

@@ -216,6 +216,17 @@ def test_layer_norm_is_told_its_eps_and_bias() -> None:
     torch.testing.assert_close(norm(torch.tensor([1.0, -1.0, 1.0, -1.0]))[0].item(), 1.5**-0.5)
 
 
+@pytest.mark.parametrize("norm", ["rms", "layer"])
+def test_a_norms_eps_does_not_depend_on_the_precision(norm: str) -> None:
+    layer = make_norm(SMALL.model_copy(update={"norm": norm}), 64)
+    small_nd = 0.01 * torch.randn(5, 64, generator=torch.Generator().manual_seed(0))  # mean square 1e-4
+    assert layer.eps == (1e-5 if norm == "layer" else torch.finfo(torch.float32).eps)
+    for dtype in (torch.bfloat16, torch.float16):
+        rounded_nd = small_nd.to(dtype)
+        expected_nd = layer.float()(rounded_nd.float())
+        torch.testing.assert_close(layer.to(dtype)(rounded_nd).float(), expected_nd, rtol=0.02, atol=0.02)
+
+
 def test_the_fixed_bigram_table_is_no_parameter() -> None:
     fixed, learned = small_model(bigram="fixed"), small_model(bigram="learned")
     assert "bigram" in dict(fixed.named_buffers())

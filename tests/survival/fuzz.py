@@ -3,7 +3,8 @@
     python tests/survival/fuzz.py 10000 [READER ...]
 
 Hypothesis draws, for each reader, random bytes, random JSON, and valid files that were cut, overwritten, or
-changed in one place of their structure. A reader that takes longer than `PATIENCE` hangs.
+changed in one place of their structure (`damage.py`). Changed tensors must be refused. A reader that takes
+longer than `PATIENCE` hangs.
 """
 
 import json
@@ -22,9 +23,9 @@ import pyarrow.parquet as pq
 import tokenizers
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Edge, Node, Scores, load_circuit, save_circuit
+from sparsity_lab.circuits.standalone import MEANS, PAIRS, PAIRS_AS_TEXT, load_means, load_pairs
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
 from sparsity_lab.core.paths import UserPath
@@ -33,6 +34,10 @@ from sparsity_lab.data.packed import open_tokens
 from sparsity_lab.data.tokenizer import load_tokenizer, train_bpe
 from sparsity_lab.data.tokenizer_folder import gpt2_bytes, read_folder
 from sparsity_lab.data.tokenizers import FilesConfig, make_tokenizer
+from sparsity_lab.importers.eap_graph import graph_of, read_ranking
+from sparsity_lab.importers.gpt2 import read_gpt2
+from sparsity_lab.importers.released import read_released, write_released
+from sparsity_lab.importers.released_circuit import read_released_circuit
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.results.record import (
     CurvePoint,
@@ -44,20 +49,24 @@ from sparsity_lab.results.record import (
     write_record,
 )
 from sparsity_lab.sweep.job_status import Job, Plan, read_job, read_plan
+from sparsity_lab.tasks.pairs_file import read_pairs
 from sparsity_lab.training.checkpoint import damage_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for tests/
-from micro import small_model, write_tokens_folder
+from damage import Damage, damaged
+from made_run import random_model, write_run
+from micro import micro_model, small_model, write_tokens_folder
 
 PATIENCE = 20  # seconds
 
 
 @dataclass(frozen=True)
 class Reader:
-    """A file that is damaged, and what reads it."""
+    """A file that is damaged, and what reads it. `optional`: tensors that may be missing from it."""
 
     path: Path
     read: Callable[[], Any]
+    optional: frozenset[str] = frozenset()
 
 
 def readers(folder: Path) -> dict[str, Reader]:
@@ -120,6 +129,13 @@ def readers(folder: Path) -> dict[str, Reader]:
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(5))])
     parts = {"optimizer_states": [optimizer.state_dict()], "lr_schedulers": [], "loops": {"n": 3}}
     torch.save({"state_dict": {"w": torch.ones(5)}, "global_step": 5, **parts}, folder / "last.ckpt")
+    released, gpt2 = folder / "released", folder / "gpt2"
+    write_released(small_model(), released)
+    write_gpt2(gpt2)
+    viz = write_viz_data(folder / "viz_data.pt")
+    beside, made = write_run(folder / "made")[0].parent, random_model()
+    write_json(folder / "ranking.json", graph_of(load_circuit(beside / "circuit-5.json"), made.config))
+    pair = write_pair_with_added_tokens(folder / "pair")
     write_json(folder / "job.json", Job(overrides=("seed=1",), state="running"))
     write_json(folder / "jobs" / "plan.json", Plan(jobs=(("seed=1",),), command="x"))
     return {
@@ -133,6 +149,20 @@ def readers(folder: Path) -> dict[str, Reader]:
         "rows.parquet": Reader(folder / "rows.parquet", lambda: list(table.documents())),
         "model.json": Reader(model / "model.json", lambda: load_model(model)),
         "model.safetensors": Reader(model / "model.safetensors", lambda: load_model(model)),
+        "beeg_config.json": Reader(released / "beeg_config.json", lambda: read_released(released)),
+        "final_model.pt": Reader(
+            released / "final_model.pt", lambda: read_released(released), frozenset({"final_logits_bias"})
+        ),
+        "viz_data.pt": Reader(viz, lambda: read_released_circuit(viz, micro_model(), "m", "t")),
+        "GPT-2's config.json": Reader(gpt2 / "config.json", lambda: read_gpt2(gpt2)),
+        "GPT-2's model.safetensors": Reader(gpt2 / "model.safetensors", lambda: read_gpt2(gpt2)),
+        "means.safetensors": Reader(beside / MEANS, lambda: load_means(beside / MEANS, made.config)),
+        "pairs.safetensors": Reader(beside / PAIRS, lambda: load_pairs(beside / PAIRS, 300)),
+        "pairs.jsonl": Reader(beside / PAIRS_AS_TEXT, lambda: read_pairs(beside / PAIRS_AS_TEXT)),
+        "ranking": Reader(
+            folder / "ranking.json", lambda: read_ranking(folder / "ranking.json", made.config)
+        ),
+        "tokenizer_config.json": Reader(pair / "tokenizer_config.json", lambda: read_folder(pair)),
         "tokens' meta.json": Reader(tokens / "meta.json", lambda: open_tokens(tokens, "train")),
         "tokens": Reader(tokens / "train.bin", lambda: open_tokens(tokens, "train")),
         "checkpoint": Reader(folder / "last.ckpt", lambda: damage_of(folder / "last.ckpt")),
@@ -158,70 +188,40 @@ def write_librarys_tokenizer(folder: Path) -> Path:
     return folder / "tokenizer.json"
 
 
-LEAVES = st.one_of(
-    st.none(),
-    st.booleans(),
-    st.integers(),
-    st.sampled_from([0, -1, 2**31, 2**63, 10**9, 10**30, 1e308, float("nan"), float("inf"), "", "\ud800"]),
-    st.floats(),
-    st.text(max_size=20),
-)
-VALUES = st.recursive(
-    LEAVES,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
-)
+def write_gpt2(folder: Path) -> None:
+    """A tiny GPT-2 as `transformers` saves it."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    special = {"bos_token_id": None, "eos_token_id": None}
+    shape = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 8, "vocab_size": 11}
+    GPT2LMHeadModel(GPT2Config(**(shape | special))).save_pretrained(folder)
 
 
-def damaged(valid: bytes) -> st.SearchStrategy[bytes]:
-    """What may be found under a file's name in place of `valid`."""
-
-    def overwritten(changes: list[tuple[int, int]]) -> bytes:
-        data = bytearray(valid)
-        for place, byte in changes:
-            data[place] = byte
-        return bytes(data)
-
-    change = st.tuples(st.integers(0, len(valid) - 1), st.integers(0, 255))
-    kinds = [
-        st.binary(max_size=300),
-        VALUES.map(lambda value: json.dumps(value).encode()),
-        st.integers(0, 3000).map(lambda depth: b"[" * depth),
-        st.integers(0, len(valid)).map(lambda size: valid[:size]),
-        st.lists(change, min_size=1, max_size=8).map(overwritten),
-        st.binary(max_size=50).map(lambda more: valid + more),
-    ]
-    try:
-        structure = json.loads(valid)
-    except ValueError:
-        return st.one_of(kinds)
-    places = list(_places(structure))
-
-    def altered(drawn: tuple[int, str, Any]) -> bytes:
-        index, how, value = drawn
-        copy: Any = json.loads(valid)
-        *way, key = places[index]
-        holder = copy
-        for part in way:
-            holder = holder[part]
-        if how == "replace":
-            holder[key] = value
-        elif how == "delete":
-            del holder[key]
-        elif isinstance(holder, dict):
-            holder[str(value)] = holder.pop(key)
-        return json.dumps(copy).encode()
-
-    alterations = st.tuples(
-        st.integers(0, len(places) - 1), st.sampled_from(["replace", "replace", "delete", "rename"]), VALUES
-    )
-    return st.one_of(*kinds, *[alterations.map(altered)] * 6)
+def write_viz_data(path: Path) -> Path:
+    """A circuit of the micro model as the release saves it."""
+    channels = {"0.attn.act_in": torch.tensor([0, 1]), "0.attn.v": torch.tensor([0])}
+    importances = {
+        "task_samples": (torch.tensor([[1, 2, 0]]), {}),
+        "loss": torch.tensor(0.2),
+        "interv_loss": torch.tensor(0.3),
+    }
+    torch.save({"circuit_data": channels, "importances": importances}, path)
+    return path
 
 
-def _places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, part in inner:
-        yield (*way, key)
-        yield from _places(part, (*way, key))
+def write_pair_with_added_tokens(folder: Path) -> Path:
+    """GPT-2's two tokenizer files, and added tokens in `tokenizer_config.json`."""
+    write_librarys_tokenizer(folder)
+    library = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    (folder / "tokenizer.json").unlink()
+    library.model.save(str(folder))
+    token = {"content": "return", "special": False, "normalized": False, "lstrip": False}
+    id = library.token_to_id("return")
+    config = {"add_prefix_space": False, "added_tokens_decoder": {str(id): token}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    return folder
 
 
 @contextmanager
@@ -265,11 +265,12 @@ def fuzz(name: str, reader: Reader, examples: int) -> tuple[int, int]:
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(damaged(valid))
-    def one(data: bytes) -> None:
-        reader.path.write_bytes(data)
+    @given(damaged(valid, reader.optional))
+    def one(damage: Damage) -> None:
+        reader.path.write_bytes(damage.content)
         with patience(name):
             told = message(reader.read)
+        assert told or not damage.must_refuse, "a changed tensor was read without a word"
         assert all(line.isprintable() for line in told.split("\n")), repr(told)
         counts[not told] += 1
 

@@ -70,7 +70,7 @@ def _by_head(x_nc: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:
-    return [tensor.detach().numpy() for tensor in tensors]
+    return [tensor.detach().float().numpy() for tensor in tensors]  # a sink may have another type
 
 
 register("attention", serves, attention)

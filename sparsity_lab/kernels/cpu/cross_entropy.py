@@ -31,8 +31,8 @@ def overwrite_by_gradient(
     """Return the losses (n); overwrite the logits by the gradient of the mean over `counted` positions."""
     losses_n = torch.empty(len(logits_nv))
     bits_nv = logits_nv if logits_nv.dtype == torch.float32 else logits_nv.view(torch.int16)
-    bias_v = torch.zeros(logits_nv.shape[1]) if bias_v is None else bias_v.detach()
-    table_vv = torch.zeros(0, logits_nv.shape[1]) if bigram_vv is None else bigram_vv.detach()
+    bias_v = torch.zeros(logits_nv.shape[1]) if bias_v is None else bias_v.detach().float()
+    table_vv = torch.zeros(0, logits_nv.shape[1]) if bigram_vv is None else bigram_vv.detach().float()
     inputs = (tensor.numpy() for tensor in (bits_nv, bias_v, table_vv, tokens_n, targets_n))
     rows = len(logits_nv)
     _cross_entropy(threads_for(rows), rows, *inputs, IGNORED_TARGET, counted, losses_n.numpy())
@@ -72,7 +72,7 @@ def _cross_entropy_part(
         for at in range(0, width, _PIECE):
             x = x_v[at : at + _PIECE]
             for i in range(_PIECE):
-                most[i] = x[i] if not x[i] <= most[i] else most[i]  # NaN propagates
+                most[i] = x[i] if not x[i] <= most[i] else most[i]  # a NaN reaches the loss by the sum
         largest = most[0]
         for i in range(_PIECE):
             largest = most[i] if not most[i] <= largest else largest

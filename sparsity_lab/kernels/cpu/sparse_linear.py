@@ -41,6 +41,7 @@ def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
     """Accept float32 on a CPU, or autocast to bfloat16, if few of the weights are nonzero."""
     bf16 = torch.is_autocast_enabled("cpu")
     fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32)
+    fits = fits and weight_oi.dtype == torch.float32
     return fits and _mostly_zero(weight_oi.detach().numpy(), MOST_BF16 if bf16 else MOST)
 
 
@@ -59,7 +60,7 @@ def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16
     """
     _require_fit(x.shape[-1], weight_oi, bias_o)
     x_ti = x.reshape(-1, x.shape[-1])
-    return _SparseLinear.apply(x_ti, weight_oi, bias_o, bf16).view(*x.shape[:-1], -1)
+    return _SparseLinear.apply(x_ti, weight_oi, bias_o, bf16).view(*x.shape[:-1], len(weight_oi))
 
 
 def serves_frozen(weight_oi: Tensor) -> bool:
@@ -83,7 +84,7 @@ class FrozenProduct:
         if x.shape[-1] != inputs:
             raise ValueError(f"{x.shape[-1]} inputs, but the weight has {inputs}")
         y_to = _FrozenLinear.apply(x.reshape(-1, inputs), self.rows, self.columns, self.bias_o)
-        return y_to.view(*x.shape[:-1], -1)
+        return y_to.view(*x.shape[:-1], len(self.bias_o))
 
 
 class _FrozenLinear(torch.autograd.Function):

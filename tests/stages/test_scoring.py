@@ -1,0 +1,220 @@
+"""Circuits and rankings from files are scored: ours, those of the release, and those of MIB."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from made_run import pairs_of, write_run
+
+from sparsity_lab.circuits.circuit import Circuit
+from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json, write_json
+from sparsity_lab.evidence.config import EvidenceConfig
+from sparsity_lab.export import export
+from sparsity_lab.model.checkpoints import save_model
+from sparsity_lab.model.sites import NODES, Site
+from sparsity_lab.score import main
+from sparsity_lab.stages.opened import open_model
+from sparsity_lab.stages.scoring import Report, score_file
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Circuit]:
+    """A run's folder, the path of its circuit, and the circuit."""
+    run = tmp_path_factory.mktemp("made") / "run"
+    path, circuit = write_run(run, pruned=True)
+    return run, path, circuit
+
+
+def raw_losses(report: Report) -> dict[str, float]:
+    return {row.name: row.scores.raw_loss for row in report.rows if row.scores is not None}
+
+
+def test_a_circuit_of_ours_has_the_scores_of_its_record(made: tuple[Path, Path, Circuit]) -> None:
+    run, path, circuit = made
+    report = score_file(path, open_model(run), evidence=EvidenceConfig(binarisation_steps=2, pairs=8))
+    found, pruned = report.rows[:2]
+    assert (found.name, found.nodes, found.edges) == ("circuit", *circuit.counts)
+    assert found.scores == circuit.test
+    assert circuit.pruned is not None
+    assert (pruned.name, pruned.edges) == ("pruned edges", len(circuit.pruned.edges))
+    assert pruned.scores is not None
+    assert pruned.scores.raw_loss == pytest.approx(circuit.pruned.test.raw_loss, abs=1e-5)
+    assert {row.name for row in report.rows} == {"circuit", "pruned edges", "whole model", "no nodes"}
+    measured = {check.name for check in report.checks if check.verdict != "not_measured"}
+    assert {"sufficiency", "necessity", "minimality", "binarisation"} <= measured
+    reasons = {check.name: check.sentence for check in report.checks if check.verdict == "not_measured"}
+    assert "pretraining text" in reasons["robustness"]
+    assert report.notes == ()
+
+
+def test_the_program_prints_and_writes_the_report(
+    made: tuple[Path, Path, Circuit], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, _, circuit = made
+    export(run, tmp_path / "out", circuits="mib")
+    copied = tmp_path / "out" / "circuits" / "letter" / "circuit-5.json"
+    arguments = [str(copied), "--model", str(tmp_path / "out"), "--no-evidence"]
+    main([*arguments, "--json", str(tmp_path / "report.json")])
+    said = capsys.readouterr().out
+    assert f"{circuit.test.raw_loss:.4f}" in said
+    assert "losses in nats, on 15 pairs" in said
+    assert read_json(tmp_path / "report.json")["rows"][0]["nodes"] == len(circuit.nodes)
+    main([str(copied.with_name("mib-5.json")), *arguments[1:], "--means", str(copied.with_name(MEANS))])
+    assert "in_graph" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="no such folder"):
+        main([str(copied), "--model", str(tmp_path / "nowhere")])
+
+
+def test_another_model_is_refused_unless_asked_for(made: tuple[Path, Path, Circuit], tmp_path: Path) -> None:
+    run, path, _ = made
+    other = open_model(run).model
+    other.blocks[0].get_parameter("mlp.up.weight").zero_()
+    save_model(other, tmp_path)
+    opened = open_model(tmp_path)
+    with pytest.raises(UserError, match=r"model_hash: \w{12}: .* has \w{12}; allowed: .* or --other-model"):
+        score_file(path, opened)
+    assert score_file(path, opened, other_model=True).rows[0].scores is not None
+
+
+def test_pairs_of_the_users_own(made: tuple[Path, Path, Circuit], tmp_path: Path) -> None:
+    run, path, circuit = made
+    report = score_file(path, open_model(run), pairs=path.with_name(PAIRS_AS_TEXT))
+    assert report.rows[0].scores is not None
+    assert report.rows[0].scores.raw_loss == pytest.approx(circuit.test.raw_loss, abs=1e-6)
+    few = [pair for pair in pairs_of("test") if "cat" in pair.positive]
+    line = {"positive": few[0].positive, "negative": few[0].negative, "answers": few[0].answers}
+    (tmp_path / "few.jsonl").write_text(json.dumps(line) + "\n")
+    report = score_file(path, open_model(run), pairs=tmp_path / "few.jsonl")
+    assert report.pairs == 1
+    assert report.rows[0].scores is not None
+    assert report.rows[0].scores.raw_loss != pytest.approx(circuit.test.raw_loss, abs=1e-3)
+    (tmp_path / "few.jsonl").write_text(
+        '{"positive": "a", "negative": "b", "answers": ["no single token", "8"]}'
+    )
+    with pytest.raises(UserError, match="the answer 'no single token' is"):
+        score_file(path, open_model(run), pairs=tmp_path / "few.jsonl")
+
+
+def test_a_circuit_with_nothing_beside_it_has_sizes_and_says_what_is_missing(
+    made: tuple[Path, Path, Circuit], tmp_path: Path
+) -> None:
+    run, path, circuit = made
+    plain = circuit.model_dump(mode="json") | {"frozen": None, "pairs": None}
+    write_json(tmp_path / "alone.json", plain)
+    report = score_file(tmp_path / "alone.json", open_model(run))
+    assert (report.rows[0].nodes, report.rows[0].edges) == circuit.counts
+    assert report.rows[0].scores is None
+    assert ["--means FILE" in note or "--pairs FILE" in note for note in report.notes] == [True, True]
+    whole = score_file(
+        tmp_path / "alone.json",
+        open_model(run),
+        pairs=path.with_name(PAIRS_AS_TEXT),
+        means=path.with_name(MEANS),
+    )
+    assert raw_losses(whole)["circuit"] == pytest.approx(circuit.test.raw_loss, abs=1e-6)
+    write_json(tmp_path / "alone.json", plain | {"nodes": [{"layer": 9, "site": "attn_in", "channel": 0}]})
+    with pytest.raises(UserError, match=r"nodes: .* no node of this model"):
+        score_file(tmp_path / "alone.json", open_model(run))
+
+
+def test_a_circuit_of_the_release_in_a_released_model(
+    made: tuple[Path, Path, Circuit], tmp_path: Path
+) -> None:
+    run, path, circuit = made
+    export(run, tmp_path / "out", layout="released")
+    kept: dict[str, list[int]] = {}
+    for node in circuit.nodes:
+        kept.setdefault(f"{node.layer}.{NODES[Site(node.site)].released}", []).append(node.channel)
+    importances = {
+        "task_samples": (torch.ones(2, 3).long(), {}),
+        "loss": torch.tensor(0.2),
+        "interv_loss": torch.tensor(0.3),
+    }
+    channels = {name: torch.tensor(indices) for name, indices in kept.items()}
+    torch.save({"circuit_data": channels, "importances": importances}, tmp_path / "viz_data.pt")
+    report = score_file(
+        tmp_path / "viz_data.pt",
+        open_model(tmp_path / "out"),
+        pairs=path.with_name(PAIRS_AS_TEXT),
+        means=path.with_name(MEANS),
+    )
+    assert report.kind == "released"
+    assert (report.rows[0].nodes, report.rows[0].edges) == circuit.counts
+    assert raw_losses(report)["circuit"] == pytest.approx(circuit.test.raw_loss, abs=1e-5)
+    assert report.stated is not None
+    assert report.stated.raw_loss == pytest.approx(0.15)
+
+
+def ranked(made: tuple[Path, Path, Circuit], folder: Path, graph: Any, target: float = 0.15) -> Report:
+    run, path, _ = made
+    write_json(folder / "ranking.json", graph)
+    return score_file(
+        folder / "ranking.json",
+        open_model(run),
+        pairs=path.with_name(PAIRS_AS_TEXT),
+        means=path.with_name(MEANS),
+        target=target,
+    )
+
+
+def test_a_ranking_of_heads_and_mlps(made: tuple[Path, Path, Circuit], tmp_path: Path) -> None:
+    run, path, _ = made
+    names = [*(f"a{layer}.h{head}" for layer in range(2) for head in range(4)), "m0", "m1"]
+    nodes = {name: {"score": index + 1.0, "in_graph": name == "m1"} for index, name in enumerate(names)}
+    whole = raw_losses(score_file(path, open_model(run)))["whole model"]
+    report = ranked(made, tmp_path, {"nodes": nodes}, target=whole)
+    losses = raw_losses(report)
+    assert losses["top 10 of 10"] == pytest.approx(whole, abs=1e-5)
+    by_name = {row.name: row for row in report.rows}
+    unscored = 2 * (16 + 16 + 16 + 16)  # reads and writes of attention and MLP, which are always kept
+    assert by_name["in_graph"].nodes == unscored + 24
+    assert by_name["top 1 of 10"].nodes == unscored + 24
+    assert by_name["top 5 of 10"].nodes == unscored + 2 * 24 + 3 * 12
+    assert any(name.startswith("smallest: top ") for name in by_name)
+
+
+def test_a_ranking_of_edges_between_channels(made: tuple[Path, Path, Circuit], tmp_path: Path) -> None:
+    _, _, circuit = made
+    assert circuit.pruned is not None
+    left = set(circuit.pruned.edges)
+
+    def name(node: Any) -> str:
+        return f"{node.layer}.{node.site}.{node.channel}"
+
+    edges = {
+        f"{name(edge.source)}->{name(edge.target)}": {"score": edge.weight, "in_graph": edge in left}
+        for edge in circuit.edges
+    }
+    report = ranked(made, tmp_path, {"edges": edges})
+    by_name = {row.name: row for row in report.rows}
+    assert by_name["in_graph"].edges == len(left)
+    total = len(circuit.edges)
+    assert by_name[f"top {total} of {total}"].edges == total
+    ends = {node for edge in circuit.edges for node in (edge.source, edge.target)}
+    assert by_name[f"top {total} of {total}"].nodes == len(ends)
+
+
+@pytest.mark.parametrize("kind", ["file", "empty", "nowhere"])
+def test_a_folder_without_a_model_is_told(tmp_path: Path, kind: str) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match=r"no such folder|holds no model; allowed: a run's folder"):
+        open_model(tmp_path / kind)
+
+
+def test_an_export_gives_its_own_means_to_circuits_from_elsewhere(
+    made: tuple[Path, Path, Circuit], tmp_path: Path
+) -> None:
+    run, path, circuit = made
+    export(run, tmp_path / "out")
+    shutil.copyfile(path.with_name(MEANS), tmp_path / "out" / MEANS)
+    write_json(tmp_path / "alone.json", circuit.model_dump(mode="json") | {"frozen": None, "pairs": None})
+    report = score_file(
+        tmp_path / "alone.json", open_model(tmp_path / "out"), pairs=path.with_name(PAIRS_AS_TEXT)
+    )
+    assert raw_losses(report)["circuit"] == pytest.approx(circuit.test.raw_loss, abs=1e-6)
