@@ -76,6 +76,8 @@ class Circuit(Config):
 
     `edges` holds all nonzero weights between kept nodes, and the scores are measured with all of them.
     `pruned` is set if edges were pruned too (`pruning.edges: prune`); older files lack it.
+    `closed`: in all scores, weights into dropped nodes are zero (`closing.py`); false in older files.
+    `edges_only`: the test scores with these weights at zero, whether the circuit is closed or not.
     """
 
     task: str
@@ -88,6 +90,8 @@ class Circuit(Config):
     test: Scores
     provenance: dict[str, str | int | float | bool | None]
     pruned: PrunedEdges | None = None
+    closed: bool = False
+    edges_only: Scores | None = None
 
     @property
     def counts(self) -> tuple[int, int]:

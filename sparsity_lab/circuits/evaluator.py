@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from sparsity_lab.circuits.circuit import Calibration, Scores
+from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.config import Selection
 from sparsity_lab.circuits.nodes import NodeLayout
@@ -39,6 +40,7 @@ class CircuitEvaluator:
     `restored`: random sets of nodes, boolean (n), for a hardened search; empty otherwise. They change the
     selection loss to the larger of two: the circuit's own loss, and its mean loss when each of these sets is
     unfrozen as well.
+    `closed`: weights into dropped nodes are zero (`closing.py`).
     """
 
     model: Transformer
@@ -46,20 +48,26 @@ class CircuitEvaluator:
     data: TaskData
     selection: Selection
     restored: tuple[Tensor, ...] = ()
+    closed: bool = False
+
+    def compacted(self, kept_n: Tensor) -> Transformer:
+        """Return the model compacted to `kept_n`, and closed if circuits are."""
+        return compact(self.model, kept_n, self.means_n, self.closed)
 
     @torch.no_grad()
-    def logit_difference(self, kept_n: Tensor, batch: TaskBatch, model: Transformer | None = None) -> Tensor:
+    def logit_difference(self, kept_n: Tensor, batch: TaskBatch, wider: Transformer | None = None) -> Tensor:
         """Return logit differences (b) with all but `kept_n` frozen.
 
-        `model` may be passed already compacted to a superset of `kept_n`.
+        `wider` may be the model compacted to a superset of `kept_n`. A closed circuit needs fewer weights.
         """
-        narrow = compact(self.model, kept_n, self.means_n) if model is None else model
+        closes = self.closed and closing_matters(self.model.config)
+        narrow = self.compacted(kept_n) if wider is None or closes else wider
         return logit_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
 
-    def select_loss(self, kept_n: Tensor, model: Transformer | None = None) -> float:
+    def select_loss(self, kept_n: Tensor, wider: Transformer | None = None) -> float:
         """Return the selection loss in nats, which has to meet the target."""
         select = self.data.select
-        logit_diff_b = self.logit_difference(kept_n, select, model)
+        logit_diff_b = self.logit_difference(kept_n, select, wider)
         calibration = self.calibration(logit_diff_b)
         loss = score(logit_diff_b, select.label_b, calibration).selection_loss
         restored = [

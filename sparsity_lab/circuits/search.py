@@ -1,5 +1,7 @@
 """Find a task's circuits with any finder, polish them, prune their edges, and return `Circuit` records."""
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -8,7 +10,7 @@ from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.discretisation import polish
 from sparsity_lab.circuits.edge_pruning import prune_edges
 from sparsity_lab.circuits.edges import list_edges
-from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
 from sparsity_lab.circuits.finders import FINDERS, FinderConfig
 from sparsity_lab.circuits.finders.finder import Notes
 from sparsity_lab.circuits.nodes import NodeLayout
@@ -24,7 +26,7 @@ def make_evaluator(
     most = finder.restored_share
     generator = torch.Generator().manual_seed(derive_seed(pruning.seed, "restored for selection"))
     restored = [restored_nodes(len(means_n), share * most, generator) for share in (0.3, 0.6, 1) if most]
-    return CircuitEvaluator(model, means_n, data, pruning.selection, tuple(restored))
+    return CircuitEvaluator(model, means_n, data, pruning.selection, tuple(restored), pruning.closed)
 
 
 def find_circuits(
@@ -57,6 +59,7 @@ def make_circuit(
 ) -> Circuit:
     """Build the record of the circuit that keeps `kept_n`."""
     calibration, select, test = evaluator.scores(kept_n)
+    edges_only_b = replace(evaluator, closed=True).logit_difference(kept_n, evaluator.data.test)
     return Circuit(
         task=task,
         model=model_name,
@@ -67,4 +70,6 @@ def make_circuit(
         select=select,
         test=test,
         provenance=provenance,
+        closed=evaluator.closed,
+        edges_only=score(edges_only_b, evaluator.data.test.label_b, calibration),
     )

@@ -31,7 +31,10 @@ Kind = Literal["dense", "sparse", "bridged", "sparsified", "imported"]
 
 
 class CurvePoint(Config):
-    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats."""
+    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats.
+
+    `edges_only`: its scores on the test pairs with weights into dropped nodes at zero; None in older records.
+    """
 
     target: float
     nodes: int
@@ -39,6 +42,7 @@ class CurvePoint(Config):
     select: Scores
     test: Scores
     pruned_edges: int | None = None  # edges left after edge pruning, if it was run
+    edges_only: Scores | None = None
 
 
 class TaskResult(Config):

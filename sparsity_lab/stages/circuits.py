@@ -26,7 +26,7 @@ from sparsity_lab.tasks.batch import NotAskable
 
 log = logging.getLogger(__name__)
 
-CIRCUITS_VERSION = 4  # raise when the same inputs would give other circuits
+CIRCUITS_VERSION = 5  # raise when the same inputs would give other circuits
 
 
 def task_circuits(config: RunConfig, context: ModelContext) -> dict[str, Path]:
@@ -114,6 +114,7 @@ def explain_task(
             select=c.select,
             test=c.test,
             pruned_edges=c.pruned_edges,
+            edges_only=c.edges_only,
         )
         for c in circuits
     )

@@ -44,7 +44,9 @@ def find(
     best: dict[float, Found] = {}
     for attempt in range(config.retries + 1):
         aimed = config.model_copy(update={"target": config.target / 2**attempt})
-        masks = learn_masks(evaluator.model, evaluator.means_n, evaluator.data.train, aimed, seed + attempt)
+        masks = learn_masks(
+            evaluator.model, evaluator.means_n, evaluator.data.train, aimed, seed + attempt, evaluator.closed
+        )
         if len(masks.losses) < config.steps:
             continue  # stopped early
         order_n = masks.tau_n.argsort(descending=True, stable=True)
