@@ -18,7 +18,7 @@ RENAMED = {
     "pruning.method=gradient": "finder=gradient",
     "pruning.method=integrated": "finder=integrated",
     "pruning.masks": "finder",
-    "pruning.retries": "finder.retries",
+    "finder.retries": "pruning.retries",
 }
 
 

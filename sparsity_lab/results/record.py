@@ -52,7 +52,7 @@ class TaskResult(Config):
     "not_learned" (unpruned loss above the target); "not_askable" (the tokenizer cannot express it);
     "empty_solves" (the circuit without nodes already meets the target). `reason` is one sentence, empty for
     "circuit". `circuit` is the main target's circuit file, relative to the run's folder. `evidence` lists the
-    checks of that circuit.
+    checks of that circuit. `retries`: further searches after one that may have failed, and why.
     """
 
     task: str
@@ -62,6 +62,8 @@ class TaskResult(Config):
     curve: tuple[CurvePoint, ...]
     circuit: str | None
     evidence: tuple[Check, ...] = ()
+    retries: int = 0
+    retried_because: str = ""
 
     def at(self, target: float) -> CurvePoint | None:
         """Return the curve's point at this target, or None."""
