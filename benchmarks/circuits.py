@@ -1,8 +1,9 @@
 """Time the circuit search of a finished run: find all its circuits again, one task at a time on one thread.
 
-    python -m benchmarks.circuits runs/single/NAME [--out runs/bench]
+    python -m benchmarks.circuits runs/single/NAME [--closed false true] [--out runs/bench]
 
-Writes circuits.csv with one row per task.
+Writes circuits.csv with one row per task. With `--closed false true`, every task is searched both as an open
+and as a closed circuit, one after the other, and the two are compared on the tasks that have both circuits.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, geometric_mean
 from typing import Any
 
 from benchmarks.training import write_table
@@ -20,13 +22,14 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.kernels.machine import prepare_processor
-from sparsity_lab.results.record import read_record
+from sparsity_lab.results.record import RunRecord, read_record
 from sparsity_lab.stages.circuits import explain_task
 from sparsity_lab.stages.context import ModelContext
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("task", "status", "nodes", "edges", "seconds")
+SIZES, LOSSES = ("nodes", "edges"), ("test_loss", "edges_only_loss")
+COLUMNS = ("task", "closed", "status", *SIZES, *LOSSES, "searches", "seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,20 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
+    parser.add_argument(
+        "--closed", nargs="+", choices=("false", "true"), help="in place of the run's own pruning.closed"
+    )
     options = parser.parse_args(arguments)
+    closed = [choice == "true" for choice in options.closed or ()]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        rows = measure_circuits(options.run)
+        rows = measure_circuits(options.run, closed)
     except UserError as error:
         parser.error(str(error))
     write_table(COLUMNS, rows, options.out / "circuits.csv")
+    for line in means(rows):
+        log.info("%s", line)
     return 0
 
 
-def measure_circuits(run: Path) -> list[dict[str, Any]]:
-    """Return one row per task of a finished run: the circuit's size at the main target, and the seconds.
+def measure_circuits(run: Path, closed: Sequence[bool] = ()) -> list[dict[str, Any]]:
+    """Return one row per task and setting: the circuit's size and losses at the main target, and the seconds.
 
-    One task runs an extra time first, so that no row includes compilation.
+    `closed` are the settings of `pruning.closed`; the run's own if it is empty. One task runs an extra time
+    first, so that no row includes compilation.
 
     Raises:
         UserError: this version cannot read the run's record, config or model.
@@ -63,20 +73,49 @@ def measure_circuits(run: Path) -> list[dict[str, Any]]:
     context = ModelContext.of(config, folder.tokens, folder.model, run)
     context.load()
     names = [task.task for task in record.tasks]
-    rows: list[dict[str, Any]] = []
+    settings = [
+        config.model_copy(update={"pruning": config.pruning.model_copy(update={"closed": choice})})
+        for choice in closed or [config.pruning.closed]
+    ]
     compiled = [task.task for task in record.tasks if task.curve] or names
-    for name in [compiled[0], *names]:
-        began = time.perf_counter()
-        result, _ = explain_task(
-            config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
-        )
-        seconds = time.perf_counter() - began
-        main_point = result.at(config.pruning.target)
-        nodes, edges = (main_point.nodes, main_point.edges) if main_point else ("", "")
-        values = (name, result.status, nodes, edges, round(seconds, 1))
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-        log.info("%s: %s, %s edges, %.1f s", name, result.status, edges or "no", seconds)
-    return rows[1:]
+    _measure(settings[0], context, compiled[0], record)
+    return [_measure(setting, context, name, record) for name in names for setting in settings]
+
+
+def _measure(config: RunConfig, context: ModelContext, name: str, record: RunRecord) -> dict[str, Any]:
+    began = time.perf_counter()
+    result, _ = explain_task(
+        config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
+    )
+    seconds = time.perf_counter() - began
+    point, closed = result.at(config.pruning.target), config.pruning.closed
+    found: tuple[Any, ...] = ("", "", "", "")
+    if point is not None and point.edges_only is not None:
+        losses = point.test.selection_loss, point.edges_only.selection_loss
+        found = (point.nodes, point.edges, *(round(loss, 4) for loss in losses))
+    log.info("%s, closed=%s: %s, %s edges, %.1f s", name, closed, result.status, found[1] or "no", seconds)
+    values = (name, closed, result.status, *found, result.retries + 1, round(seconds, 1))
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def means(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a line per setting: means over the tasks with a circuit under every setting."""
+    settings = sorted({row["closed"] for row in rows})
+    missing = {row["task"] for row in rows if row["edges"] == ""}
+    lines = []
+    for closed in settings:
+        chosen = [row for row in rows if row["closed"] == closed and row["task"] not in missing]
+        if chosen:
+            nodes, edges = (geometric_mean(max(1, row[size]) for row in chosen) for size in SIZES)
+            test, edges_only = (fmean(row[loss] for row in chosen) for loss in LOSSES)
+            apart = max(abs(row["test_loss"] - row["edges_only_loss"]) for row in chosen)
+            lines.append(
+                f"closed={closed}: {len(chosen)} tasks; geometric means {nodes:.1f} nodes, "
+                f"{edges:.1f} edges; "
+                f"mean test loss {test:.4f}, edges only {edges_only:.4f}, at most {apart:.4f} apart; "
+                f"{sum(row['seconds'] for row in chosen):.0f} s"
+            )
+    return lines
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from sparsity_lab.bridges.bridge import Bridge
 from sparsity_lab.bridges.config import SteeringConfig
 from sparsity_lab.bridges.steering_record import Candidate, Steering, SteeringResult
 from sparsity_lab.circuits.circuit import Circuit, Node
+from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.evaluator import two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
@@ -77,11 +78,13 @@ def swapped(x: Tensor) -> Tensor:
 def effects(sparse: Transformer, circuit: Circuit, means_n: Tensor, batch: TaskBatch) -> list[Candidate]:
     """Return the circuit's candidates by descending effect. `batch` must come from `comparable`."""
     layout = NodeLayout(sparse.config)
-    frozen = ablate(layout, layout.mask(circuit.nodes), means_n)
+    kept_n = layout.mask(circuit.nodes)
+    frozen = ablate(layout, kept_n, means_n)
+    alone = close(sparse, kept_n) if circuit.closed else sparse
     record = Record(STREAM_SITES)
 
     def loss(tap: Tap) -> float:
-        logits_b2 = sparse(batch.tokens_bt, tap, position_b=batch.last_b).gather(1, batch.answers_b2)
+        logits_b2 = alone(batch.tokens_bt, tap, position_b=batch.last_b).gather(1, batch.answers_b2)
         return two_way_loss(logits_b2[:, 0] - logits_b2[:, 1], batch.label_b).item()
 
     whole = loss(chain(frozen, record))

@@ -83,6 +83,8 @@ class Circuit(Config):
 
     `edges` holds all nonzero weights between kept nodes, and the scores are measured with all of them.
     `pruned` is set if edges were pruned too (`pruning.edges: prune`); older files lack it.
+    `closed`: in all scores, weights into dropped nodes are zero (`closing.py`); false in older files.
+    `edges_only`: the test scores with these weights at zero, whether the circuit is closed or not.
 
     With the model, these four are enough to compute the losses again (`standalone.py`, `docs/recompute.py`).
     Older files and circuits from elsewhere lack them. `model_hash`: of the model's two files. `task_hash`: of
@@ -104,6 +106,8 @@ class Circuit(Config):
     task_hash: str | None = None
     frozen: Beside | None = None
     pairs: Beside | None = None
+    closed: bool = False
+    edges_only: Scores | None = None
 
     @property
     def counts(self) -> tuple[int, int]:

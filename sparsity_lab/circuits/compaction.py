@@ -9,19 +9,15 @@ The attention-output matrix keeps all its columns: with an attention sink, a fro
 constant after mixing. Compaction is therefore exact up to rounding.
 """
 
-import copy
-from typing import TypeVar
-
 import torch
 from torch import Tensor, nn
 
+from sparsity_lab.circuits.closing import close, with_children
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.dispatch import kernel_for
 from sparsity_lab.model.ops import FrozenLinear
 from sparsity_lab.model.sites import MATRICES, MIXED_BEFORE_READ, SUBLAYERS, WRITES
 from sparsity_lab.model.transformer import Transformer
-
-M = TypeVar("M", bound=nn.Module)
 
 
 class KeptInputs(FrozenLinear):
@@ -52,12 +48,13 @@ class Constant(nn.Module):
 
 
 @torch.no_grad()
-def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer:
+def compact(model: Transformer, live_n: Tensor, values_n: Tensor, closed: bool = False) -> Transformer:
     """Return a copy of `model` that is valid while the nodes outside `live_n` are frozen at `values_n`.
 
     The copy shares the model's tensors. Where a kernel is available, products with mostly zero matrices skip
-    the zeros.
+    the zeros. With `closed`, weights into nodes outside `live_n` are zero (`closing.py`).
     """
+    model = close(model, live_n) if closed else model
     layout = NodeLayout(model.config)
     live = {
         (layer, sublayer): bool(live_n[layout.slices[site, layer]].any())
@@ -68,7 +65,7 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer
         live = dict.fromkeys(live, True)  # otherwise no output would depend on any gate
     blocks = []
     for layer, block in enumerate(model.blocks):
-        sublayers = {name: _with(block.get_submodule(name)) for name in SUBLAYERS}
+        sublayers = {name: with_children(block.get_submodule(name)) for name in SUBLAYERS}
         for matrix in MATRICES:
             sublayer, name = matrix.name.split(".")
             if not live[layer, sublayer]:
@@ -86,18 +83,11 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor) -> Transformer
             if live_i.all() and kernel_for("frozen_linear", linear.weight) is None:
                 continue
             narrow = KeptInputs(linear, live_i, value_i)
-            sublayers[sublayer] = _with(sublayers[sublayer], **{name: narrow})
+            sublayers[sublayer] = with_children(sublayers[sublayer], **{name: narrow})
         constant = {
             sublayer: Constant(values_n[layout.slices[site, layer]].to(model.embedding.weight.dtype))
             for sublayer, site in WRITES.items()
             if not live[layer, sublayer]
         }
-        blocks.append(_with(block, **sublayers | constant))
-    return _with(model, blocks=nn.ModuleList(blocks))
-
-
-def _with(module: M, **children: nn.Module) -> M:
-    """Return a shallow copy of `module` with some children replaced."""
-    clone = copy.copy(module)
-    clone._modules = {**module._modules, **children}
-    return clone
+        blocks.append(with_children(block, **sublayers | constant))
+    return with_children(model, blocks=nn.ModuleList(blocks))

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from sparsity_lab.core.config import Config
 
@@ -16,7 +16,9 @@ class PruningConfig(Config):
     `selection`: whether the raw or the calibrated loss must meet the target. A fitted scale and shift can
     turn noise into an answer, so the calibrated loss also finds small circuits for meaningless tasks
     (`evidence/controls.py`). `polish`: drop kept nodes that the target does not need. `edges`: "prune" also
-    prunes edges between the kept nodes.
+    prunes edges between the kept nodes. `closed`: weights into dropped nodes are zero while circuits are
+    searched and scored, so that a circuit computes from its nodes and edges alone (`closing.py`). `retries`:
+    further searches after one that may have failed (`failed_search.py`), with other seeds and more steps.
     """
 
     selection: Selection = "raw"
@@ -24,6 +26,8 @@ class PruningConfig(Config):
     targets: tuple[PositiveFloat, ...] = Field(default=(0.15, 0.3, 0.5), strict=False)  # a list from YAML too
     polish: bool = True
     edges: Literal["all", "prune"] = "all"
+    closed: bool = False
+    retries: NonNegativeInt = 2
     seed: int = 0
 
     @field_validator("targets")

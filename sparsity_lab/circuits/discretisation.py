@@ -16,7 +16,6 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.mask_learning import gate_nodes
 from sparsity_lab.circuits.nodes import NodeLayout
@@ -62,7 +61,7 @@ def polish(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: i
 def _drop_prefix(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> Tensor:
     nodes_k = kept_n.nonzero().flatten()
     order_k = nodes_k[node_effects(evaluator, kept_n)[nodes_k].argsort(stable=True)]
-    compacted = compact(evaluator.model, kept_n, evaluator.means_n)
+    compacted = evaluator.compacted(kept_n)
 
     def without(size: int) -> Tensor:
         return kept_n.index_fill(0, order_k[:size], False)
@@ -81,7 +80,7 @@ def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor) -> Tensor:
     """
     select, layout = evaluator.data.select, NodeLayout(evaluator.model.config)
     tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
-    compacted = compact(evaluator.model, kept_n, evaluator.means_n)
+    compacted = evaluator.compacted(kept_n)
     logit_diff_b = logit_difference(compacted, select, gate_nodes(layout, tau_n, evaluator.means_n, 1.0))
     calibration = evaluator.calibration(logit_diff_b.detach())
     loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsity_lab.circuits.circuit import Circuit, Edge, PrunedEdges
+from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.discretisation import smallest_size
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
@@ -106,6 +107,7 @@ def edge_costs(
     """
     means_n, select = evaluator.means_n, evaluator.data.select
     model = without_edges(evaluator.model, means_n, dropped)
+    model = close(model, kept_n) if evaluator.closed else model
     layout, by_matrix = NodeLayout(model.config), entries(kept)
     linears = [_linear(model, *matrix).requires_grad_() for matrix in by_matrix]
     logit_diff_b = logit_difference(model, select, ablate(layout, kept_n, means_n))

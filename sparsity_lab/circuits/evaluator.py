@@ -7,19 +7,24 @@ choice. Losses are computed in a compacted model (`compaction.py`), which is fas
 Shape suffixes: n all nodes, b rows of a task's batch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from sparsity_lab.circuits.circuit import Calibration, Scores
+from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.config import Selection
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, logit_difference
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class CircuitEvaluator:
     `restored`: random sets of nodes, boolean (n), for a hardened search; empty otherwise. They change the
     selection loss to the larger of two: the circuit's own loss, and its mean loss when each of these sets is
     unfrozen as well.
+    `closed`: weights into dropped nodes are zero (`closing.py`).
+    `memory`: results for this model and these pairs that raw and calibrated selection share.
     """
 
     model: Transformer
@@ -46,20 +53,34 @@ class CircuitEvaluator:
     data: TaskData
     selection: Selection
     restored: tuple[Tensor, ...] = ()
+    closed: bool = False
+    memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def remembered(self, key: str, make: Callable[[], T]) -> T:
+        """Return `make()`, computed once for each `key`."""
+        if key not in self.memory:
+            self.memory[key] = make()
+        result: T = self.memory[key]
+        return result
+
+    def compacted(self, kept_n: Tensor) -> Transformer:
+        """Return the model compacted to `kept_n`, and closed if circuits are."""
+        return compact(self.model, kept_n, self.means_n, self.closed)
 
     @torch.no_grad()
-    def logit_difference(self, kept_n: Tensor, batch: TaskBatch, model: Transformer | None = None) -> Tensor:
+    def logit_difference(self, kept_n: Tensor, batch: TaskBatch, wider: Transformer | None = None) -> Tensor:
         """Return logit differences (b) with all but `kept_n` frozen.
 
-        `model` may be passed already compacted to a superset of `kept_n`.
+        `wider` may be the model compacted to a superset of `kept_n`. A closed circuit needs fewer weights.
         """
-        narrow = compact(self.model, kept_n, self.means_n) if model is None else model
+        closes = self.closed and closing_matters(self.model.config)
+        narrow = self.compacted(kept_n) if wider is None or closes else wider
         return logit_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
 
-    def select_loss(self, kept_n: Tensor, model: Transformer | None = None) -> float:
+    def select_loss(self, kept_n: Tensor, wider: Transformer | None = None) -> float:
         """Return the selection loss in nats, which has to meet the target."""
         select = self.data.select
-        logit_diff_b = self.logit_difference(kept_n, select, model)
+        logit_diff_b = self.logit_difference(kept_n, select, wider)
         calibration = self.calibration(logit_diff_b)
         loss = score(logit_diff_b, select.label_b, calibration).selection_loss
         restored = [
@@ -92,6 +113,7 @@ class CircuitEvaluator:
 
 
 IDENTITY = Calibration(scale=1.0, shift=0.0)
+MAX_SCALE = 1e4
 
 
 def two_way_loss(logit_diff_b: Tensor, label_b: Tensor) -> Tensor:
@@ -104,26 +126,31 @@ def two_way_loss(logit_diff_b: Tensor, label_b: Tensor) -> Tensor:
 
 
 def calibrate(logit_diff_b: Tensor, label_b: Tensor) -> Calibration:
-    """Fit the scale and shift of the logit difference that minimise the loss.
+    """Fit the scale and shift of the logit difference that minimise the loss, at most the raw loss.
 
-    The fit takes 16 L-BFGS steps on standardised logit differences.
+    The fit takes 16 L-BFGS steps on standardised logit differences. The scale is at most `MAX_SCALE`, since a
+    larger one would turn the rounding of float32 logits into an answer.
     """
     logit_diff_b = logit_diff_b.double()
-    spread, middle = logit_diff_b.std(correction=0).clamp(min=1e-6), logit_diff_b.mean()
-    parameters = torch.tensor([1.0, 0.0], dtype=torch.float64, requires_grad=True)
+    spread, middle = logit_diff_b.std(correction=0).clamp(min=1e-12), logit_diff_b.mean()
+    limit = MAX_SCALE * spread.item()
+    parameters = torch.tensor([1.0 if limit > 1 else 0.0, 0.0], dtype=torch.float64, requires_grad=True)
     standard_b = (logit_diff_b - middle) / spread
     optimizer = torch.optim.LBFGS([parameters], max_iter=16, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = two_way_loss(parameters[0] * standard_b + parameters[1], label_b)
+        loss = two_way_loss(parameters[0].clamp(-limit, limit) * standard_b + parameters[1], label_b)
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimizer.step(closure)
     scale, shift = parameters.detach().tolist()
-    return Calibration(scale=scale / spread.item(), shift=shift - scale * middle.item() / spread.item())
+    scale = max(-limit, min(limit, scale)) / spread.item()
+    fitted = Calibration(scale=scale, shift=shift - scale * middle.item())
+    fitted_loss = two_way_loss(fitted.scale * logit_diff_b + fitted.shift, label_b)
+    return fitted if fitted_loss < two_way_loss(logit_diff_b, label_b) else IDENTITY
 
 
 def score(logit_diff_b: Tensor, label_b: Tensor, calibration: Calibration) -> Scores:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sparsity_lab.circuits.closing import closing_matters
+from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import sublayer_boundary
 from sparsity_lab.model.taps import ablate, with_residuals
@@ -12,14 +14,16 @@ from sparsity_lab.tasks.batch import TaskBatch, by_length, logit_difference_at_e
 
 @torch.no_grad()
 def differences_without_each(
-    model: Transformer, kept_n: Tensor, values_n: Tensor, batch: TaskBatch, rows: int = 64
+    model: Transformer, kept_n: Tensor, values_n: Tensor, batch: TaskBatch, closed: bool, rows: int = 64
 ) -> Tensor:
     """Return logit differences (k, b) of the circuit `kept_n`, with each of its nodes frozen in turn.
 
-    `model` may already be compacted to the circuit. Freezing a node changes nothing before the node's own
+    `closed` says whether the circuit is (`closing.py`). Freezing a node changes nothing before the node's own
     sublayer, so each pass starts there, from the circuit's residual stream.
     """
     layout = NodeLayout(model.config)
+    narrow = compact(model, kept_n, values_n, closed)
+    closes = closed and closing_matters(model.config)
     boundaries = {
         index: sublayer_boundary(group.site, group.layer)
         for group in layout.groups
@@ -29,12 +33,16 @@ def differences_without_each(
     def without(index: int) -> Tensor:
         return kept_n.index_fill(0, torch.tensor(index), False)
 
+    def net(index: int) -> Transformer:
+        """Without competition, the model compacted to the circuit also serves with a node fewer."""
+        return compact(model, without(index), values_n, closed) if closes else narrow
+
     def compute(part: TaskBatch) -> Tensor:
-        _, streams = with_residuals(model, part.tokens_bt, ablate(layout, kept_n, values_n))
+        _, streams = with_residuals(narrow, part.tokens_bt, ablate(layout, kept_n, values_n))
         return torch.stack(
             [
                 logit_difference_at_end(
-                    model, part, ablate(layout, without(index), values_n), (boundary, streams[boundary])
+                    net(index), part, ablate(layout, without(index), values_n), (boundary, streams[boundary])
                 )
                 for index, boundary in boundaries.items()
             ]

@@ -44,12 +44,18 @@ class LearnedMasks:
 
 
 def learn_masks(
-    model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskLearningConfig, seed: int
+    model: Transformer,
+    means_n: Tensor,
+    batch: TaskBatch,
+    config: MaskLearningConfig,
+    seed: int,
+    closed: bool = False,
 ) -> LearnedMasks:
     """Learn the gates of one task on the training pairs in `batch`.
 
     The weights of `model` must not require gradients. `means_n` holds the values at which shut nodes are
-    frozen. A training that stopped early has fewer losses than `config.steps`.
+    frozen. A training that stopped early has fewer losses than `config.steps`. With `closed`, weights into
+    nodes that are dropped for good are zero (`closing.py`); a gate that may open again needs its weights.
     """
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
@@ -79,7 +85,7 @@ def learn_masks(
         optimizer.param_groups[0]["lr"] = config.learning_rate * min(1.0, rising) * (1 - step / config.steps)
         rows = sampler.draw()
         restored_n = restoration.draw(step)
-        net = compacted if restored_n is None else compact(model, live_n | restored_n, means_n)
+        net = compacted if restored_n is None else compact(model, live_n | restored_n, means_n, closed)
         open_n = tau_n if restored_n is None else torch.where(restored_n, torch.ones(()), tau_n)
         tap = gate_nodes(layout, open_n, means_n, config.temperature)
         loss = two_way_loss(logit_difference(net, rows, tap), rows.label_b)
@@ -105,7 +111,7 @@ def learn_masks(
             break
         if (step + 1) % config.drop_every == 0:
             live_n = live_n & (tau_n.detach() >= config.drop_below)
-            compacted = compact(model, live_n, means_n)
+            compacted = compact(model, live_n, means_n, closed)
     return LearnedMasks(tau_n.detach(), tuple(losses), tuple(sizes), k_coef)
 
 

@@ -1,5 +1,10 @@
 """Find a task's circuits with any finder, polish them, prune their edges, and return `Circuit` records."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -7,8 +12,9 @@ from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.discretisation import polish
 from sparsity_lab.circuits.edge_pruning import prune_edges
-from sparsity_lab.circuits.edges import list_edges
-from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
+from sparsity_lab.circuits.edges import count_edges, list_edges
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
+from sparsity_lab.circuits.failed_search import Size, doubt
 from sparsity_lab.circuits.finders import FINDERS, FinderConfig
 from sparsity_lab.circuits.finders.finder import Notes
 from sparsity_lab.circuits.nodes import NodeLayout
@@ -24,32 +30,114 @@ def make_evaluator(
     most = finder.restored_share
     generator = torch.Generator().manual_seed(derive_seed(pruning.seed, "restored for selection"))
     restored = [restored_nodes(len(means_n), share * most, generator) for share in (0.3, 0.6, 1) if most]
-    return CircuitEvaluator(model, means_n, data, pruning.selection, tuple(restored))
+    return CircuitEvaluator(model, means_n, data, pruning.selection, tuple(restored), pruning.closed)
+
+
+class Candidate(NamedTuple):
+    """A set of nodes (n) that meets a target, its size, and how it was found."""
+
+    kept_n: Tensor
+    size: Size
+    notes: Notes
 
 
 def find_circuits(
-    evaluator: CircuitEvaluator, task: str, model_name: str, finder: FinderConfig, pruning: PruningConfig
+    evaluator: CircuitEvaluator,
+    task: str,
+    model_name: str,
+    finder: FinderConfig,
+    pruning: PruningConfig,
+    earlier: Sequence[Circuit] = (),
 ) -> list[Circuit]:
     """Return one circuit for each target that some set of nodes meets, by ascending target.
 
-    `evaluator` must be built by `make_evaluator` from the same `finder` and `pruning`.
+    `evaluator` must be built by `make_evaluator` from the same `finder` and `pruning`. `earlier` are circuits
+    of an earlier search with the same settings that is thought to have failed. The search then goes on with
+    other seeds, and returns an earlier circuit where it finds none that is smaller.
     """
-    others = [target for target in pruning.all_targets if target != pruning.target]
-    found = FINDERS[type(finder)](evaluator, finder, (pruning.target, *others), pruning.seed)
+    best, retries, doubts = _search(evaluator, finder, pruning, earlier)
     circuits = []
-    for target, (kept_n, notes) in sorted(found.items()):
-        polished_n = polish(evaluator, kept_n, target) if pruning.polish else kept_n
-        provenance: Notes = {
-            "method": finder.label,
-            "selection": pruning.selection,
-            **notes,
-            "nodes_before_polish": int(kept_n.sum()),
-        }
-        circuit = make_circuit(evaluator, polished_n, task, model_name, target, provenance)
+    for target, (kept_n, _, notes) in sorted(best.items()):
+        provenance: Notes = {"method": finder.label, "selection": pruning.selection, **notes}
+        if retries:
+            provenance |= {"retries": retries, "retried_because": "; ".join(doubts)}
+        circuit = make_circuit(evaluator, kept_n, task, model_name, target, provenance)
         if pruning.edges == "prune":
             circuit = prune_edges(evaluator, circuit)
         circuits.append(circuit)
     return circuits
+
+
+def _search(
+    evaluator: CircuitEvaluator,
+    finder: FinderConfig,
+    pruning: PruningConfig,
+    earlier: Sequence[Circuit] = (),
+) -> tuple[dict[float, Candidate], int, list[str]]:
+    """Return the smallest set found for each target, the number of further searches, and their reasons."""
+    others = [target for target in pruning.all_targets if target != pruning.target]
+    targets = (pruning.target, *others)
+    best: dict[float, Candidate] = {}
+    first, last, doubts = 0, pruning.retries, list[str]()
+    if earlier:
+        first = 1 + int(earlier[0].provenance.get("retries") or 0)
+        last = first + max(1, pruning.retries) - 1
+        doubts = [str(because)] if (because := earlier[0].provenance.get("retried_because")) else []
+        doubts.append("far more nodes than the model's circuits for other tasks")
+        for circuit in earlier:
+            kept_n = NodeLayout(evaluator.model.config).mask(circuit.nodes)
+            _offer(best, evaluator, kept_n, circuit.target, dict(circuit.provenance))
+    elif evaluator.selection == "calibrated":
+        # A set that meets the raw target also meets the calibrated one, so calibrated circuits begin there.
+        raw, _, _ = _search(replace(evaluator, selection="raw"), finder, pruning)
+        for target, candidate in raw.items():
+            _offer_polished(best, evaluator, pruning, candidate.kept_n, target, candidate.notes)
+    for attempt in range(first, last + 1):
+        missed = pruning.target not in best
+        found = FINDERS[type(finder)](
+            evaluator, finder.again(attempt, missed), targets, pruning.seed + attempt
+        )
+        for target, (kept_n, notes) in found.items():
+            more: Notes = {**notes, "attempt": attempt, "nodes_before_polish": int(kept_n.sum())}
+            _offer_polished(best, evaluator, pruning, kept_n, target, more)
+        for tighter, looser in pairwise(sorted(targets)):
+            if tighter in best:  # what meets a target meets every looser one
+                kept_n, _, notes = best[tighter]
+                _offer_polished(best, evaluator, pruning, kept_n, looser, {**notes, "found_at": tighter})
+        sizes = {target: candidate.size for target, candidate in best.items()}
+        reason = doubt(sizes, targets, len(evaluator.means_n))
+        if (reason is None and not earlier) or attempt == last:
+            break
+        if reason is not None:
+            doubts.append(reason)
+    return best, attempt, doubts
+
+
+def _offer_polished(
+    best: dict[float, Candidate],
+    evaluator: CircuitEvaluator,
+    pruning: PruningConfig,
+    kept_n: Tensor,
+    target: float,
+    notes: Notes,
+) -> None:
+    """Polish a set for `target`, if circuits are polished, and take it if it is the smallest so far."""
+    polished_n = polish(evaluator, kept_n, target) if pruning.polish else kept_n
+    _offer(best, evaluator, polished_n, target, notes)
+
+
+def _offer(
+    best: dict[float, Candidate], evaluator: CircuitEvaluator, kept_n: Tensor, target: float, notes: Notes
+) -> None:
+    """Take a set if it meets `target` and has the fewest edges so far, or as many edges and fewer nodes."""
+    loss = evaluator.select_loss(kept_n)
+    size = Size(int(kept_n.sum()), count_edges(evaluator.model, kept_n), loss)
+    if loss <= target and (target not in best or _smaller(size, best[target].size)):
+        best[target] = Candidate(kept_n, size, notes)
+
+
+def _smaller(one: Size, other: Size) -> bool:
+    return (one.edges, one.nodes) < (other.edges, other.nodes)
 
 
 def make_circuit(
@@ -57,6 +145,7 @@ def make_circuit(
 ) -> Circuit:
     """Build the record of the circuit that keeps `kept_n`."""
     calibration, select, test = evaluator.scores(kept_n)
+    edges_only_b = replace(evaluator, closed=True).logit_difference(kept_n, evaluator.data.test)
     return Circuit(
         task=task,
         model=model_name,
@@ -67,4 +156,6 @@ def make_circuit(
         select=select,
         test=test,
         provenance=provenance,
+        closed=evaluator.closed,
+        edges_only=score(edges_only_b, evaluator.data.test.label_b, calibration),
     )

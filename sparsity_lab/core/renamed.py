@@ -18,7 +18,7 @@ RENAMED = {
     "pruning.method=gradient": "finder=gradient",
     "pruning.method=integrated": "finder=integrated",
     "pruning.masks": "finder",
-    "pruning.retries": "finder.retries",
+    "finder.retries": "pruning.retries",
 }
 
 # keys whose name on the command line means something else today: `sweep` is a group

@@ -74,7 +74,7 @@ def two_levels(subject: CircuitUnderTest, sampler: PairSampler) -> tuple[Tensor,
     """Low, threshold and high of every node (n), by two-means over its values in the circuit on the task."""
     rows = sampler.draw()
     tap = ablate(subject.layout, subject.kept_n, subject.means_n)
-    values_btn = activations(subject.model, rows.tokens_bt, tap)
+    values_btn = activations(subject.alone, rows.tokens_bt, tap)
     real_bt = torch.arange(rows.tokens_bt.shape[1]) <= rows.last_b[:, None]
     values_pn = values_btn[real_bt]
     low_n, high_n = values_pn.amin(0), values_pn.amax(0)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit, Scores
+from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.evaluator import IDENTITY, calibrate, score
 from sparsity_lab.circuits.nodes import NodeLayout
@@ -44,15 +45,25 @@ class CircuitUnderTest:
         return self.layout.mask(self.circuit.nodes)
 
     @cached_property
+    def alone(self) -> Transformer:
+        """The model that the circuit runs in: closed if the circuit is (`circuits/closing.py`)."""
+        return close(self.model, self.kept_n) if self.circuit.closed else self.model
+
+    @cached_property
     def narrow(self) -> Transformer:
-        """The model without the inputs that the circuit freezes at their means."""
-        return compact(self.model, self.kept_n, self.means_n)
+        """The same without the inputs that the circuit freezes at their means."""
+        return compact(self.alone, self.kept_n, self.means_n)
 
     @torch.no_grad()
-    def kept_difference(self, kept_n: Tensor, values_n: Tensor | None = None) -> Tensor:
-        """Logit differences on the test pairs, all but `kept_n` frozen at their means or at `values_n`."""
+    def kept_difference(
+        self, kept_n: Tensor, values_n: Tensor | None = None, closed: bool | None = None
+    ) -> Tensor:
+        """Logit differences on the test pairs, all but `kept_n` frozen at their means or at `values_n`.
+
+        `closed` is the circuit's own unless it is given.
+        """
         values_n = self.means_n if values_n is None else values_n
-        narrow = compact(self.model, kept_n, values_n)
+        narrow = compact(self.model, kept_n, values_n, self.circuit.closed if closed is None else closed)
         return logit_difference(narrow, self.test, ablate(self.layout, kept_n, values_n))
 
     def scores(self, logit_diff_b: Tensor) -> Scores:

@@ -8,7 +8,9 @@ from sparsity_lab.evidence.record import Check, Verdict
 def drop_effects(subject: CircuitUnderTest) -> list[float]:
     """Rise of the refitted test loss, in nats, when each kept node is frozen too, in the nodes' order."""
     whole = subject.refitted_loss(subject.circuit_b)
-    without_kb = differences_without_each(subject.narrow, subject.kept_n, subject.means_n, subject.test)
+    without_kb = differences_without_each(
+        subject.model, subject.kept_n, subject.means_n, subject.test, subject.circuit.closed
+    )
     return [subject.refitted_loss(without_b) - whole for without_b in without_kb]
 
 

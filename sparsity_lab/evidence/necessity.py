@@ -21,7 +21,8 @@ def necessity(subject: CircuitUnderTest, seed: int) -> Check:
     generator = torch.Generator().manual_seed(derive_seed(seed, "necessity"))
 
     def loss_without(nodes: Tensor) -> float:
-        logit_diff_b = subject.kept_difference(torch.ones_like(kept_n).index_fill(0, nodes, False))
+        rest_n = torch.ones_like(kept_n).index_fill(0, nodes, False)
+        logit_diff_b = subject.kept_difference(rest_n, closed=False)  # the whole model, not a circuit
         return subject.scores(logit_diff_b).raw_loss
 
     random = [

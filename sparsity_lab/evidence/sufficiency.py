@@ -75,7 +75,7 @@ def pattern_similarity(subject: CircuitUnderTest) -> float | None:
         if kept_shk.any():
             heads[layer] = kept_shk.any(-1).any(0).nonzero().flatten()
     whole = head_patterns(subject.model, tokens_bt, heads)
-    alone = head_patterns(subject.model, tokens_bt, heads, ablate(layout, subject.kept_n, subject.means_n))
+    alone = head_patterns(subject.alone, tokens_bt, heads, ablate(layout, subject.kept_n, subject.means_n))
     alike = []
     for layer in heads:
         apart_bht = (whole[layer] - alone[layer]).abs().sum(-1)

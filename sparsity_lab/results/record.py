@@ -31,7 +31,10 @@ Kind = Literal["dense", "sparse", "bridged", "sparsified", "imported"]
 
 
 class CurvePoint(Config):
-    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats."""
+    """The smallest circuit found whose loss on the selection pairs is at or below `target` nats.
+
+    `edges_only`: its scores on the test pairs with weights into dropped nodes at zero; None in older records.
+    """
 
     target: float
     nodes: int
@@ -39,6 +42,7 @@ class CurvePoint(Config):
     select: Scores
     test: Scores
     pruned_edges: int | None = None  # edges left after edge pruning, if it was run
+    edges_only: Scores | None = None
 
 
 class TaskResult(Config):
@@ -48,7 +52,7 @@ class TaskResult(Config):
     "not_learned" (unpruned loss above the target); "not_askable" (the tokenizer cannot express it);
     "empty_solves" (the circuit without nodes already meets the target). `reason` is one sentence, empty for
     "circuit". `circuit` is the main target's circuit file, relative to the run's folder. `evidence` lists the
-    checks of that circuit.
+    checks of that circuit. `retries`: further searches after one that may have failed, and why.
     """
 
     task: str
@@ -58,6 +62,8 @@ class TaskResult(Config):
     curve: tuple[CurvePoint, ...]
     circuit: str | None
     evidence: tuple[Check, ...] = ()
+    retries: int = 0
+    retried_because: str = ""
 
     def at(self, target: float) -> CurvePoint | None:
         """Return the curve's point at this target, or None."""

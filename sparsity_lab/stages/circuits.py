@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Circuit, save_circuit
+from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
 from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.failed_search import out_of_line
 from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.circuits.standalone import MEANS, references, save_means, save_pairs
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core.files import write_json
-from sparsity_lab.core.run_folder import CIRCUITS, RESULT, circuit_file
-from sparsity_lab.core.stage import Stage
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.files import read_json, write_json
+from sparsity_lab.core.run_folder import CIRCUITS, RESULT, circuit_file, circuit_files
+from sparsity_lab.core.stage import Stage, content_hash_of
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import CurvePoint, TaskResult
@@ -34,17 +37,37 @@ SCORED: tuple[Split, ...] = ("select", "test")  # the splits whose pairs are kep
 
 def task_circuits(config: RunConfig, context: ModelContext) -> dict[str, Path]:
     """The circuits' folder of each task; the context's model may be a snapshot, which is a model as well."""
-    stages = {
-        task: Stage(
-            room="circuits",
-            label=task,
-            version=CIRCUITS_VERSION,
-            inputs={**context.inputs, **search_inputs(config), "task": task_hash(config.tasks, task)},
-            make=partial(_write_circuits, config, context, task),
-        )
-        for task in config.tasks.asked()
-    }
-    return {task: built.path for task, built in build_many(stages, context.root, context.load).items()}
+
+    def build(earlier: Mapping[str, Path | None]) -> dict[str, Path]:
+        stages = {task: _stage(config, context, task, folder) for task, folder in earlier.items()}
+        return {task: built.path for task, built in build_many(stages, context.root, context.load).items()}
+
+    folders = build(dict.fromkeys(config.tasks.asked()))
+    suspects = _suspects(config, folders) if config.pruning.retries else ()
+    return folders | build({task: folders[task] for task in suspects})
+
+
+def _stage(config: RunConfig, context: ModelContext, task: str, earlier: Path | None) -> Stage:
+    """The stage of one task. `earlier` is the folder of a search that may have failed; the stage goes on."""
+    inputs = {**context.inputs, **search_inputs(config), "task": task_hash(config.tasks, task)}
+    if earlier is not None:
+        inputs["earlier"] = content_hash_of(earlier)
+    make = partial(_write_circuits, config, context, task, earlier)
+    return Stage("circuits", task, CIRCUITS_VERSION, inputs, make)
+
+
+def _suspects(config: RunConfig, folders: Mapping[str, Path]) -> list[str]:
+    """The tasks whose circuits at the main target are out of line with the model's others."""
+    results = {task: _read(folder) for task, folder in folders.items()}
+    points = {task: result.at(config.pruning.target) for task, result in results.items()}
+    suspects = out_of_line({task: point.nodes for task, point in points.items() if point is not None})
+    for task in suspects:
+        log.info("%s: %s: far more nodes than other tasks, searched again", config.name, task)
+    return suspects
+
+
+def _read(folder: Path) -> TaskResult:
+    return validate(TaskResult, read_json(folder / RESULT), str(folder / RESULT))
 
 
 def search_inputs(config: RunConfig) -> dict[str, Any]:
@@ -52,10 +75,13 @@ def search_inputs(config: RunConfig) -> dict[str, Any]:
     return {"finder": config.finder.identity(), "pruning": config.pruning.model_dump(mode="json")}
 
 
-def _write_circuits(config: RunConfig, context: ModelContext, task: str, folder: Path) -> None:
+def _write_circuits(
+    config: RunConfig, context: ModelContext, task: str, earlier: Path | None, folder: Path
+) -> None:
     started = time.monotonic()
+    before = [load_circuit(path) for path in circuit_files(earlier)] if earlier is not None else []
     result, circuits = explain_task(
-        config, task, context.tokenizer, context.model, context.means_n, context.name
+        config, task, context.tokenizer, context.model, context.means_n, context.name, before
     )
     if circuits:
         identity = _write_beside(config, context, task, folder)
@@ -68,6 +94,8 @@ def _write_circuits(config: RunConfig, context: ModelContext, task: str, folder:
         if main
         else result.reason
     )
+    if result.retries:
+        told += f"; searched {result.retries + 1} times ({result.retried_because})"
     log.info("%s: %s: %s (%.0f s)", config.name, task, told, time.monotonic() - started)
 
 
@@ -82,9 +110,18 @@ def _write_beside(config: RunConfig, context: ModelContext, task: str, folder: P
 
 
 def explain_task(
-    config: RunConfig, name: str, tokenizer: Tokenizer, model: Transformer, means_n: Tensor, model_name: str
+    config: RunConfig,
+    name: str,
+    tokenizer: Tokenizer,
+    model: Transformer,
+    means_n: Tensor,
+    model_name: str,
+    earlier: Sequence[Circuit] = (),
 ) -> tuple[TaskResult, list[Circuit]]:
-    """Ask one task of a model: whether it has learned it, and the circuits that answer it."""
+    """Ask one task of a model: whether it has learned it, and the circuits that answer it.
+
+    `earlier` are the circuits of a search that may have failed (`find_circuits`).
+    """
 
     def result(status: Any, reason: str, **more: Any) -> TaskResult:
         return TaskResult(
@@ -120,7 +157,12 @@ def explain_task(
     empty = evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
     if empty <= target:
         return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
-    circuits = find_circuits(evaluator, name, model_name, config.finder, config.pruning)
+    circuits = find_circuits(evaluator, name, model_name, config.finder, config.pruning, earlier)
+    notes = circuits[0].provenance if circuits else {"retries": config.pruning.retries}
+    tries = {
+        "retries": int(notes.get("retries") or 0),
+        "retried_because": str(notes.get("retried_because") or ""),
+    }
     curve = tuple(
         CurvePoint(
             target=c.target,
@@ -129,12 +171,13 @@ def explain_task(
             select=c.select,
             test=c.test,
             pruned_edges=c.pruned_edges,
+            edges_only=c.edges_only,
         )
         for c in circuits
     )
     if target not in {c.target for c in circuits}:
         return result(
-            "no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve
+            "no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve, **tries
         ), circuits
     path = f"{CIRCUITS}/{name}/{circuit_file(target)}"
-    return result("circuit", "", unpruned=test, curve=curve, circuit=path), circuits
+    return result("circuit", "", unpruned=test, curve=curve, circuit=path, **tries), circuits

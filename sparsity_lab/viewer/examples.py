@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit
+from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.evaluator import score
 from sparsity_lab.circuits.leave_one_out import differences_without_each
@@ -128,12 +129,13 @@ def _in_circuit(
 ) -> CircuitExamples:
     layout = NodeLayout(model.config)
     kept_n = layout.mask(circuit.nodes)
-    narrow = compact(model, kept_n, means_n)
+    alone = close(model, kept_n) if circuit.closed else model
+    narrow = compact(alone, kept_n, means_n)
     frozen = ablate(layout, kept_n, means_n)
     on_batch = _Recording(layout, kept_n, frozen)
     on_shown = _Recording(layout, kept_n, frozen, patterns=True)
-    model(batch.tokens_bt, on_batch.tap)
-    logits_b2 = _answer_logits(model, shown, on_shown.tap)
+    alone(batch.tokens_bt, on_batch.tap)
+    logits_b2 = _answer_logits(alone, shown, on_shown.tap)
     ends_bn = on_batch.values_btn[torch.arange(len(batch.last_b)), batch.last_b]
     at_end = [ends_bn[batch.label_b == label].mean(0).tolist() for label in (0, 1)]
     values_btn = on_shown.values_btn
@@ -146,7 +148,7 @@ def _in_circuit(
     effects: list[float | None] = [None] * len(circuit.nodes)
     if len(effects) <= MAX_DROPPED:
         whole = loss(logit_difference(narrow, few, frozen))
-        without_kb = differences_without_each(narrow, kept_n, means_n, few)
+        without_kb = differences_without_each(model, kept_n, means_n, few, circuit.closed)
         effects = [digits(loss(without_b) - whole) for without_b in without_kb]
     by_node = {
         node: NodeInCircuit(

@@ -58,7 +58,7 @@ def test_the_optimum_has_a_closed_form_for_two_values() -> None:
 
 @given(
     seed=st.integers(0, 100),
-    scale=st.floats(1e-3, 1e3) | st.floats(-1e3, -1e-3),
+    scale=st.floats(0.1, 1e3) | st.floats(-1e3, -0.1),
     shift=st.floats(-50, 50),
     useful=st.floats(0, 2),
 )
@@ -87,3 +87,21 @@ def test_scores_by_hand() -> None:
 def test_calibration_works_where_gradients_are_off() -> None:
     with torch.no_grad():
         assert calibrate(*both([1.0, 2.0, -1.0, -2.0], [0, 0, 1, 1])).scale > 0
+
+
+def test_rounding_is_not_turned_into_an_answer() -> None:
+    """A circuit's logits are constant but for float noise, which the prompts' lengths may correlate with."""
+    label_b = torch.arange(200) % 2
+    noise_b = torch.randn(200, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for size in (1e-7, 1e-6):
+        logit_diff_b = 3.0 + size * (noise_b + 3.0 * (1 - 2 * label_b))
+        assert calibrated(logit_diff_b, label_b) == pytest.approx(math.log(2), abs=0.02)
+    assert calibrated(3.0 + 1e-2 * (1 - 2 * label_b), label_b) < 0.02
+
+
+def test_the_calibrated_loss_never_exceeds_the_raw_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for useful in (0.0, 1.0, 30.0):
+        label_b = torch.arange(40) % 2
+        logit_diff_b = torch.randn(40, generator=generator) + useful * (1 - 2 * label_b)
+        assert calibrated(logit_diff_b, label_b) <= two_way_loss(logit_diff_b.double(), label_b).item()

@@ -16,7 +16,7 @@ from sparsity_lab.circuits.search import find_circuits
 from sparsity_lab.tasks.batch import TaskBatch
 
 PRUNING = quick_pruning(target=0.15, targets=[0.1, 0.3], selection="calibrated")
-ONCE = quick_masks(retries=0)
+ONCE = quick_masks()
 
 
 def found_by_masks(evaluator: CircuitEvaluator, pruning: PruningConfig = PRUNING) -> list[Circuit]:

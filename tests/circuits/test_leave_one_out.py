@@ -6,7 +6,6 @@ import pytest
 import torch
 from micro import random_tokens, small_model
 
-from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.leave_one_out import differences_without_each
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.model.taps import ablate
@@ -26,7 +25,7 @@ def test_a_node_less_is_the_same_from_the_nodes_sublayer_on(changes: dict[str, A
         answers_b2=torch.tensor([[1, 2], [3, 4]] * 5),
         label_b=torch.tensor([0, 1] * 5),
     )
-    found_kb = differences_without_each(compact(model, kept_n, means_n), kept_n, means_n, batch, rows=4)
+    found_kb = differences_without_each(model, kept_n, means_n, batch, False, rows=4)
     nodes = kept_n.nonzero().flatten()
     assert found_kb.shape == (len(nodes), 10)
     whole_b = logit_difference(model, batch, ablate(layout, kept_n, means_n))

@@ -35,7 +35,7 @@ def test_adversarial_restoring_takes_only_what_did_harm() -> None:
 
 
 def test_a_hardened_search_stands_its_own_subsets_and_finds_what_is_planted() -> None:
-    finder, pruning = quick_masks(retries=0, restore=0.5), quick_pruning(targets=[0.15])
+    finder, pruning = quick_masks(restore=0.5), quick_pruning(targets=[0.15])
     evaluator = evaluator_of(planted_model(), pruning, finder)
     assert len(evaluator.restored) == 3
     (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
@@ -46,7 +46,7 @@ def test_a_hardened_search_stands_its_own_subsets_and_finds_what_is_planted() ->
 
 def test_raw_selection_meets_the_target_without_calibration() -> None:
     for selection in ("raw", "calibrated"):
-        finder, pruning = quick_masks(retries=0), quick_pruning(targets=[0.15], selection=selection)
+        finder, pruning = quick_masks(), quick_pruning(targets=[0.15], selection=selection)
         evaluator = evaluator_of(planted_model(), pruning)
         (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
         assert circuit.select.selection_loss <= 0.15

@@ -33,7 +33,7 @@ MODEL = planted_model()
 MEANS = mean_activations(MODEL, [random_tokens(20, 8)])
 LAYOUT = NodeLayout(MODEL.config)
 DATA = TaskData(*[question(48, seed) for seed in (1, 2, 3)])
-FINDER = quick_masks(retries=0)
+FINDER = quick_masks()
 PRUNING = quick_pruning(targets=[0.15], edges="prune")
 RIGHT = LAYOUT.mask(Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED)
 WRONG = RIGHT.roll(2)  # as many nodes, of the same sites, that have nothing to do with the question

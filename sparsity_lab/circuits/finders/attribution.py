@@ -3,7 +3,7 @@
 It is the baseline for learned masks (Gao et al. 2025, Fig. 31).
 """
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from pydantic import PositiveInt
 
@@ -30,6 +30,10 @@ class Config(FinderConfigBase):
     def label(self) -> str:
         """The kind of slope."""
         return self.slope
+
+    def again(self, attempt: int, missed: bool) -> Self:
+        """Average over more pairs in each further attempt."""
+        return self.model_copy(update={"pairs": self.pairs * (attempt + 1)})
 
 
 def find(

@@ -51,6 +51,13 @@ class FinderConfigBase(Config):
         """Return all settings that the circuits depend on, as plain containers."""
         return self.model_dump(mode="json")
 
+    def again(self, attempt: int, missed: bool) -> Self:
+        """Return the config for an attempt, 0 the first; later ones follow a search that may have failed.
+
+        Every attempt has another seed. `missed`: no set of nodes has met the main target so far.
+        """
+        return self
+
     def for_controls(self, give_up: float | None) -> Self:
         """Return the config for one attempt on a control, which has no circuit (`evidence/controls.py`).
 

@@ -63,9 +63,8 @@ def test_the_shared_defaults_are_those_of_conf() -> None:
     assert PruningConfig() == validate(PruningConfig, plain)
 
 
-def test_a_control_is_one_try_given_up_early_for_masks_and_the_same_for_others() -> None:
-    masks = finder_of("masks").for_controls(0.3)
-    assert (masks.model_dump()["retries"], masks.model_dump()["give_up"]) == (0, 0.3)
+def test_a_control_is_given_up_early_for_masks_and_the_same_for_others() -> None:
+    assert finder_of("masks").for_controls(0.3).model_dump()["give_up"] == 0.3
     assert finder_of("gradient").for_controls(0.3) == finder_of("gradient")
 
 
