@@ -5,7 +5,7 @@ in any order, and each is filled as its own type asks.
 """
 
 from sparsity_lab.data.python.lexicon import DIGITS, INDENT
-from sparsity_lab.data.python.lines import LINES, bind_number, plain, plain_lines, print_string, use
+from sparsity_lab.data.python.lines import LINES, plain, plain_lines, print_string
 from sparsity_lab.data.python.pen import Kind, Pen, Statement
 from sparsity_lab.data.python.values import condition, opened, value
 
@@ -26,35 +26,51 @@ def open_with(pen: Pen, pad: str) -> str:
     return f"{pad}with {call} as {handle}:\n{pad}{INDENT}{body}\n{more}"
 
 
-def for_each(pen: Pen, pad: str) -> str:
+def each_header(pen: Pen, pad: str) -> str:
     """Loop over a list, or over the entries of a dict."""
     if pen.chance(0.2) and (entries := pen.bound("dict")):
         key, item = pen.names(2)
         pen.bind(key, "string")
-        header = f"{pad}for {key}, {pen.bind(item, 'number')} in {entries}.items():\n"
-    else:
-        header = f"{pad}for {pen.bind(pen.name(), 'number')} in {pen.many()}:\n"
-    return header + block(pen, pad + INDENT)
-
-
-def for_range(pen: Pen, pad: str) -> str:
-    limit = pen.pick((pen.number(), pen.pick(DIGITS), f"len({pen.many()})"))
-    return f"{pad}for {pen.bind(pen.name(), 'number')} in range({limit}):\n{block(pen, pad + INDENT)}"
-
-
-def for_enumerate(pen: Pen, pad: str) -> str:
-    """Loop over numbered items, some of which are pairs."""
-    names = pen.names(3)
-    index, item, other = names
+        return f"{pad}for {key}, {pen.bind(item, 'number')} in {entries}.items():\n"
     many = pen.many()
-    for name in names[:2]:
-        pen.bind(name, "number")
-    item = f"({item}, {pen.bind(other, 'number')})" if pen.chance(0.4) else item
-    return f"{pad}for {index}, {item} in enumerate({many}):\n{block(pen, pad + INDENT)}"
+    return f"{pad}for {pen.bind(pen.name(), 'number')} in {many}:\n"
 
 
-def while_condition(pen: Pen, pad: str) -> str:
-    return f"{pad}while {condition(pen, member=False)}:\n{block(pen, pad + INDENT)}"
+def range_header(pen: Pen, pad: str) -> str:
+    limit = pen.pick((pen.number(), pen.pick(DIGITS), f"len({pen.many()})"))
+    return f"{pad}for {pen.bind(pen.name(), 'number')} in range({limit}):\n"
+
+
+def enumerate_header(pen: Pen, pad: str) -> str:
+    """Loop over numbered items, some of which are pairs."""
+    many = pen.many()
+    index, item, other = pen.names(3)
+    pen.bind(index, "number")
+    item = pen.bind(item, "number")
+    item = f"({item}, {pen.bind(other, 'number')})" if pen.chance(0.45) else item
+    return f"{pad}for {index}, {item} in enumerate({many}):\n"
+
+
+def while_header(pen: Pen, pad: str) -> str:
+    return f"{pad}while {condition(pen, member=False)}:\n"
+
+
+def if_header(pen: Pen, pad: str) -> str:
+    return f"{pad}if {condition(pen)}:\n"
+
+
+def for_header(pen: Pen, pad: str) -> str:
+    return pen.pick((each_header, each_header, range_header, enumerate_header))(pen, pad)
+
+
+def nesting(header: Statement) -> Statement:
+    """A compound statement of this header, with a body of statements that may nest."""
+    return lambda pen, pad: header(pen, pad) + block(pen, pad + INDENT)
+
+
+def one_line(header: Statement) -> Statement:
+    """A compound statement of this header, with one plain statement as its body."""
+    return lambda pen, pad: header(pen, pad) + plain(pen, pad + INDENT)
 
 
 def while_true(pen: Pen, pad: str) -> str:
@@ -66,7 +82,7 @@ def while_true(pen: Pen, pad: str) -> str:
 def if_condition(pen: Pen, pad: str) -> str:
     """Write `if`, often followed by `elif` and `else`."""
     inner = pad + INDENT
-    text = f"{pad}if {condition(pen)}:\n{block(pen, inner)}"
+    text = if_header(pen, pad) + block(pen, inner)
     if pen.chance(0.5):
         text += f"{pad}elif {condition(pen)}:\n{plain(pen, inner)}"
     if pen.chance(0.4):
@@ -125,10 +141,14 @@ def accumulate(pen: Pen, pad: str) -> str:
     return text + "".join([f"{inner}{filled(pen, name, kind, item)}\n" for name, kind in order])
 
 
+for_line, while_line, if_line = one_line(for_header), one_line(while_header), one_line(if_header)
 BLOCKS: tuple[Statement, ...] = (
-    *(open_with, open_with, for_each, for_each, for_range, for_range, for_enumerate, for_enumerate),
-    *(while_condition, while_condition, while_condition, while_true, try_except),
-    *(if_condition, if_condition, if_condition, if_condition),
+    *(open_with, open_with, try_except, while_true),
+    *(nesting(each_header),) * 2,
+    *(nesting(range_header),) * 2,
+    *(nesting(enumerate_header),) * 2,
+    *(nesting(while_header),) * 3,
+    *(if_condition,) * 4,
     *(accumulate,) * 5,
 )
 
@@ -144,8 +164,3 @@ def statements(pen: Pen, pad: str, low: int, high: int, nested: float = 0.35) ->
         nested = 0.0
     texts = [pen.pick(BLOCKS if pen.chance(nested) else LINES)(pen, pad) for _ in range(pen.count(low, high))]
     return "".join(texts)
-
-
-def opening_lines(pen: Pen, pad: str) -> str:
-    """Write one or two statements that bind variables."""
-    return bind_number(pen, pad) + (use(pen, pad) if pen.chance(0.3) else "")

@@ -93,6 +93,15 @@ def small_functions(pen: Pen) -> str:
     return "\n\n".join(texts)
 
 
+def short_function(pen: Pen, defaults: bool) -> str:
+    """Write a function that returns one of its arguments, and leave its scope again."""
+    outside = pen.variables
+    made = function_header(pen, "", defaults=defaults)
+    text = f"{header_text(pen, '', made)}{INDENT}return {pen.known()}\n"
+    pen.variables = outside
+    return text
+
+
 def class_definition(pen: Pen) -> str:
     """Write a class whose `__init__` copies its arguments in any order, and lines that use an instance."""
     outside = pen.variables

@@ -9,6 +9,7 @@ from sparsity_lab.data.python.pen import KINDS, Kind, Pen, Statement
 from sparsity_lab.data.python.values import (
     call,
     comparison,
+    comprehension,
     expression,
     fstring,
     instance,
@@ -201,6 +202,11 @@ def bind_list(pen: Pen, pad: str) -> str:
 def bind_dict(pen: Pen, pad: str) -> str:
     text = numbered_dict(pen)
     return f"{pad}{pen.bind(pen.new('dict'), 'dict')} = {text}\n"
+
+
+def bind_comprehension(pen: Pen, pad: str) -> str:
+    text = comprehension(pen)
+    return f"{pad}{pen.bind(pen.new('list'), 'list')} = {text}\n"
 
 
 def key_function(pen: Pen, pad: str) -> str:

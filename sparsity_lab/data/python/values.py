@@ -65,23 +65,23 @@ def list_of_names(pen: Pen) -> str:
     return f"[{', '.join([pen.known() for _ in range(pen.count(2, 4))])}]"
 
 
-def rows(pen: Pen, depth: int) -> str:
-    """Write numbers in `depth` lists, one in the other; the last row ends with the outermost list."""
-    if depth == 1:
-        return flat_list(pen)
-    return f"[{closed_rows(pen, depth - 1)}{rows(pen, depth - 1)}]"
-
-
-def closed_rows(pen: Pen, depth: int) -> str:
-    """Write up to two closed rows of a list whose rows have this depth, each with a comma after it."""
-    return "".join([f"{rows(pen, depth)}, " for _ in range(pen.pick((0, 0, 1, 2) if depth == 1 else (0, 0, 1)))])
+def closed_list(pen: Pen) -> str:
+    """Write a closed list and a comma, or mostly nothing: it competes with the brackets that are open."""
+    form = pen.count(0, 9)
+    if form < 6:
+        return ""
+    return f"[{flat_list(pen)}], " if form == 9 else f"{flat_list(pen)}, "
 
 
 def nested_list(pen: Pen) -> str:
-    """Write a list of depth 1 to 4, or a list that goes on with numbers after a row."""
-    if pen.chance(0.3):
-        return f"[{flat_list(pen)}, {numbers(pen)}]"
-    return rows(pen, pen.pick((1, 2, 2, 2, 3, 3, 4)))
+    """Write lists in each other to a depth of 1 to 4; they close together, after the innermost's numbers."""
+    depth = pen.pick((1, 1, 2, 2, 2, 3, 3, 4))
+    return open_lists(pen, depth) + "]" * depth
+
+
+def open_lists(pen: Pen, depth: int) -> str:
+    """Write so many lists in each other, up to the last number of the innermost one."""
+    return "".join([f"[{closed_list(pen)}" for _ in range(depth)]) + numbers(pen)
 
 
 def entry(pen: Pen) -> str:
@@ -145,7 +145,8 @@ def condition(pen: Pen, member: bool = True) -> str:
     if form < 5:
         return f"{pen.known()} == True"
     if form < 6:
-        return f"{pen.known()} and {pen.known()}"
+        end = pen.pick(("", "", " == True", f" == {pen.known()}"))
+        return f"{pen.known()} and {pen.known()}{end}"
     if form < 7:
         return f"{pen.known()} == {pen.known()}"
     if form < 8:
@@ -155,8 +156,17 @@ def condition(pen: Pen, member: bool = True) -> str:
 
 
 def ternary(pen: Pen) -> str:
-    value_, other = pen.known(), pen.known()
-    return f"{value_} if {short_condition(pen)} else {other}"
+    return f"{pen.known()} if {short_condition(pen)} else {alternative(pen)}"
+
+
+def alternative(pen: Pen) -> str:
+    """Write the value after `else`, which ends in a name."""
+    form = pen.count(0, 5)
+    if form < 3:
+        return pen.known()
+    if form < 4:
+        return f"not {pen.known()}"
+    return f"{pen.known()} {pen.pick(OPERATORS) if form < 5 else 'and'} {pen.known()}"
 
 
 def short_condition(pen: Pen) -> str:
@@ -176,9 +186,7 @@ def call(pen: Pen, function: Function) -> str:
     if not function.defaults:
         arguments = [value(pen, kind) for _, kind in function.parameters]
     else:
-        arguments = [
-            f"{name}={value(pen, kind)}" for name, kind in function.parameters if pen.chance(0.7)
-        ]
+        arguments = [f"{name}={value(pen, kind)}" for name, kind in function.parameters if pen.chance(0.7)]
     return f"{function.name}({', '.join(arguments)})"
 
 
@@ -187,7 +195,7 @@ def instance(pen: Pen, of: Class) -> str:
 
 
 def default(pen: Pen) -> str:
-    return "None" if pen.chance(0.55) else pen.pick(OTHER_DEFAULTS)
+    return "None" if pen.chance(0.4) else pen.pick(OTHER_DEFAULTS)
 
 
 def parameters(pen: Pen, names: list[str], defaults: bool) -> str:
