@@ -79,6 +79,13 @@ def while_true(pen: Pen, pad: str) -> str:
     return f"{text}{inner}if {condition(pen)}:\n{inner}{INDENT}break\n"
 
 
+def if_elif(pen: Pen, pad: str) -> str:
+    """Write `if` and `elif`, each with one plain statement."""
+    inner = pad + INDENT
+    text = if_header(pen, pad) + plain(pen, inner)
+    return f"{text}{pad}elif {condition(pen)}:\n{plain(pen, inner)}"
+
+
 def if_condition(pen: Pen, pad: str) -> str:
     """Write `if`, often followed by `elif` and `else`."""
     inner = pad + INDENT

@@ -49,7 +49,7 @@ def expression(pen: Pen, kind: Kind) -> str:
     return literal(pen, kind)
 
 
-def numbers(pen: Pen, low: int = 1, high: int = 4) -> str:
+def numbers(pen: Pen, low: int = 1, high: int = 3) -> str:
     return ", ".join([pen.pick(DIGITS) for _ in range(pen.count(low, high))])
 
 
@@ -102,7 +102,8 @@ def entry_of_strings(pen: Pen) -> str:
 
 def list_of_dicts(pen: Pen) -> str:
     """Write a list of a dict, and mostly of numbers after it."""
-    return f"[{{{entry(pen)}}}{', ' + numbers(pen, 1, 2) if pen.chance(0.7) else ''}]"
+    inside = ", ".join([entry(pen) for _ in range(pen.count(1, 2))])
+    return f"[{{{inside}}}{', ' + numbers(pen, 1, 2) if pen.chance(0.7) else ''}]"
 
 
 def comprehension(pen: Pen) -> str:

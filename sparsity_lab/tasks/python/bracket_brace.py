@@ -17,7 +17,7 @@ def make(rng: random.Random) -> Pair:
     start, pad = context(pen, COMPETING, lines=(1, 1))
     before = f"{start}{pad}{pen.collection()} = "
     last, first = pen.pick(DIGITS), pen.pick(DIGITS)
-    form = pen.count(0, 3)
+    form = pen.pick((0, 0, 1, 2, 3))
     if form == 0:  # the innermost bracket stands in one of the other kind
         inside, outside = f"[{{{first}: {pen.known()}, {last}", f"{{{first}: [{last}"
     elif form == 1:  # a bracket of the other kind is closed

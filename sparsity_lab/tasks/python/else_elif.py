@@ -2,6 +2,7 @@
 
 import random
 
+from sparsity_lab.data.python.blocks import if_elif
 from sparsity_lab.data.python.lexicon import INDENT
 from sparsity_lab.data.python.lines import bind_ternary, print_ternary
 from sparsity_lab.data.python.pen import Pen
@@ -14,7 +15,7 @@ TERNARY = (bind_ternary, print_ternary)
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, TERNARY, (MODULE, MODULE, FUNCTION, DEEPER), lines=(0, 1), elsewhere=0.3)
+    start, pad = context(pen, (if_elif, if_elif, *TERNARY), (MODULE, MODULE, FUNCTION, DEEPER), (1, 1), elsewhere=0.4)
     chain = f"{start}{pad}if {short_condition(pen)}:\n{pen.pick(TERNARY)(pen, pad + INDENT)}{pad}"
     target, value, condition = pen.known(), pen.known(), pen.known()
     last = short_condition(pen)

@@ -3,16 +3,18 @@
 import random
 
 from sparsity_lab.data.python.blocks import enumerate_header, one_line, range_header
+from sparsity_lab.data.python.lines import bind_list, call_any, print_more, swap
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
-COMPETING = (one_line(enumerate_header), one_line(range_header))
+LOOPS = (one_line(enumerate_header), one_line(range_header))
+COMPETING = (*LOOPS, *LOOPS, swap, print_more, bind_list, call_any)
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, COMPETING, (MODULE, MODULE, FUNCTION, DEEPER))
+    start, pad = context(pen, COMPETING, (MODULE, MODULE, FUNCTION, DEEPER), lines=(1, 3))
     index, item, other = pen.names(3)
     several = f"{index}, {item}" if pen.chance(0.5) else f"{index}, ({item}, {other})"
     before = f"{start}{pad}for "
