@@ -52,7 +52,7 @@ FUNCTIONS = _words(
     """
     load save read write get find make build run send update check move parse show compute merge split
     collect create draw fill clean sort trim select remove insert reset start stop fetch store
-    measure convert apply reduce render
+    measure convert apply reduce render f
     """
 )
 CLASSES = _words(
@@ -73,7 +73,19 @@ OUTPUT_FILES = _words("output report backup summary result export copy archive")
 EXTENSIONS = _words(".txt .csv .json .log")
 OPERATORS = _words("+ - *")
 DIGITS = _words("1 2 3 4 5 6 7 8 9")
-COMMENTS = tuple(f"{verb} the" for verb in _words("update check read get keep use compute set"))
+KEYWORD_COMMENTS = {
+    "for": ("wait for the", "look for the"),
+    "while": ("stop while the", "wait while the"),
+    "if": ("check if the", "stop if the"),
+    "else": ("or else the",),
+    "with": ("start with the", "go with the"),
+    "in": ("look in the",),
+}
+"""Keywords that comments use as words, so that a keyword alone does not tell what a line is."""
+COMMENTS = (
+    *(f"{verb} the" for verb in _words("update check read get keep use compute set")),
+    *(phrase for phrases in KEYWORD_COMMENTS.values() for phrase in phrases),
+)
 MODULES = {
     "math": ("sqrt", "number"),
     "time": ("sleep", "number"),

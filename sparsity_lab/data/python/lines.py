@@ -4,7 +4,7 @@ A variable is bound to a value of some type, and used later as its type asks: a 
 ` += "..."`, a list `.append`, a dict `[key] = ...`. So the best prediction depends on a line far above.
 """
 
-from sparsity_lab.data.python.lexicon import COMMENTS, DIGITS, MODULES, OPERATORS
+from sparsity_lab.data.python.lexicon import COMMENTS, DIGITS, KEYWORD_COMMENTS, MODULES, OPERATORS
 from sparsity_lab.data.python.pen import KINDS, Kind, Pen, Statement
 from sparsity_lab.data.python.values import (
     call,
@@ -14,6 +14,7 @@ from sparsity_lab.data.python.values import (
     fstring,
     instance,
     list_of_dicts,
+    literal,
     nested_list,
     numbered_dict,
     opened,
@@ -130,6 +131,12 @@ def comment(pen: Pen, pad: str) -> str:
     return f"{pad}# {pen.pick(COMMENTS)} {pen.known()}\n{use(pen, pad)}"
 
 
+def comment_on(*keywords: str) -> Statement:
+    """A comment that uses one of these keywords as a word, with a statement after it."""
+    phrases = [phrase for keyword in keywords for phrase in KEYWORD_COMMENTS[keyword]]
+    return lambda pen, pad: f"{pad}# {pen.pick(phrases)} {pen.known()}\n{use(pen, pad)}"
+
+
 def print_string(pen: Pen, pad: str) -> str:
     quote = pen.quote()
     return f"{pad}print({quote}{pen.inside(quote)}{quote})\n"
@@ -172,6 +179,19 @@ def bind_none(pen: Pen, pad: str) -> str:
 def bind_ternary(pen: Pen, pad: str) -> str:
     text = ternary(pen)
     return f"{pad}{pen.bind(pen.new('number'), 'number')} = {text}\n"
+
+
+def bind_alternative(pen: Pen, pad: str) -> str:
+    """Bind a variable to another one on a condition, else to a literal."""
+    kind = pen.pick(KINDS)
+    text = f"{pen.known()} if {short_condition(pen)} else {literal(pen, kind)}"
+    return f"{pad}{pen.bind(pen.new(kind), kind)} = {text}\n"
+
+
+def call_f(pen: Pen, pad: str) -> str:
+    """Call a function named `f`, which looks like the prefix of a string."""
+    text = f"f({value(pen, 'number')})"
+    return f"{pad}{pen.bind(pen.new('number'), 'number')} = {text}\n" if pen.chance(0.6) else f"{pad}{text}\n"
 
 
 def print_ternary(pen: Pen, pad: str) -> str:
@@ -254,9 +274,9 @@ LINES: tuple[Statement, ...] = (
     *(bind,) * 5,
     *(use,) * 10,
     *(bind_call,) * 3,
-    *(call_any, make_instance, comment, bind_none, bind_number, bind_sum),
+    *(call_any, call_f, make_instance, comment, comment, bind_none, bind_number, bind_sum),
     *(print_string, print_string, print_more, print_more, print_fstring, print_fstring, print_more_fstring),
-    *(bind_string, bind_fstring, bind_flag, bind_flag, bind_ternary, bind_ternary, print_ternary),
+    *(bind_string, bind_fstring, bind_flag, bind_flag, bind_ternary, print_ternary, bind_alternative),
     *(swap,) * 3,
     *(set_attribute, bind_list, bind_list, bind_list, bind_dict, bind_dict, bind_dict),
     *(key_function, key_function, open_if, commented_for, commented_for, commented_for),

@@ -4,18 +4,25 @@ import random
 
 from sparsity_lab.data.python.blocks import if_elif
 from sparsity_lab.data.python.lexicon import INDENT
-from sparsity_lab.data.python.lines import bind_ternary, print_ternary
+from sparsity_lab.data.python.lines import bind_ternary, comment_on, print_ternary
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.python.values import short_condition
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
 TERNARY = (bind_ternary, print_ternary)
+COMPETING = (if_elif, if_elif, *TERNARY, comment_on("else"))
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, (if_elif, if_elif, *TERNARY), (MODULE, MODULE, FUNCTION, DEEPER), (1, 1), elsewhere=0.4)
+    start, pad = context(
+        pen,
+        COMPETING,
+        (MODULE, MODULE, FUNCTION, DEEPER),
+        (1, 1),
+        elsewhere=0.4,
+    )
     chain = f"{start}{pad}if {short_condition(pen)}:\n{pen.pick(TERNARY)(pen, pad + INDENT)}{pad}"
     target, value, condition = pen.known(), pen.known(), pen.known()
     last = short_condition(pen)

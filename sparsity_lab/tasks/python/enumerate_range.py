@@ -9,12 +9,13 @@ from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
 LOOPS = (one_line(enumerate_header), one_line(range_header))
-COMPETING = (*LOOPS, *LOOPS, swap, print_more, bind_list, call_any)
+LISTED = (swap, print_more, bind_list, call_any)  # a comma stands before the loop that asks, too
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, COMPETING, (MODULE, MODULE, FUNCTION, DEEPER), lines=(1, 3))
+    start, pad = context(pen, LOOPS, (MODULE, MODULE, FUNCTION, DEEPER), (0, 1))
+    start += pen.pick(LOOPS)(pen, pad) + (pen.pick(LISTED)(pen, pad) if pen.chance(0.85) else "")
     index, item, other = pen.names(3)
     several = f"{index}, {item}" if pen.chance(0.5) else f"{index}, ({item}, {other})"
     before = f"{start}{pad}for "

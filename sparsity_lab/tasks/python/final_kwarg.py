@@ -17,7 +17,7 @@ def make(rng: random.Random) -> Pair:
     if pen.chance(0.5):
         start += f"\n\n{keyword_call(pen, '')}"
     header = f"{start}\n\ndef {pen.function()}("
-    *earlier, last = pen.names(pen.count(2, 4))
+    *earlier, last = pen.names(pen.pick((2, 2, 3, 4)))
     with_defaults, without = parameters(pen, earlier, True), parameters(pen, earlier, False)
     return Pair(f"{header}{with_defaults}, {last}", f"{header}{without}, {last}", ("=None", "):\n"))
 

@@ -4,7 +4,7 @@ import random
 
 from sparsity_lab.data.python.lines import (
     bind_fstring,
-    bind_string,
+    call_f,
     print_fstring,
     print_more,
     print_more_fstring,
@@ -14,14 +14,15 @@ from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.tasks.prompts import context
 from sparsity_lab.tasks.task import Pair, Task
 
-COMPETING = (print_fstring, print_string, print_more, print_more_fstring, bind_fstring, bind_string)
+COMPETING = (print_fstring, print_string, print_more, print_more_fstring, bind_fstring, call_f, call_f)
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING)
     quote, words = pen.quote(), pen.phrase(1, 3)
-    lead, close = pen.pick((("print(", ")"), (f"print({pen.known()}, ", ")"), (f"{pen.name()} = ", "")))
+    lead = pen.pick(("print(", "print(", f"print({pen.known()}, ", f"{pen.name()} = "))
+    close = ")" * lead.startswith("print")
     before = f"{start}{pad}{lead}"
     return Pair(f"{before}f{quote}{words}", f"{before}{quote}{words}", (" {", f"{quote}{close}\n"))
 

@@ -16,7 +16,7 @@ def make(rng: random.Random) -> Pair:
     start, pad = context(pen, COMPETING, (FUNCTION, DEEPER))
     name, other = pen.known(), pen.known()
     condition = pen.pick((f"if {name}", f"while {name}", f"if {other} and {name}"))
-    statement = pen.pick((f"{name} =", f"{name} =", f"{pen.name()} = {name} ==", f"return {name} =="))
+    statement = pen.pick((f"{name} =", f"{pen.name()} = {name} ==", f"return {name} =="))
     return Pair(f"{start}{pad}{condition} == True", f"{start}{pad}{statement} True", (":\n", "\n"))
 
 

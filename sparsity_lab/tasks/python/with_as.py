@@ -3,16 +3,18 @@
 import random
 
 from sparsity_lab.data.python.blocks import open_with
-from sparsity_lab.data.python.lines import open_if
+from sparsity_lab.data.python.lines import comment_on, open_if
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.python.values import opened
-from sparsity_lab.tasks.prompts import context
+from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
+
+COMPETING = (open_with, open_if, comment_on("with"))
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, (open_with, open_if), lines=(1, 1), elsewhere=0.3)
+    start, pad = context(pen, COMPETING, (MODULE, MODULE, FUNCTION, DEEPER), (1, 1), 0.3)
     text = opened(pen, pen.chance(0.5))
     lead = pen.pick(("file = ", "stream = ", f"{pen.function()}("))
     return Pair(f"{start}{pad}with {text}", f"{start}{pad}{lead}{text}", (" as", " if"))
