@@ -24,8 +24,8 @@ from sparsity_lab.data.tokenizers import TokenizerConfig, identity, make_tokeniz
 
 log = logging.getLogger(__name__)
 
-CORPUS_VERSION = 1  # raise when the same config would give different documents
-TOKENS_VERSION = 1  # raise when the same documents would give different tokens
+CORPUS_VERSION = 2  # raise when the same config would give different documents
+TOKENS_VERSION = 2  # raise when the same documents would give different tokens
 VALIDATION_FLOOR = 250_000  # bytes: some 500 windows of 128 tokens
 MAX_FLOOR_SHARE = 0.1  # a small corpus keeps nine tenths for training
 ENCODE_BATCH = 2 * MEGABYTE  # bytes encoded between progress checks

@@ -24,7 +24,11 @@ from sparsity_lab.data.added_tokens import AddedToken, AddedTokens
 from sparsity_lab.data.long_runs import cut_long_runs
 
 END_OF_TEXT = "<|endoftext|>"
-PATTERN = r"[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+# GPT-4's pattern, but an opening bracket is a token of its own, and a word takes no quote before it.
+PATTERN = (
+    r"[^\r\n\p{L}\p{N}(\[{\"']?+\p{L}+|\p{N}{1,2}| ?[(\[{]| ?[^\s\p{L}\p{N}(\[{]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
 RELEASED_PATTERN = (  # openai/circuit_sparsity's pattern for its `vocab.bpe` and `encoder.json`
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

@@ -2,15 +2,22 @@
 
 import random
 
-from sparsity_lab.data.lexicon import COLLECTIONS, INDENT, Pen
-from sparsity_lab.tasks.prompts import opening
+from sparsity_lab.data.python.blocks import for_line
+from sparsity_lab.data.python.lexicon import INDENT
+from sparsity_lab.data.python.lines import bind_list, bind_string, call_any, commented_for, print_string
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, context
 from sparsity_lab.tasks.task import Pair, Task
+
+COMPETING = (for_line, commented_for)
+OTHERS = (print_string, bind_list, call_any, bind_string)  # lines that end in different tokens
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = opening(pen, 1)
-    loop = f"for {pen.name()} in {pen.pick(COLLECTIONS)}:\n"
+    start, pad = context(pen, COMPETING, (FUNCTION, DEEPER))
+    start += pen.pick(OTHERS)(pen, pad) if pen.chance(0.7) else ""
+    loop = f"for {', '.join(pen.names(pen.count(1, 2)))} in {pen.many()}:\n"
     # a word takes the last space of its indentation into its own token
     return Pair(f"{start}{pad}{loop}", f"{start}{pad}# {loop}", ((pad + INDENT)[1:], pad[1:]))
 
@@ -20,4 +27,5 @@ TASK = Task(
     "the line after a for header is indented deeper, the line after a comment is not",
     make,
     caveat="the ordinary line is a comment, so that it ends in the same token as the loop header",
+    kind="position",
 )

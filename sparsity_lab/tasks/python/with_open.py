@@ -2,14 +2,16 @@
 
 import random
 
-from sparsity_lab.data.lexicon import EXTENSIONS, INPUT_FILES, OUTPUT_FILES, Pen
-from sparsity_lab.tasks.prompts import opening
+from sparsity_lab.data.python.blocks import open_with
+from sparsity_lab.data.python.lexicon import EXTENSIONS, INPUT_FILES, OUTPUT_FILES
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.tasks.prompts import context
 from sparsity_lab.tasks.task import Pair, Task
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = opening(pen)
+    start, pad = context(pen, (open_with,), lines=(1, 1), elsewhere=0.3)
     quote, extension = pen.quote(), pen.pick(EXTENSIONS)
     before = f"{start}{pad}with open({quote}"
     after = f"{extension}{quote}, {quote}"
@@ -22,4 +24,5 @@ TASK = Task(
     "with_open",
     "a file named for input is opened with r, one named for output with w",
     make,
+    kind="look-up",
 )
