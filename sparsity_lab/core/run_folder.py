@@ -11,8 +11,9 @@ from pathlib import Path
 
 TOKENS, MODEL, REFERENCE, AGREEMENT = "tokens", "model", "reference", "agreement"
 CIRCUITS, EVIDENCE, EXAMPLES, STEERING = "circuits", "evidence", "examples", "steering"
+SHORTCUTS = "shortcuts"
 SNAPSHOTS = "snapshots"
-LINKED = (CIRCUITS, EVIDENCE, EXAMPLES, STEERING, SNAPSHOTS, TOKENS, MODEL, REFERENCE, AGREEMENT)
+LINKED = (CIRCUITS, EVIDENCE, EXAMPLES, STEERING, SHORTCUTS, SNAPSHOTS, TOKENS, MODEL, REFERENCE, AGREEMENT)
 RESULT = "result.json"
 _PREFIX, _SUFFIX = "circuit-", ".json"
 

@@ -19,8 +19,9 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.evidence.record import Check
 from sparsity_lab.results.upgrades import UPGRADES
+from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 RECORD = "record.json"
 METRICS_FILE = "metrics.csv"
@@ -49,6 +50,10 @@ class TaskResult(Config):
     "empty_solves" (the circuit without nodes already meets the target). `reason` is one sentence, empty for
     "circuit". `circuit` is the main target's circuit file, relative to the run's folder. `evidence` lists the
     checks of that circuit.
+
+    `kind` is what a model must do to answer ("copy", "count", ...), `caveat` a limit of the question, `pairs`
+    the number of pairs by split, and `shortcuts` how well rules without a model answer. Records of schemas 1
+    to 4 lack these four.
     """
 
     task: str
@@ -58,6 +63,10 @@ class TaskResult(Config):
     curve: tuple[CurvePoint, ...]
     circuit: str | None
     evidence: tuple[Check, ...] = ()
+    kind: str | None = None
+    caveat: str = ""
+    pairs: dict[str, int] | None = None
+    shortcuts: Shortcuts | None = None
 
     def at(self, target: float) -> CurvePoint | None:
         """Return the curve's point at this target, or None."""

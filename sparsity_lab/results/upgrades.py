@@ -2,7 +2,7 @@
 
 Schema 2 added the tasks' evidence, and schema 3 the training snapshots. Schema 4 added `kind`, `model` and
 `pruning`, which older records hold only in their config. It also renamed the snapshots and the metrics of the
-reference model.
+reference model. Schema 5 added the tasks' kinds, caveats, pairs and shortcuts, and the loss by source.
 """
 
 from collections.abc import Callable
@@ -52,4 +52,4 @@ def _part(values: Plain, name: str) -> Plain:
     return part if isinstance(part, dict) else {}
 
 
-UPGRADES: dict[int, Callable[[Plain], Plain]] = {1: dict, 2: dict, 3: _to_schema_4}
+UPGRADES: dict[int, Callable[[Plain], Plain]] = {1: dict, 2: dict, 3: _to_schema_4, 4: dict}

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
@@ -16,6 +17,7 @@ from sparsity_lab.core.run_folder import (
     MODEL,
     REFERENCE,
     RESULT,
+    SHORTCUTS,
     SNAPSHOTS,
     STEERING,
     TOKENS,
@@ -30,7 +32,9 @@ from sparsity_lab.results.summary import summarise
 from sparsity_lab.stages import agreement
 from sparsity_lab.stages.model import VALIDATION
 from sparsity_lab.stages.reference import measured_bridge
+from sparsity_lab.stages.shortcuts import read_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_records
+from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
 Folders = Mapping[str, Path]  # a folder a task
 
@@ -48,6 +52,7 @@ class Finished:
     agreement: Path | None = None
     steering: Folders = field(default_factory=dict)
     evidence: Folders = field(default_factory=dict)
+    shortcuts: Folders = field(default_factory=dict)
 
     def links(self) -> dict[str, Path]:
         """Every folder by its place in the run's folder."""
@@ -59,7 +64,8 @@ class Finished:
             links[REFERENCE] = self.reference
         if self.agreement is not None:
             links[AGREEMENT] = self.agreement
-        return links | _below(STEERING, self.steering) | _below(EVIDENCE, self.evidence)
+        links |= _below(STEERING, self.steering) | _below(EVIDENCE, self.evidence)
+        return links | _below(SHORTCUTS, self.shortcuts)
 
     def circuit_files(self) -> list[Path]:
         """The file of every circuit of the trained model."""
@@ -72,7 +78,8 @@ def _below(name: str, folders: Folders) -> dict[str, Path]:
 
 def make_record(config: RunConfig, overrides: list[str], name: str, finished: Finished) -> RunRecord:
     """Everything that was measured, from the stages' folders."""
-    tasks = tuple(_result(task, finished) for task in finished.circuits)
+    shortcuts = read_shortcuts(finished.shortcuts)
+    tasks = tuple(_result(config, task, finished, shortcuts.get(task)) for task in finished.circuits)
     plain = config.model_dump(mode="json")
     return RunRecord(
         name=name,
@@ -97,12 +104,12 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
     )
 
 
-def _result(task: str, finished: Finished) -> TaskResult:
-    path = finished.circuits[task] / RESULT
-    result = validate(TaskResult, read_json(path), str(path))
-    if task not in finished.evidence:
-        return result
-    return result.model_copy(update={"evidence": load_evidence(finished.evidence[task]).checks})
+def _result(config: RunConfig, name: str, finished: Finished, shortcuts: Shortcuts | None) -> TaskResult:
+    path, task = finished.circuits[name] / RESULT, config.tasks.available()[name]
+    more: dict[str, Any] = {"kind": task.kind, "caveat": task.caveat, "shortcuts": shortcuts}
+    if name in finished.evidence:
+        more["evidence"] = load_evidence(finished.evidence[name]).checks
+    return validate(TaskResult, read_json(path), str(path)).model_copy(update=more)
 
 
 def _measured(config: RunConfig, tasks: tuple[TaskResult, ...], finished: Finished) -> dict[str, float]:

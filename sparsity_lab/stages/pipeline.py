@@ -37,6 +37,7 @@ from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.stages.model import help_train, trained_model
 from sparsity_lab.stages.parallel import preload
 from sparsity_lab.stages.reference import FOLDER, reference_config
+from sparsity_lab.stages.shortcuts import task_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_circuits
 from sparsity_lab.stages.steering import steered_tasks
 
@@ -117,6 +118,7 @@ def _run(
 
 def _explain(config: RunConfig, context: ModelContext, finished: Finished, folder: RunFolder) -> None:
     """The stages between the model and the evidence, in order."""
+    finished.shortcuts = task_shortcuts(config, context.tokens, context.root)
     finished.circuits = task_circuits(config, context)
     folder.link_all(finished.links())
     finished.examples = task_examples(config, context, finished.circuits)

@@ -16,6 +16,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.hashing import derive_seed
 
 Split = Literal["train", "select", "test"]
+Kind = Literal["look-up", "position", "copy", "state", "count", "binding"]
 _SHARES: tuple[Split, ...] = ("train", "train", "select", "test")
 _ATTEMPTS = 64  # draws for each pair asked for; both prompts fall into a given quarter in one of 16
 
@@ -31,12 +32,23 @@ class Pair:
 
 @dataclass(frozen=True)
 class Task:
-    """A question: `make` writes one pair. `caveat`: how the wording departs from Table 1."""
+    """A question: `make` writes one pair.
+
+    `caveat`: how the wording departs from Table 1, or which shortcut answers it. `kind`: what a model must do.
+
+    - look-up: one token says the answer, wherever it stands.
+    - position: a keyword on the same line decides; the same keywords stand on other lines.
+    - copy: the answer is a name of the prompt.
+    - state: what is open and not yet closed.
+    - count: how many are open.
+    - binding: a value belongs to a name.
+    """
 
     name: str
     description: str
     make: Callable[[random.Random], Pair]
     caveat: str = ""
+    kind: Kind | None = None
 
 
 def make_pairs(task: Task, split: Split, n: int, seed: int) -> list[Pair]:

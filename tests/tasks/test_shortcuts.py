@@ -56,7 +56,7 @@ def last(rng: random.Random) -> Pair:
 
 
 def copied(rng: random.Random) -> Pair:
-    """The answer stands six from the end, before both answers in any order; letters are drawn for each pair."""
+    """The answer stands six from the end, before both answers in any order; letters are drawn anew."""
     a, b = rng.sample("abcdefgh", 2)
     tail = "".join(rng.sample((a, b), 2))
     return Pair(f"{b}{a}:{a}-{tail}?.", f"{b}{a}:{b}-{tail}?.", (a, b))
