@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_lab.config import RunConfig
+from sparsity_lab.core import metrics
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import read_json
 from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.core.run_folder import (
     AGREEMENT,
+    BASELINES,
     CIRCUITS,
     EVIDENCE,
     EXAMPLES,
@@ -23,13 +25,14 @@ from sparsity_lab.core.run_folder import (
     TOKENS,
     circuit_files,
 )
+from sparsity_lab.data.packed import read_meta
 from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.provenance import environment
 from sparsity_lab.results.record import ModelSummary, PruningSummary, RunRecord, TaskResult
 from sparsity_lab.results.summary import summarise
-from sparsity_lab.stages import agreement
+from sparsity_lab.stages import agreement, baselines
 from sparsity_lab.stages.model import VALIDATION
 from sparsity_lab.stages.reference import measured_bridge
 from sparsity_lab.stages.shortcuts import read_shortcuts
@@ -53,6 +56,7 @@ class Finished:
     steering: Folders = field(default_factory=dict)
     evidence: Folders = field(default_factory=dict)
     shortcuts: Folders = field(default_factory=dict)
+    baselines: Path | None = None
 
     def links(self) -> dict[str, Path]:
         """Every folder by its place in the run's folder."""
@@ -62,6 +66,8 @@ class Finished:
             links |= _below(f"{SNAPSHOTS}/{at}/{CIRCUITS}", folders)
         if self.reference is not None:
             links[REFERENCE] = self.reference
+        if self.baselines is not None:
+            links[BASELINES] = self.baselines
         if self.agreement is not None:
             links[AGREEMENT] = self.agreement
         links |= _below(STEERING, self.steering) | _below(EVIDENCE, self.evidence)
@@ -116,6 +122,10 @@ def _measured(config: RunConfig, tasks: tuple[TaskResult, ...], finished: Finish
     measured: dict[str, float] = read_json(finished.model / VALIDATION) | summarise(
         tasks, config.pruning.target
     )
+    if finished.baselines is not None:
+        measured |= read_json(finished.baselines / baselines.BASELINES)
+        available = read_meta(finished.tokens).train.tokens
+        measured[metrics.EPOCHS.name] = baselines.trained_tokens(config) / available
     if finished.agreement is not None:
         measured |= read_json(finished.agreement / agreement.AGREEMENT)
     if config.bridge is not None:

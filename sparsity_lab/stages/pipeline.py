@@ -28,6 +28,7 @@ from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.sweep_picture import draw_sweep
 from sparsity_lab.results.tracking import Tracker, track
 from sparsity_lab.stages.agreement import agreement
+from sparsity_lab.stages.baselines import baselines
 from sparsity_lab.stages.circuits import task_circuits
 from sparsity_lab.stages.context import ModelContext
 from sparsity_lab.stages.evidence import circuit_evidence
@@ -93,7 +94,7 @@ def _run(
         write_text(folder.config, yaml.safe_dump(plain, sort_keys=False))
         reference = _reference_model(config, other, tokens, root)
         model = _model(config, tokens, root, tracker, reference)
-        finished = Finished(tokens, model.path, reference)
+        finished = Finished(tokens, model.path, reference, baselines=baselines(config, tokens, root))
         folder.link_all(finished.links())
         _mirror_metrics(folder, tracker, model)
         clock.lap("train")
@@ -124,7 +125,7 @@ def _explain(config: RunConfig, context: ModelContext, finished: Finished, folde
     finished.examples = task_examples(config, context, finished.circuits)
     finished.snapshots = snapshot_circuits(config, context.tokens, context.folder, context.root)
     if finished.reference is not None:
-        finished.agreement = agreement(context, finished.reference)
+        finished.agreement = agreement(context, finished.reference, config.trainer.final_windows)
         if config.steering is not None:
             finished.steering = steered_tasks(config, context, finished.reference, finished.circuits)
 

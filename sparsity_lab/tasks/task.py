@@ -34,7 +34,7 @@ class Pair:
 class Task:
     """A question: `make` writes one pair.
 
-    `caveat`: how the wording departs from Table 1, or which shortcut answers it. `kind`: what a model must do.
+    `caveat`: how the wording departs from Table 1, or which shortcut answers it. `kind`: what it takes.
 
     - look-up: one token says the answer, wherever it stands.
     - position: a keyword on the same line decides; the same keywords stand on other lines.
