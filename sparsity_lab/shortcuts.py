@@ -39,11 +39,11 @@ def table(config: RunConfig) -> str:
     for name in config.tasks.asked():
         task, kind = tasks[name], tasks[name].kind or ""
         if name not in found:
-            lines.append(_row(name, kind, "not askable under this tokenizer", "", "", task.caveat))
+            lines.append(_row(name, kind, "not askable under this tokenizer", "", "", task.caveats))
             continue
         shortcuts = found[name]
         right = (f"{share:.0%}" for share in (shortcuts.rule_accuracy, shortcuts.bag_accuracy))
-        lines.append(_row(name, kind, shortcuts.rule, *right, task.caveat))
+        lines.append(_row(name, kind, shortcuts.rule, *right, task.caveats))
     return "\n".join(lines) + "\n"
 
 

@@ -67,6 +67,6 @@ def validation_text(folder: Path, n_ctx: int, n_windows: int) -> ValidationText:
 
 
 def _error(deviations: npt.NDArray[np.float64], count: int) -> float:
-    """Standard error of a ratio of sums over clusters; `deviations` from it sum to zero. 0 for one cluster."""
+    """Standard error of a ratio of sums over clusters, from `deviations` that sum to zero; 0 for one."""
     n = len(deviations)
     return float(np.sqrt((deviations**2).sum() * n / (n - 1)) / count) if n > 1 else 0.0

@@ -15,7 +15,7 @@ AGREEMENT_VERSION = 2  # raise when the same two models would be compared otherw
 
 
 def agreement(context: ModelContext, reference: Path, n_windows: int) -> Path:
-    """The folder that holds the reference model's loss and the divergence from it, on `n_windows` validation windows."""
+    """The folder with the reference model's loss and the divergence from it, on `n_windows` windows."""
 
     def make(folder: Path) -> None:
         windows = validation_windows(context.tokens, context.n_ctx, n_windows, context.batch_size)

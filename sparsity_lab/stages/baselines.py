@@ -1,4 +1,4 @@
-"""Stage `baselines`: the validation loss of n-gram models, counted on as many tokens as a model is trained on.
+"""Stage `baselines`: the validation loss of n-gram models, counted on as many tokens as a model sees.
 
 It depends on the text alone, so all models with the same text and number of training tokens share it.
 """

@@ -37,6 +37,7 @@ from sparsity_lab.stages.model import VALIDATION
 from sparsity_lab.stages.reference import measured_bridge
 from sparsity_lab.stages.shortcuts import read_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_records
+from sparsity_lab.tasks.asked import pair_counts
 from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
 Folders = Mapping[str, Path]  # a folder a task
@@ -112,7 +113,8 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
 
 def _result(config: RunConfig, name: str, finished: Finished, shortcuts: Shortcuts | None) -> TaskResult:
     path, task = finished.circuits[name] / RESULT, config.tasks.available()[name]
-    more: dict[str, Any] = {"kind": task.kind, "caveat": task.caveat, "shortcuts": shortcuts}
+    more: dict[str, Any] = {"kind": task.kind, "caveat": task.caveats, "shortcuts": shortcuts}
+    more["pairs"] = pair_counts(config.tasks, name)
     if name in finished.evidence:
         more["evidence"] = load_evidence(finished.evidence[name]).checks
     return validate(TaskResult, read_json(path), str(path)).model_copy(update=more)

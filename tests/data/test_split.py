@@ -98,7 +98,7 @@ def test_each_validation_token_knows_its_component(tmp_path: Path) -> None:
         assert {names[i] for i in component_n[start:end]} == {document.component}
 
 
-@pytest.mark.parametrize(("seed", "share"), product(range(4), (0.02, 0.1, 0.5)))
+@pytest.mark.parametrize(("seed", "share"), list(product(range(4), (0.02, 0.1, 0.5))))
 def test_every_component_and_size_is_on_both_sides(seed: int, share: float) -> None:
     """Sizes over three decades, a tenth of the text in the rarer component."""
     rng = random.Random(seed)
