@@ -20,6 +20,7 @@ LINES = "wandb/lineseries/v0"  # W&B's chart for wandb.plot.line_series
 CURVES = (
     metrics.TRAIN_LOSS,
     metrics.VALIDATION_LOSS,
+    *metrics.COMPONENT_LOSS.values(),
     metrics.KEPT_FRACTION,
     metrics.NONZEROS,
     metrics.DEAD_NEURONS,

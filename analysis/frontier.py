@@ -16,16 +16,19 @@ without edges counts as one edge, so that its logarithm exists.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.metrics import Metric
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.summary import geometric_mean, learned
 
 DRAWS = 10_000
+K = TypeVar("K")
 INTERVAL = (2.5, 97.5)  # percent
 
 
@@ -36,7 +39,9 @@ class Model:
     `learned` tasks have an unpruned loss that meets the target; they include `solved_by_nothing`, the tasks
     that the circuit without nodes solves.
 
-    `id` is the hash of the run's config; `loss` the pretraining loss on validation text, in nats per token.
+    `id` is the hash of the run's config; `loss` the pretraining loss on validation text, in nats per token,
+    and `by_component` that on its generated and its real text, where the record has them. `ngrams` maps n to
+    the loss of an n-gram model of as many training tokens.
     """
 
     id: str
@@ -49,6 +54,8 @@ class Model:
     learned: frozenset[str]
     solved_by_nothing: frozenset[str]
     edges: Mapping[str, int]
+    by_component: Mapping[str, float] = field(default_factory=dict)
+    ngrams: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -112,12 +119,28 @@ def _model(record: RunRecord, target: float) -> Model:
         learned=frozenset(points),
         solved_by_nothing=solved_by_nothing,
         edges={task: point.edges for task, point in points.items() if point is not None},
+        by_component=_known(record, metrics.COMPONENT_LOSS),
+        ngrams=_known(record, {n: metrics.NGRAM_LOSS[n, ""] for n in metrics.NGRAMS}),
     )
+
+
+def _known(record: RunRecord, wanted: Mapping[K, Metric]) -> dict[K, float]:
+    """Those of the metrics that the record has."""
+    return {
+        key: record.metrics[metric.name] for key, metric in wanted.items() if metric.name in record.metrics
+    }
 
 
 def shared(compared: Sequence[Model]) -> list[str]:
     """List the tasks that all of `compared` have learned and have a circuit for."""
     return sorted(frozenset.intersection(*(frozenset(model.edges) for model in compared))) if compared else []
+
+
+def baselines(compared: Sequence[Model]) -> dict[int, tuple[float, float]]:
+    """Lowest and highest loss of the n-gram models, by n; they differ where numbers of tokens do."""
+    orders = sorted({n for model in compared for n in model.ngrams})
+    losses = {n: [model.ngrams[n] for model in compared if n in model.ngrams] for n in orders}
+    return {n: (min(found), max(found)) for n, found in losses.items()}
 
 
 def size(model: Model, tasks: Iterable[str]) -> float:

@@ -16,9 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from analysis.frontier import CurveRow, Model, shared, size
+from analysis.frontier import CurveRow, Model, baselines, shared, size
 from sparsity_lab.results.style import GREY, KINDS, STYLE, log_axis, plain, short
 
+BASELINE = "#8C564B"
 OFFSETS = ((6, 5), (6, -12), (-6, 5), (-6, -12), (0, 9), (0, -17), (14, 0), (-14, 0), (10, 16), (-10, -24))
 
 
@@ -54,6 +55,7 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
 
         log_axis(axes, "x")
         axes.margins(0.12)
+        outside = _baselines(axes, compared)
         axes.set_xlabel(f"Edges in the circuit (geometric mean of {_count(tasks)}, target {target:g} nats)")
         axes.set_ylabel("Pretraining loss on validation text (nats per token)")
         axes.set_title("Capability against circuit size (lower left is better)", loc="left")
@@ -69,9 +71,39 @@ def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float
         if sparse:
             handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="same kind and nonzeros"))
         handles.append(Line2D([], [], linestyle="", label="labels: nonzero weights"))
+        handles += [Line2D([], [], linestyle="", label=text) for text in outside]
         figure.legend(handles=handles, loc="outside right upper")
         _label(figure, axes, [(*point[model.id], short(model.nonzeros)) for model in compared])
         return figure
+
+
+def _baselines(axes: Axes, compared: Sequence[Model]) -> list[str]:
+    """Draw n-gram losses near the models' as lines; return those too far to be drawn, in words.
+
+    A band instead of a line shows n-gram models of different numbers of tokens.
+    """
+    losses = [model.loss for model in compared]
+    reach = 2 * max(max(losses) - min(losses), 0.1)
+    left, right = axes.get_xlim()
+    outside = []
+    for n, (low, high) in baselines(compared).items():
+        if low > max(losses) + reach or high < min(losses) - reach:
+            outside.append(f"{n}-gram: {low:.2f}" + (f" to {high:.2f}" if high - low > 0.005 else ""))
+            continue
+        if high > low:
+            axes.axhspan(low, high, color=BASELINE, alpha=0.15, linewidth=0, zorder=0)
+        axes.plot([left, right], [low, low], color=BASELINE, linewidth=1.0, linestyle="-.", zorder=0)
+        axes.annotate(
+            f"{n}-gram",
+            (right, low),
+            (-4, 3),
+            ha="right",
+            textcoords="offset points",
+            fontsize=8,
+            color=BASELINE,
+        )
+    axes.set_xlim(left, right)
+    return outside
 
 
 def draw_target_curve(rows: Sequence[CurveRow], dense: Model, sparse: Model) -> Figure:

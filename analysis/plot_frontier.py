@@ -17,6 +17,7 @@ from analysis import frontier, pictures, program
 from analysis.frontier import Model, Ratio
 from analysis.program import say
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.metrics import COMPONENTS
 from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.remote import read_wandb
@@ -135,13 +136,21 @@ def _say_tasks(compared: Sequence[Model], tasks: Sequence[str]) -> None:
     if empty := sorted({task for model in compared for task in tasks if model.edges[task] == 0}):
         say(f"  counted as 1 edge where the circuit has nodes only: {', '.join(empty)}")
     say("")
-    say(f"{'kind':<11}{'d_model':>8}{'nonzeros':>11}{'loss':>9}{'learned':>9}{'circuits':>10}{'edges':>9}")
+    components = [name for name in COMPONENTS if any(name in model.by_component for model in compared)]
+    parts = "".join(f"{name:>9}" for name in components)
+    say(
+        f"{'kind':<11}{'d_model':>8}{'nonzeros':>11}{'loss':>9}{parts}{'learned':>9}{'circuits':>10}{'edges':>9}"
+    )
     for model in compared:
         edges = f"{frontier.size(model, tasks):,.1f}" if tasks else "-"
+        by = model.by_component
+        parts = "".join(f"{by[name]:>9.4f}" if name in by else f"{'-':>9}" for name in components)
         say(
-            f"{model.kind:<11}{model.d_model:>8}{model.nonzeros:>11,}{model.loss:>9.4f}"
+            f"{model.kind:<11}{model.d_model:>8}{model.nonzeros:>11,}{model.loss:>9.4f}{parts}"
             f"{len(model.learned):>9}{len(model.edges):>10}{edges:>9}"
         )
+    for n, (low, high) in frontier.baselines(compared).items():
+        say(f"{n}-gram of as many tokens: {low:.4f}" + (f" to {high:.4f}" if high > low else ""))
     say("")
 
 
@@ -168,6 +177,8 @@ def _words(ratio: Ratio) -> str:
 
 def _point(model: Model, tasks: Sequence[str]) -> dict[str, Any]:
     row = asdict(model)
+    row |= {f"loss_{name}": loss for name, loss in row.pop("by_component").items()}
+    row |= {f"{n}gram": loss for n, loss in row.pop("ngrams").items()}
     for name in ("learned", "solved_by_nothing", "edges"):
         row[name] = len(row[name])
     row["tasks_with_circuit"] = row.pop("edges")

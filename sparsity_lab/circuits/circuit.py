@@ -86,7 +86,7 @@ class Circuit(Config):
     `closed`: in all scores, weights into dropped nodes are zero (`closing.py`); false in older files.
     `edges_only`: the test scores with these weights at zero, whether the circuit is closed or not.
 
-    With the model, these four are enough to compute the losses again (`standalone.py`, `docs/recompute.py`).
+    With the model, these are enough to compute the losses again (`standalone.py`, `docs/recompute.py`).
     Older files and circuits from elsewhere lack them. `model_hash`: of the model's two files. `task_hash`: of
     the task's words and all its pairs. `frozen`: the values at which dropped nodes are frozen. `pairs`: the
     pairs of `select` and `test`, as tokens.

@@ -31,14 +31,15 @@ def file_hash(path: Path, key: str) -> str:
 
 
 def content_hash_at(path: Path, key: str) -> str:
-    """SHA-256, in hex, of the file at `path`, or of all Python files of the folder at `path`.
+    """SHA-256, in hex, of the file at `path`, or of all Python and JSON Lines files of the folder there.
 
     Raises:
         UserError: a file that the config key `key` names cannot be read.
     """
     if not path.is_dir():
         return file_hash(path, key)
-    files = {file.name: file_hash(file, key) for file in sorted(path.glob("*.py"))}
+    found = sorted(file for file in path.iterdir() if file.suffix in (".py", ".jsonl"))
+    files = {file.name: file_hash(file, key) for file in found}
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 

@@ -45,6 +45,31 @@ KL_INTO_DENSE = Metric(
 VALIDATION_LOSS = Metric(
     "validation/loss", "nats/token", "lower", "cross-entropy on the fixed validation windows"
 )
+VALIDATION_ERROR = Metric("validation/standard_error", "nats/token", "lower", "standard error of that loss")
+VALIDATION_WINDOWS = Metric("validation/windows", "windows", "higher", "windows that loss was measured on")
+COMPONENTS = ("grammar", "real")
+COMPONENT_LOSS = {
+    name: Metric(f"validation/loss_{name}", "nats/token", "lower", f"cross-entropy on its {name} text")
+    for name in COMPONENTS
+}
+COMPONENT_ERROR = {
+    name: Metric(f"validation/standard_error_{name}", "nats/token", "lower", "standard error of that loss")
+    for name in COMPONENTS
+}
+EPOCHS = Metric("train/epochs", "1", "neither", "training tokens per token of the corpus")
+NGRAMS = (1, 2, 3, 4)
+NGRAM_LOSS = {
+    (n, name): Metric(
+        f"baseline/{n}gram" + (f"_{name}" if name else ""),
+        "nats/token",
+        "lower",
+        f"the validation loss of a {n}-gram model of as many training tokens"
+        + (f", {name} text" * bool(name)),
+    )
+    for n in NGRAMS
+    for name in ("", *COMPONENTS)
+}
+NGRAM_TOKENS = Metric("baseline/tokens", "tokens", "neither", "training tokens of the n-gram models")
 KURTOSIS = Metric(
     "validation/kurtosis", "1", "neither", "mean kurtosis of the final residual stream (Fig. 10)"
 )
@@ -93,10 +118,19 @@ TRAINING = (
     THROUGHPUT,
 )
 BRIDGING = (NMSE_ENCODE, NMSE_DECODE, KL_INTO_SPARSE, KL_INTO_DENSE)
-VALIDATION = (VALIDATION_LOSS, KURTOSIS)
-SUMMARY = (
+VALIDATION = (
     VALIDATION_LOSS,
     KURTOSIS,
+    VALIDATION_ERROR,
+    *COMPONENT_LOSS.values(),
+    *COMPONENT_ERROR.values(),
+)
+SUMMARY = (
+    *VALIDATION,
+    VALIDATION_WINDOWS,
+    EPOCHS,
+    *NGRAM_LOSS.values(),
+    NGRAM_TOKENS,
     WEIGHTS,
     MODEL_NONZEROS,
     REFERENCE_LOSS,

@@ -11,8 +11,21 @@ from pathlib import Path
 
 TOKENS, MODEL, REFERENCE, AGREEMENT = "tokens", "model", "reference", "agreement"
 CIRCUITS, EVIDENCE, EXAMPLES, STEERING = "circuits", "evidence", "examples", "steering"
+SHORTCUTS, BASELINES = "shortcuts", "baselines"
 SNAPSHOTS = "snapshots"
-LINKED = (CIRCUITS, EVIDENCE, EXAMPLES, STEERING, SNAPSHOTS, TOKENS, MODEL, REFERENCE, AGREEMENT)
+LINKED = (
+    CIRCUITS,
+    EVIDENCE,
+    EXAMPLES,
+    STEERING,
+    SHORTCUTS,
+    SNAPSHOTS,
+    TOKENS,
+    MODEL,
+    REFERENCE,
+    AGREEMENT,
+    BASELINES,
+)
 RESULT = "result.json"
 _PREFIX, _SUFFIX = "circuit-", ".json"
 

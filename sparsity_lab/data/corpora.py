@@ -18,10 +18,11 @@ from pydantic import Field
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import begin_worker
 from sparsity_lab.data import tinypython
-from sparsity_lab.data.documents import MEGABYTE, Corpus, Document
+from sparsity_lab.data.documents import GRAMMAR, MEGABYTE, Corpus, Document
 from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.data.huggingface import HuggingFaceConfig
 from sparsity_lab.data.python_source import (
+    PIECE,
     STANDARD_LIBRARY,
     PythonSourceConfig,
     installed,
@@ -31,7 +32,6 @@ from sparsity_lab.data.python_source import (
 
 CHUNK = 512  # documents per unit of a worker's work
 SMALL = 4  # megabytes below which starting workers does not pay off
-REAL_LIMIT = 16_000  # characters; without longer files, both splits get about the same share of real source
 FINGERPRINT = 500  # documents that are hashed to identify the grammar's version
 
 
@@ -41,25 +41,26 @@ class TinyPythonConfig(Corpus):
     kind: Literal["tinypython"] = "tinypython"
     seed: int = Field(default=0, ge=0)
     megabytes: float = Field(default=24.0, gt=0)
-    real_fraction: float = Field(default=0.05, ge=0, lt=1)
-    """Share of bytes from standard library files of up to `REAL_LIMIT` characters."""
+    real_fraction: float = Field(default=0.05, ge=0, le=1)
+    """Share of bytes from real source; 1 leaves no generated programs."""
+    real_packages: tuple[str, ...] | None = (STANDARD_LIBRARY,)
+    """Distributions that real source comes from; `python` is the standard library, None is all of them."""
 
     def identity(self) -> dict[str, Any]:
-        """Return the config, a hash of the grammar's output, and the inventory of the standard library."""
-        written = "\0".join(tinypython.documents(self.seed, 0, FINGERPRINT))
-        identity = self.model_dump(mode="json") | {
-            "grammar": hashlib.sha256(written.encode("utf-8")).hexdigest()
-        }
+        """Return the config, a hash of the grammar's output, and the inventory of the real source."""
+        identity = self.model_dump(mode="json")
+        if self.real_fraction < 1:
+            written = "\0".join(tinypython.documents(self.seed, 0, FINGERPRINT))
+            identity["grammar"] = hashlib.sha256(written.encode("utf-8")).hexdigest()
         if self.real_fraction:
-            identity["real_limit"] = REAL_LIMIT
-            identity["inventory"] = inventory(installed((STANDARD_LIBRARY,)))
+            identity["piece"] = PIECE
+            identity["inventory"] = inventory(installed(self.real_packages))
         return identity
 
     def documents(self) -> Iterator[Document]:
         """Yield `megabytes` of the mixture."""
         workers = _cores() if self.megabytes >= SMALL else 1
-        real = source_files(installed((STANDARD_LIBRARY,))) if self.real_fraction else iter(())
-        real = (document for document in real if len(document.text) <= REAL_LIMIT)
+        real = source_files(installed(self.real_packages)) if self.real_fraction else iter(())
         return mix(synthetic(self.seed, workers), real, self.real_fraction, self.megabytes * MEGABYTE)
 
 
@@ -79,12 +80,13 @@ def mix(
     synthetic, real = iter(synthetic), iter(real)
     total = total_real = 0
     while total < size:
-        due = total_real < real_fraction * total
+        due = real_fraction == 1 or total_real < real_fraction * total
         document = next(real, None) if due else next(synthetic)
         if document is None:
             raise UserError(
-                f"corpus.real_fraction: {real_fraction}: the standard library has "
-                f"{total_real / MEGABYTE:.1f} MB, {real_fraction * size / MEGABYTE:.1f} MB are asked for"
+                f"corpus.real_fraction: {real_fraction}: corpus.real_packages have "
+                f"{total_real / MEGABYTE:.1f} MB, {real_fraction * size / MEGABYTE:.1f} MB are asked for; "
+                "lower real_fraction or megabytes, or name more packages (null: all that are installed)"
             )
         yield document
         length = len(document.text.encode("utf-8"))
@@ -110,7 +112,8 @@ def synthetic(seed: int, workers: int) -> Iterator[Document]:
 
 def _chunk(seed: int, index: int) -> list[Document]:
     start = index * CHUNK
-    return [Document(text, str(start + i)) for i, text in enumerate(tinypython.documents(seed, start, CHUNK))]
+    texts = tinypython.documents(seed, start, CHUNK)
+    return [Document(text, str(start + i), GRAMMAR) for i, text in enumerate(texts)]
 
 
 def _cores() -> int:

@@ -14,18 +14,26 @@ from sparsity_lab.core.errors import UserError
 MEGABYTE = 1_000_000
 
 
+GRAMMAR, REAL, TEXT = "grammar", "real", "text"
+
+
 class Document(NamedTuple):
-    """A text and its source: a relative path or a number, never an absolute path."""
+    """A text and its source: a relative path or a number, never an absolute path.
+
+    `component` is the part of the corpus that the document belongs to: generated programs (`GRAMMAR`), real
+    source (`REAL`), or any other `TEXT`. Losses are reported for each.
+    """
 
     text: str
     source: str
+    component: str = TEXT
 
 
 class Corpus(Config):
     """Base of the corpus configs. A new kind is a subclass in its own file, listed in `corpora.py`."""
 
     validation_share: float = Field(default=0.02, gt=0, lt=1)
-    """Share of documents assigned to validation by hash; raised for small corpora."""
+    """Share of each component's bytes that goes to validation (`split.py`); raised for small corpora."""
 
     def identity(self) -> dict[str, Any]:
         """Return everything the documents depend on, as plain JSON; its hash names the corpus."""

@@ -1,5 +1,6 @@
 """`folder`: the user's own text files, identified by content rather than by location."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -9,6 +10,8 @@ from pydantic import Field
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.documents import Corpus, Document, file_digest, printable_name
+
+TOP_LEVEL = re.compile(r"(?<=\n\n)(?=[^\s)\]}])")  # before an unindented line that follows a blank one
 
 
 class FolderConfig(Corpus):
@@ -74,6 +77,17 @@ def read_text(path: Path) -> str:
         raise UserError(
             f"{where}: not UTF-8 (byte {error.start}); leave it out with corpus.patterns"
         ) from None
+
+
+def blocks(text: str, limit: int) -> Iterator[str]:
+    """Cut source code into pieces of at most `limit` characters, preferably before top-level statements."""
+    piece = ""
+    for block in TOP_LEVEL.split(text):
+        if piece and len(piece) + len(block) > limit:
+            yield from pieces(piece, limit)
+            piece = ""
+        piece += block
+    yield from pieces(piece, limit)
 
 
 def pieces(text: str, limit: int) -> Iterator[str]:

@@ -1,14 +1,15 @@
 """Packed tokens: one flat file per split, with `<|endoftext|>` after each document.
 
 A folder of tokens holds `tokenizer.json`, `train.bin`, `validation.bin` (uint16 while the vocabulary allows,
-else uint32, little-endian) and `meta.json`. All functions here depend only on the tokens and their
+else uint32, little-endian), `validation.components.bin` (a byte per validation token, the index of its
+component in `meta.json`) and `meta.json`. All functions here depend only on the tokens and their
 arguments. The batch of a step depends only on the seed and the step; neither workers nor a resume change it.
 
 Shapes: b batch, w windows, c = n_ctx + 1 tokens (inputs and the targets one later), v vocabulary.
 """
 
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
@@ -25,6 +27,7 @@ from sparsity_lab.core.stage import REMEDY
 
 META = "meta.json"
 TOKENIZER = "tokenizer.json"
+COMPONENTS = "validation.components.bin"
 MAX_BIGRAM_VOCAB = 16_384
 BIGRAM_CHUNK = 1 << 22
 Split = Literal["train", "validation"]
@@ -36,15 +39,16 @@ Tokens = npt.NDArray[Any]
 
 
 class SplitMeta(Config):
-    """Expected size and checksum of one split's file."""
+    """Expected size and checksum of one split's file, and its tokens by component."""
 
     tokens: int
     documents: int
     crc32: int
+    components: dict[str, int] = Field(default_factory=dict)
 
 
 class TokensMeta(Config):
-    """`meta.json` of a folder of tokens."""
+    """`meta.json` of a folder of tokens. `components` names the parts of the corpus."""
 
     version: Literal[1] = 1
     vocab_size: int
@@ -52,6 +56,7 @@ class TokensMeta(Config):
     dtype: Literal["uint16", "uint32"]
     train: SplitMeta
     validation: SplitMeta
+    components: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,28 @@ def write_tokens(path: Path, documents: Iterable[list[int]], dtype: str, end_of_
             tokens += len(ids) + 1
             count += 1
     return SplitMeta(tokens=tokens, documents=count, crc32=crc)
+
+
+def write_components(folder: Path, component_of: Sequence[int], lengths: Sequence[int]) -> None:
+    """Write the component of each validation token, for documents of `lengths` tokens, ends included."""
+    np.repeat(np.array(component_of, dtype=np.uint8), lengths).tofile(folder / COMPONENTS)
+
+
+def read_components(folder: Path) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
+    """Return the components' names, and the component of each validation token as an index into them.
+
+    A folder without components has one, without a name.
+
+    Raises:
+        UserError: the file is missing or has the wrong size.
+    """
+    meta = read_meta(folder)
+    if not meta.components:
+        return ("",), np.zeros(meta.validation.tokens, np.uint8)
+    path = folder / COMPONENTS
+    if not path.is_file() or path.stat().st_size != meta.validation.tokens:
+        raise UserError(f"{path}: not a byte for each of {meta.validation.tokens} tokens; {REMEDY}")
+    return meta.components, np.fromfile(path, np.uint8)
 
 
 def read_meta(folder: Path) -> TokensMeta:

@@ -1,9 +1,10 @@
 """The stages `corpus` and `tokens`, which turn a config into a folder of packed tokens.
 
-1. `corpus_folder` reads every document once (deduplicated by content) and splits them by hash:
-   `train.jsonl`, `validation.jsonl`, and an inventory of the sources in `about.json`.
+1. `corpus_folder` reads every document once (deduplicated by content) and splits them so that both splits
+   hold the same mixture: `train.jsonl`, `validation.jsonl`, and `composition.json`, the bytes of each
+   component in each split.
 2. `tokens_folder` trains or loads the tokenizer and encodes both splits: `tokenizer.json`, `train.bin`,
-   `validation.bin`, `meta.json`.
+   `validation.bin`, the component of each validation token in `validation.components.bin`, and `meta.json`.
 """
 
 import json
@@ -14,11 +15,21 @@ from functools import partial
 from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import write_json
+from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.core.stage import Stage, content_hash_of, run_stage
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.documents import MEGABYTE, Document, digest
-from sparsity_lab.data.packed import META, TOKENIZER, Split, SplitMeta, TokensMeta, token_dtype, write_tokens
+from sparsity_lab.data.packed import (
+    META,
+    TOKENIZER,
+    Split,
+    SplitMeta,
+    TokensMeta,
+    token_dtype,
+    write_components,
+    write_tokens,
+)
+from sparsity_lab.data.split import in_validation, validation_share
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.data.tokenizers import TokenizerConfig, identity, make_tokenizer
 
@@ -26,8 +37,7 @@ log = logging.getLogger(__name__)
 
 CORPUS_VERSION = 2  # raise when the same config would give different documents
 TOKENS_VERSION = 2  # raise when the same documents would give different tokens
-VALIDATION_FLOOR = 250_000  # bytes: some 500 windows of 128 tokens
-MAX_FLOOR_SHARE = 0.1  # a small corpus keeps nine tenths for training
+COMPOSITION = "composition.json"
 ENCODE_BATCH = 2 * MEGABYTE  # bytes encoded between progress checks
 
 
@@ -96,22 +106,12 @@ class Progress:
         log.info("%s: done, %.1f MB, %.1f s", self.what, self.bytes / MEGABYTE, seconds)
 
 
-def validation_threshold(places: list[float], size: int, share: float) -> float:
-    """Return the threshold: documents whose place is at most this go to validation.
-
-    `places` are the hashes of at least two documents, as numbers in [0, 1). `size` is that of the corpus, in
-    bytes. The share is raised (up to MAX_FLOOR_SHARE) if it would give less than VALIDATION_FLOOR bytes. Each
-    split gets at least one document.
-    """
-    floor = min(VALIDATION_FLOOR / size, MAX_FLOOR_SHARE)
-    ordered = sorted(places)
-    return min(max(share, floor, ordered[0]), ordered[-2])
-
-
 def _write_corpus(corpus: CorpusConfig, folder: Path) -> None:
     progress = Progress(f"corpus {corpus.kind}")
     seen: set[bytes] = set()
-    places: list[float] = []
+    components: list[str] = []
+    sizes: list[int] = []
+    hashes: list[int] = []
     everything = folder / "documents.jsonl"
     with everything.open("w", encoding="utf-8") as file:
         for document in corpus.documents():
@@ -119,22 +119,28 @@ def _write_corpus(corpus: CorpusConfig, folder: Path) -> None:
             if key in seen or not document.text.strip():
                 continue
             seen.add(key)
-            places.append(int.from_bytes(key[:6], "big") / 2**48)
+            components.append(document.component)
+            sizes.append(len(document.text.encode("utf-8")))
+            hashes.append(int.from_bytes(key[:8], "big"))
             file.write(json.dumps(document._asdict(), ensure_ascii=False) + "\n")
-            progress.add(len(document.text.encode("utf-8")))
-    if len(places) < 2:
-        raise UserError(
-            f"corpus: {len(places)} documents; at least 2 are needed, to train and to validate on"
-        )
-    threshold = validation_threshold(places, progress.bytes, corpus.validation_share)
+            progress.add(sizes[-1])
+    if len(sizes) < 2:
+        raise UserError(f"corpus: {len(sizes)} documents; at least 2 are needed, to train and to validate on")
+    share = validation_share(progress.bytes, corpus.validation_share)
+    chosen = in_validation(components, sizes, hashes, share)
     with (
         everything.open(encoding="utf-8") as file,
         (folder / "train.jsonl").open("w", encoding="utf-8") as train,
         (folder / "validation.jsonl").open("w", encoding="utf-8") as validation,
     ):
-        for line, place in zip(file, places, strict=True):
-            (validation if place <= threshold else train).write(line)
+        for line, is_validation in zip(file, chosen, strict=True):
+            (validation if is_validation else train).write(line)
     everything.unlink()
+    composition: dict[Split, dict[str, int]] = {"train": {}, "validation": {}}
+    for component, size, is_validation in zip(components, sizes, chosen, strict=True):
+        part = composition["validation" if is_validation else "train"]
+        part[component] = part.get(component, 0) + size
+    write_json(folder / COMPOSITION, composition)
     progress.done()
 
 
@@ -145,19 +151,46 @@ def _write_tokens(corpus: Path, config: TokenizerConfig, folder: Path) -> None:
     progress.done()
     dtype = token_dtype(tokenizer.vocab_size)
     splits: dict[Split, SplitMeta] = {}
+    names = _components(corpus)
     for split in ("train", "validation"):
         progress = Progress(f"tokens {split}")
+        lengths: list[int] = []
         encoded = _encoded(tokenizer, _counted(corpus, split, progress), progress)
-        splits[split] = write_tokens(folder / f"{split}.bin", encoded, dtype, tokenizer.end_of_text)
+        meta = write_tokens(
+            folder / f"{split}.bin", _measured(encoded, lengths), dtype, tokenizer.end_of_text
+        )
+        component_of = [names.index(document.component) for document in read_documents(corpus, split)]
+        counts = dict.fromkeys(names, 0)
+        for component, length in zip(component_of, lengths, strict=True):
+            counts[names[component]] += length
+        if split == "validation":
+            write_components(folder, component_of, lengths)
+        splits[split] = meta.model_copy(update={"components": counts})
         progress.done()
-    meta = TokensMeta(
-        vocab_size=tokenizer.vocab_size,
-        end_of_text=tokenizer.end_of_text,
-        dtype=dtype,
-        train=splits["train"],
-        validation=splits["validation"],
+    write_json(
+        folder / META,
+        TokensMeta(
+            vocab_size=tokenizer.vocab_size,
+            end_of_text=tokenizer.end_of_text,
+            dtype=dtype,
+            train=splits["train"],
+            validation=splits["validation"],
+            components=tuple(names),
+        ),
     )
-    write_json(folder / META, meta)
+
+
+def _components(corpus: Path) -> list[str]:
+    """The components of a corpus folder, by name."""
+    composition = read_json(corpus / COMPOSITION)
+    return sorted({component for part in composition.values() for component in part})
+
+
+def _measured(documents: Iterable[list[int]], lengths: list[int]) -> Iterator[list[int]]:
+    """Pass documents on, appending each one's number of tokens with its end to `lengths`."""
+    for ids in documents:
+        lengths.append(len(ids) + 1)
+        yield ids
 
 
 def _counted(corpus: Path, split: Split, progress: Progress) -> Iterator[str]:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
     """Return one row per run × task × target. A task without a circuit has one row without target and sizes.
 
-    `validation_loss` is in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
+    `validation_loss`, its standard error, the losses of its components and those of n-gram models of as many
+    tokens are in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
     are the circuit's on the test pairs, `select_...` those on the selection pairs.
     """
     import pandas as pd  # local: the import takes a second, and runs without W&B do not need it
@@ -33,8 +34,16 @@ _COLUMNS: dict[str, Any] = {
     "weights": "Int64",
     "nonzeros": "Int64",
     "validation_loss": "float64",
+    "validation_error": "float64",
+    "loss_grammar": "float64",
+    "loss_real": "float64",
+    "epochs": "float64",
+    **{f"{n}gram": "float64" for n in metrics.NGRAMS},
     "task": "str",
+    "kind_of_task": "str",
     "status": "str",
+    "best_rule_accuracy": "float64",
+    "bag_accuracy": "float64",
     "unpruned_loss": "float64",
     "target": "float64",
     "nodes": "Int64",
@@ -59,9 +68,17 @@ def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
         "weights": record.metrics.get(metrics.WEIGHTS.name),
         "nonzeros": record.metrics.get(metrics.MODEL_NONZEROS.name),
         "validation_loss": record.metrics.get(metrics.VALIDATION_LOSS.name),
+        "validation_error": record.metrics.get(metrics.VALIDATION_ERROR.name),
+        "epochs": record.metrics.get(metrics.EPOCHS.name),
+        **{f"loss_{name}": record.metrics.get(m.name) for name, m in metrics.COMPONENT_LOSS.items()},
+        **{f"{n}gram": record.metrics.get(metrics.NGRAM_LOSS[n, ""].name) for n in metrics.NGRAMS},
     }
     for result in record.tasks:
         task = run | {"task": result.task, "status": result.status}
+        task["kind_of_task"] = result.kind
+        if result.shortcuts is not None:
+            task["best_rule_accuracy"] = result.shortcuts.rule_accuracy
+            task["bag_accuracy"] = result.shortcuts.bag_accuracy
         task["unpruned_loss"] = result.unpruned.raw_loss if result.unpruned else None
         yield from (task | _sizes(point) for point in result.curve)
         if not result.curve:

@@ -19,6 +19,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.evidence.record import Check
 from sparsity_lab.results.upgrades import UPGRADES
+from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
 SCHEMA_VERSION = 5
 
@@ -53,6 +54,10 @@ class TaskResult(Config):
     "empty_solves" (the circuit without nodes already meets the target). `reason` is one sentence, empty for
     "circuit". `circuit` is the main target's circuit file, relative to the run's folder. `evidence` lists the
     checks of that circuit. `retries`: further searches after one that may have failed, and why.
+
+    `kind` is what a model must do to answer ("copy", "count", ...), `caveat` a limit of the question, `pairs`
+    the number of pairs by split, and `shortcuts` how well rules without a model answer. Records of schemas 1
+    to 4 lack these four.
     """
 
     task: str
@@ -64,6 +69,10 @@ class TaskResult(Config):
     evidence: tuple[Check, ...] = ()
     retries: int = 0
     retried_because: str = ""
+    kind: str | None = None
+    caveat: str = ""
+    pairs: dict[str, int] | None = None
+    shortcuts: Shortcuts | None = None
 
     def at(self, target: float) -> CurvePoint | None:
         """Return the curve's point at this target, or None."""

@@ -53,6 +53,9 @@ def _training(axes: Axes, metrics_csv: Path) -> None:
         (metrics.VALIDATION_LOSS, GREY, "validation"),
     ):
         axes.plot(*_column(rows, metric.name), color=colour, label=label)
+    for (name, metric), style in zip(metrics.COMPONENT_LOSS.items(), (":", "--"), strict=True):
+        if any(row.get(metric.name) for row in rows):
+            axes.plot(*_column(rows, metric.name), color=GREY, linestyle=style, label=f"validation, {name}")
     axes.set(xlabel="optimizer steps", ylabel="loss (nats per token)")
     beside = axes.twinx()
     beside.grid(False)

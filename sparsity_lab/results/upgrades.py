@@ -2,7 +2,8 @@
 
 Schema 2 added the tasks' evidence, and schema 3 the training snapshots. Schema 4 added `kind`, `model` and
 `pruning`, which older records hold only in their config. It also renamed the snapshots and the metrics of the
-reference model. Schema 5 added the numbers that a run has replaced, and renamed `sweep` in the config.
+reference model. Schema 5 added the tasks' kinds, caveats, pairs and shortcuts, the loss by source, and the
+numbers that a run has replaced, and renamed `sweep` in the config.
 """
 
 from collections.abc import Callable

@@ -3,35 +3,43 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sparsity_lab.circuits.standalone import BESIDE
 from sparsity_lab.config import RunConfig
+from sparsity_lab.core import metrics
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import read_json
 from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.core.run_folder import (
     AGREEMENT,
+    BASELINES,
     CIRCUITS,
     EVIDENCE,
     EXAMPLES,
     MODEL,
     REFERENCE,
     RESULT,
+    SHORTCUTS,
     SNAPSHOTS,
     STEERING,
     TOKENS,
     circuit_files,
 )
+from sparsity_lab.data.packed import read_meta
 from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.provenance import environment
 from sparsity_lab.results.record import ModelSummary, PruningSummary, Replaced, RunRecord, TaskResult
 from sparsity_lab.results.summary import summarise
-from sparsity_lab.stages import agreement
+from sparsity_lab.stages import agreement, baselines
 from sparsity_lab.stages.model import VALIDATION
 from sparsity_lab.stages.reference import measured_bridge
+from sparsity_lab.stages.shortcuts import read_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_records
+from sparsity_lab.tasks.asked import pair_counts
+from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
 Folders = Mapping[str, Path]  # a folder a task
 
@@ -53,6 +61,8 @@ class Finished:
     steering: Folders = field(default_factory=dict)
     evidence: Folders = field(default_factory=dict)
     replaced: tuple[Replaced, ...] = ()
+    shortcuts: Folders = field(default_factory=dict)
+    baselines: Path | None = None
 
     def links(self) -> dict[str, Path]:
         """Every folder by its place in the run's folder."""
@@ -62,9 +72,12 @@ class Finished:
             links |= _below(f"{SNAPSHOTS}/{at}/{CIRCUITS}", folders)
         if self.reference is not None:
             links[REFERENCE] = self.reference
+        if self.baselines is not None:
+            links[BASELINES] = self.baselines
         if self.agreement is not None:
             links[AGREEMENT] = self.agreement
-        return links | _below(STEERING, self.steering) | _below(EVIDENCE, self.evidence)
+        links |= _below(STEERING, self.steering) | _below(EVIDENCE, self.evidence)
+        return links | _below(SHORTCUTS, self.shortcuts)
 
     def circuit_files(self) -> list[Path]:
         """Every circuit of the trained model, with the files beside it."""
@@ -81,7 +94,8 @@ def _below(name: str, folders: Folders) -> dict[str, Path]:
 
 def make_record(config: RunConfig, overrides: list[str], name: str, finished: Finished) -> RunRecord:
     """Everything that was measured, from the stages' folders."""
-    tasks = tuple(_result(task, finished) for task in finished.circuits)
+    shortcuts = read_shortcuts(finished.shortcuts)
+    tasks = tuple(_result(config, task, finished, shortcuts.get(task)) for task in finished.circuits)
     plain = config.model_dump(mode="json")
     return RunRecord(
         name=name,
@@ -107,18 +121,23 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
     )
 
 
-def _result(task: str, finished: Finished) -> TaskResult:
-    path = finished.circuits[task] / RESULT
-    result = validate(TaskResult, read_json(path), str(path))
-    if task not in finished.evidence:
-        return result
-    return result.model_copy(update={"evidence": load_evidence(finished.evidence[task]).checks})
+def _result(config: RunConfig, name: str, finished: Finished, shortcuts: Shortcuts | None) -> TaskResult:
+    path, task = finished.circuits[name] / RESULT, config.tasks.available()[name]
+    more: dict[str, Any] = {"kind": task.kind, "caveat": task.caveats, "shortcuts": shortcuts}
+    more["pairs"] = pair_counts(config.tasks, name)
+    if name in finished.evidence:
+        more["evidence"] = load_evidence(finished.evidence[name]).checks
+    return validate(TaskResult, read_json(path), str(path)).model_copy(update=more)
 
 
 def _measured(config: RunConfig, tasks: tuple[TaskResult, ...], finished: Finished) -> dict[str, float]:
     measured: dict[str, float] = read_json(finished.model / VALIDATION) | summarise(
         tasks, config.pruning.target
     )
+    if finished.baselines is not None:
+        measured |= read_json(finished.baselines / baselines.BASELINES)
+        available = read_meta(finished.tokens).train.tokens
+        measured[metrics.EPOCHS.name] = baselines.trained_tokens(config) / available
     if finished.agreement is not None:
         measured |= read_json(finished.agreement / agreement.AGREEMENT)
     if config.bridge is not None:

@@ -31,7 +31,7 @@ from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken, Objective
 from sparsity_lab.training.sparsity import make_sparsifier
 
-MODEL_VERSION = 3  # raise when the same config would give another model
+MODEL_VERSION = 4  # raise when the same config would give another model
 # the model does not depend on them; the weights that `start` names are an input of their own
 EXECUTION_ONLY_FIELDS = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}
 VALIDATION = "validation.json"
@@ -115,6 +115,7 @@ def _train(
         config.trainer.validation_windows,
         config.trainer.workers,
         config.trainer.pin_memory,
+        config.trainer.final_windows,
     )
     vocab_size = load_tokenizer(tokens / TOKENIZER).vocab_size
     bigram_vv = None

@@ -30,6 +30,7 @@ from sparsity_lab.results.run_picture import draw_run
 from sparsity_lab.results.sweep_picture import draw_sweep
 from sparsity_lab.results.tracking import Tracker, track
 from sparsity_lab.stages.agreement import agreement
+from sparsity_lab.stages.baselines import baselines
 from sparsity_lab.stages.circuits import task_circuits
 from sparsity_lab.stages.context import ModelContext
 from sparsity_lab.stages.evidence import circuit_evidence
@@ -40,6 +41,7 @@ from sparsity_lab.stages.model import help_train, trained_model
 from sparsity_lab.stages.numbers import replaced_numbers, tell_replaced
 from sparsity_lab.stages.parallel import preload
 from sparsity_lab.stages.reference import FOLDER, reference_config
+from sparsity_lab.stages.shortcuts import task_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_circuits
 from sparsity_lab.stages.steering import steered_tasks
 
@@ -98,7 +100,8 @@ def _run(
         write_text(folder.config, yaml.safe_dump(plain, sort_keys=False))
         reference = _reference_model(config, other, tokens, root)
         model = _model(config, tokens, root, tracker, reference)
-        finished = Finished(tokens, model.path, reference, replaced=replaced)
+        made = baselines(config, tokens, root)
+        finished = Finished(tokens, model.path, reference, replaced=replaced, baselines=made)
         folder.link_all(finished.links())
         _mirror_metrics(folder, tracker, model)
         clock.lap("train")
@@ -123,12 +126,13 @@ def _run(
 
 def _explain(config: RunConfig, context: ModelContext, finished: Finished, folder: RunFolder) -> None:
     """The stages between the model and the evidence, in order."""
+    finished.shortcuts = task_shortcuts(config, context.tokens, context.root)
     finished.circuits = task_circuits(config, context)
     folder.link_all(finished.links())
     finished.examples = task_examples(config, context, finished.circuits)
     finished.snapshots = snapshot_circuits(config, context.tokens, context.folder, context.root)
     if finished.reference is not None:
-        finished.agreement = agreement(context, finished.reference)
+        finished.agreement = agreement(context, finished.reference, config.trainer.final_windows)
         if config.steering is not None:
             finished.steering = steered_tasks(config, context, finished.reference, finished.circuits)
 

@@ -17,6 +17,11 @@ def asked_pairs(config: TasksConfig, name: str, split: Split) -> tuple[Pair, ...
     return _pairs(config.available()[name], split, config.n_pairs(split), config.seed)
 
 
+def pair_counts(config: TasksConfig, name: str) -> dict[str, int]:
+    """How many pairs of each split are asked; a task of fixed pairs may have fewer than the config wants."""
+    return {split: len(asked_pairs(config, name, split)) for split in get_args(Split)}
+
+
 def task_hash(config: TasksConfig, name: str) -> str:
     """Hash of all that a result can depend on: the task's name and words, and every pair that is asked.
 
@@ -28,7 +33,7 @@ def task_hash(config: TasksConfig, name: str) -> str:
         [(pair.positive, pair.negative, pair.answers) for pair in asked_pairs(config, name, split)]
         for split in get_args(Split)
     ]
-    return content_hash(task.name, task.description, task.caveat, splits)
+    return content_hash(task.name, task.description, task.caveats, splits)
 
 
 @lru_cache(maxsize=256)  # three splits of each task

@@ -55,19 +55,22 @@ def encode_pairs(task: Task, pairs: Sequence[Pair], tokenizer: Tokenizer) -> Tas
     answers = []
     for pair in pairs:
         prompts = (tokenizer.encode(pair.positive), tokenizer.encode(pair.negative))
+        at = f"{pair.place}: " if pair.place else ""
+        if not all(prompts):
+            raise NotAskable(task.name, f"{at}a prompt is empty")
         answers.append(
             [
-                _answer_id(task, tokenizer, prompt, ids, answer)
+                _answer_id(task, tokenizer, prompt, ids, answer, at)
                 for prompt, ids, answer in zip(
                     (pair.positive, pair.negative), prompts, pair.answers, strict=True
                 )
             ]
         )
         if answers[-1][0] == answers[-1][1]:
-            raise NotAskable(task.name, f"both answers are {pair.answers[0]!r}")
-        if prompts[0][-1] != prompts[1][-1]:
+            raise NotAskable(task.name, f"{at}both answers are {pair.answers[0]!r}")
+        if task.same_last_token and prompts[0][-1] != prompts[1][-1]:
             ends = " and ".join(repr(tokenizer.token(ids[-1])) for ids in prompts)
-            raise NotAskable(task.name, f"the prompts of a pair end in different tokens, {ends}")
+            raise NotAskable(task.name, f"{at}the prompts of a pair end in different tokens, {ends}")
         for row, ids in zip(rows, prompts, strict=True):
             row.append(ids)
     both = rows[0] + rows[1]
@@ -82,15 +85,15 @@ def encode_pairs(task: Task, pairs: Sequence[Pair], tokenizer: Tokenizer) -> Tas
     )
 
 
-def _answer_id(task: Task, tokenizer: Tokenizer, prompt: str, ids: list[int], answer: str) -> int:
+def _answer_id(task: Task, tokenizer: Tokenizer, prompt: str, ids: list[int], answer: str, at: str) -> int:
     together = tokenizer.encode(prompt + answer)
     if together[: len(ids)] != ids:
         raise NotAskable(
-            task.name, f"the answer {answer!r} merges with the end of its prompt, {prompt[-20:]!r}"
+            task.name, f"{at}the answer {answer!r} merges with the end of its prompt, {prompt[-20:]!r}"
         )
     if len(together) != len(ids) + 1:
         pieces = [tokenizer.token(id) for id in together[len(ids) :]]
-        raise NotAskable(task.name, f"the answer {answer!r} is {len(pieces)} tokens, {pieces}")
+        raise NotAskable(task.name, f"{at}the answer {answer!r} is {len(pieces)} tokens, {pieces}")
     return together[-1]
 
 

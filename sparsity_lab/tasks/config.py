@@ -15,9 +15,9 @@ from sparsity_lab.tasks.task import Split, Task
 class TasksConfig(Config):
     """Which tasks are asked, and how many pairs train the masks, select the circuit's size and test it.
 
-    `names`: all, or some by name. `path`: a Python file with tasks of your own, or a folder of such files;
-    `all` then means these alone, and `names` may mix them with the package's. `sha256`, of their content, is
-    filled in.
+    `names`: all, or some by name. `path`: a Python file with tasks of your own, a JSON Lines file of pairs,
+    or a folder of such files; `all` then means these alone, and `names` may mix them with the package's.
+    `sha256`, of their content, is filled in. A file of pairs that has fewer than are wanted is asked whole.
     """
 
     path: UserPath | None = None

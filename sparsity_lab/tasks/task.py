@@ -4,12 +4,13 @@
 model is asked at each prompt's last token; `batch.py` makes rows of tokens of the pairs.
 
 A hash of each prompt decides if it is for training, selection or test, and a pair is asked only if both its
-prompts fall into the same split. So the splits never overlap, whatever the seed.
+prompts fall into the same split. So the splits never overlap, whatever the seed. A task of fixed pairs is
+split as its pairs say, or else in fixed proportions.
 """
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from sparsity_lab.core.errors import UserError
@@ -17,17 +18,24 @@ from sparsity_lab.core.hashing import derive_seed
 
 Split = Literal["train", "select", "test"]
 Kind = Literal["look-up", "position", "copy", "state", "count", "binding"]
+WAIVED = (
+    "the prompts of a pair may end in different tokens, so the last token alone may answer, without a circuit"
+)
 _SHARES: tuple[Split, ...] = ("train", "train", "select", "test")
 _ATTEMPTS = 64  # draws for each pair asked for; both prompts fall into a given quarter in one of 16
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two prompts that differ only in what decides the answer, and each one's right answer."""
+    """Two prompts that differ only in what decides the answer, and each one's right answer.
+
+    `place` is where the pair was read, for messages.
+    """
 
     positive: str
     negative: str
     answers: tuple[str, str]
+    place: str = field(default="", compare=False)
 
 
 @dataclass(frozen=True)
@@ -42,6 +50,9 @@ class Task:
     - state: what is open and not yet closed.
     - count: how many are open.
     - binding: a value belongs to a name.
+
+    `same_last_token`: whether both prompts of a pair must end in the same token. Without the rule, the last
+    token's embedding and bigram row may tell the answers apart: `caveats` says so.
     """
 
     name: str
@@ -49,16 +60,48 @@ class Task:
     make: Callable[[random.Random], Pair]
     caveat: str = ""
     kind: Kind | None = None
+    same_last_token: bool = True
+
+    @property
+    def caveats(self) -> str:
+        """The caveat, and what follows where the rule of the same last token is waived."""
+        return "; ".join(text for text in (self.caveat, "" if self.same_last_token else WAIVED) if text)
+
+
+@dataclass(frozen=True)
+class FixedPairs:
+    """The `make` of a task with a finite set of pairs, each with its split or all without."""
+
+    pairs: tuple[tuple[Pair, Split | None], ...]
+
+    def __call__(self, rng: random.Random) -> Pair:
+        return rng.choice(self.pairs)[0]
+
+    def of(self, split: Split, seed: int) -> list[Pair]:
+        """The pairs of a split: as marked, or else half to train, a quarter each to select and test."""
+        if self.pairs[0][1] is not None:
+            return [pair for pair, own in self.pairs if own == split]
+        pairs = [pair for pair, _ in self.pairs]
+        random.Random(derive_seed(seed, "fixed pairs")).shuffle(pairs)
+        quarter = max(1, len(pairs) // 4)
+        parts = {
+            "select": pairs[:quarter],
+            "test": pairs[quarter : 2 * quarter],
+            "train": pairs[2 * quarter :],
+        }
+        return parts[split]
 
 
 def make_pairs(task: Task, split: Split, n: int, seed: int) -> list[Pair]:
-    """The first n pairs of the split that the seed draws, no prompt twice.
+    """The first n pairs of the split that the seed draws, no prompt twice; of fixed pairs at most n.
 
     Raises:
         UserError: unknown split, or the generator fails or does not have that many.
     """
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}: allowed: {', '.join(get_args(Split))}")
+    if isinstance(task.make, FixedPairs):
+        return task.make.of(split, seed)[:n]
     rng = random.Random(derive_seed(seed, "pairs", task.name, split))
     pairs: list[Pair] = []
     seen: set[str] = set()

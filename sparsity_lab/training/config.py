@@ -13,6 +13,8 @@ class TrainerConfig(Config):
     `tokens`: length of the training, which takes tokens // (batch_size · n_ctx) steps.
     `gradient`: "normalise" scales every gradient to root mean square 1; "clip" scales only those above 1.
     `precision`: "auto" is bfloat16 autocast on processors with native bfloat16, and float32 elsewhere.
+    `validation_windows`: windows of each of the `validations` during training, of the nodes' means and of the
+    evidence. `final_windows`: windows of the trained model's loss.
     `start`: "reference" continues from the weights of the run's reference model.
     `devices`: devices on each of the `num_nodes` machines. They share the `batch_size` windows of each step
     (`training.ranks`).
@@ -32,6 +34,7 @@ class TrainerConfig(Config):
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     start: Literal["scratch", "reference"] = "scratch"
     validation_windows: PositiveInt = 256
+    final_windows: PositiveInt = 4096
     validations: PositiveInt = 4
     checkpoint_every: PositiveInt = 200
     log_every: PositiveInt = 20

@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import deferred
+from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.kernels.compiled import compiled_before
 from sparsity_lab.kernels.machine import native_bf16
 from sparsity_lab.model.dispatch import kernels_are_on
@@ -57,7 +58,7 @@ def quiet() -> Iterator[None]:
 
 def fit(
     module: LanguageModule,
-    data: lightning.LightningDataModule,
+    data: TokenDataModule,
     folder: Path,
     loggers: list[Logger],
     name: str,
@@ -80,7 +81,7 @@ def fit(
 @quiet()
 def train(
     module: LanguageModule,
-    data: lightning.LightningDataModule,
+    data: TokenDataModule,
     folder: Path,
     loggers: list[Logger],
     name: str,
@@ -112,9 +113,12 @@ def train(
     with deferred():
         trainer.fit(module, data, ckpt_path=newest(checkpoints), weights_only=True)
     if module.n_steps % validate_every == 0:
-        trainer.loggers = []  # the training has already logged this validation
-    (final,) = trainer.validate(module, data, verbose=False)
-    return {metric.name: final[metric.name] for metric in metrics.VALIDATION}
+        trainer.loggers = []  # the training has already logged a validation of this step
+    with data.final_validation():
+        (final,) = trainer.validate(module, data, verbose=False)
+        windows = float(len(data.validation_text().windows_wc))
+    found = {metric.name: final[metric.name] for metric in metrics.VALIDATION if metric.name in final}
+    return found | {metrics.VALIDATION_WINDOWS.name: windows}
 
 
 def _trainer(config: TrainerConfig, **more: Any) -> lightning.Trainer:

@@ -22,7 +22,7 @@ from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.objective import Objective, ParameterGroup
 from sparsity_lab.training.sparsity.sparsifier import Sparsifier
-from sparsity_lab.training.validation import validation_metrics
+from sparsity_lab.training.validation import measure_windows, validation_metrics
 
 
 class LanguageModule(lightning.LightningModule):
@@ -44,6 +44,7 @@ class LanguageModule(lightning.LightningModule):
         self.model, self.objective, self.sparsifier = model, objective, sparsifier
         self.config, self.n_steps = config, n_steps
         self._measured: dict[str, Tensor | float] = {}
+        self._validated: list[tuple[Tensor, Tensor]] = []
 
     def is_measured(self, step: int) -> bool:
         """Whether optimizer step `step` (from 1) is logged: the first, the last and every `log_every`-th."""
@@ -114,10 +115,17 @@ class LanguageModule(lightning.LightningModule):
                 "lower trainer.learning_rate; the last checkpoint is kept"
             )
 
+    def on_validation_epoch_start(self) -> None:
+        self._validated = []
+
     def validation_step(self, windows: Tensor, index: int) -> None:  # every rank sees all windows
-        step = {metrics.STEP.name: float(self.global_step)}
-        measured = step | validation_metrics(self.model, windows)
-        self.log_dict(measured, on_epoch=True, batch_size=len(windows), sync_dist=True)
+        self._validated.append(measure_windows(self.model, windows))
+
+    def on_validation_epoch_end(self) -> None:
+        losses, kurtoses = zip(*self._validated, strict=True)
+        text = self.trainer.datamodule.validation_text()  # type: ignore[attr-defined]
+        measured = validation_metrics(torch.cat(losses), torch.cat(kurtoses), text)
+        self.log_dict({metrics.STEP.name: float(self.global_step), **measured}, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         config, groups = self.config, self.groups()

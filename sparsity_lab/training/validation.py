@@ -1,17 +1,21 @@
-"""Validation metrics of every model: held-out loss, and kurtosis of the final residual stream."""
+"""Validation metrics of every model: held-out loss, and kurtosis of the final residual stream.
 
-from collections.abc import Sequence
+Shapes: b and w windows, t positions.
+"""
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sparsity_lab.core import metrics
+from sparsity_lab.data.validation_text import ValidationText
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 
 
-def validation_metrics(model: Transformer, windows_bc: Tensor) -> dict[str, Tensor]:
-    """Return the metrics of one batch of windows (b, n_ctx + 1), by name. The loss is in nats per token."""
+@torch.no_grad()
+def measure_windows(model: Transformer, windows_bc: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the loss in nats of each target (b, t), and the kurtosis of each window (b), in float32."""
     final: list[Tensor] = []
 
     def tap(site: Site, layer: int, x: Tensor) -> Tensor:
@@ -19,17 +23,34 @@ def validation_metrics(model: Transformer, windows_bc: Tensor) -> dict[str, Tens
             final.append(x)
         return x
 
-    loss = model.loss(windows_bc[:, :-1], windows_bc[:, 1:], tap)
-    return {metrics.VALIDATION_LOSS.name: loss, metrics.KURTOSIS.name: kurtosis(final[0]).mean()}
+    logits_btv = model(windows_bc[:, :-1], tap)
+    rows = zip(logits_btv, windows_bc[:, 1:], strict=True)  # one at a time: a large vocabulary takes memory
+    losses_bt = torch.stack([F.cross_entropy(x_tv.float(), y_t, reduction="none") for x_tv, y_t in rows])
+    return losses_bt, kurtosis(final[0]).mean(1)
 
 
-@torch.no_grad()
-def validate_model(model: Transformer, batches: Sequence[Tensor]) -> dict[str, float]:
-    """Average the metrics over all windows of the batches (b, n_ctx + 1), with equal weight per window."""
-    measured = [validation_metrics(model, windows_bc) for windows_bc in batches]
-    share_b = torch.tensor([float(len(windows_bc)) for windows_bc in batches])
-    share_b /= share_b.sum()
-    return {name: float(torch.stack([one[name] for one in measured]) @ share_b) for name in measured[0]}
+def validation_metrics(losses_wt: Tensor, kurtosis_w: Tensor, text: ValidationText) -> dict[str, float]:
+    """Return the metrics of all windows of `text`, by name.
+
+    The losses of components that have a metric are reported beside that of the mixture.
+    """
+    estimates = text.estimates(losses_wt.cpu().numpy())
+    found = {
+        metrics.VALIDATION_LOSS.name: estimates[""].loss,
+        metrics.VALIDATION_ERROR.name: estimates[""].error,
+        metrics.KURTOSIS.name: float(kurtosis_w.double().mean()),
+    }
+    for name in estimates.keys() & set(metrics.COMPONENTS):
+        found[metrics.COMPONENT_LOSS[name].name] = estimates[name].loss
+        found[metrics.COMPONENT_ERROR[name].name] = estimates[name].error
+    return found
+
+
+def validate_model(model: Transformer, text: ValidationText, batch_size: int) -> dict[str, float]:
+    """Measure a model on all windows of `text`, `batch_size` at a time."""
+    measured = [measure_windows(model, windows_bc) for windows_bc in text.windows_wc.split(batch_size)]
+    losses, kurtoses = zip(*measured, strict=True)
+    return validation_metrics(torch.cat(losses), torch.cat(kurtoses), text)
 
 
 def kurtosis(x_btd: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ def collect_examples(
     first, second = (unembedded(model, token, channels, tokenizer) for token in shown.answers_b2[0].tolist())
     return Examples(
         task=task.name,
-        description=task.description,
+        description="; ".join(text for text in (task.description, task.caveats) if text),
         model=circuits[0].model,
         d_head=model.config.d_head,
         prompts=tuple(

@@ -121,6 +121,28 @@ def test_s12_names_are_drawn_as_they_are(tmp_path: Path) -> None:
     assert "<script>" not in svg
 
 
+def test_losses_by_component_and_n_gram_models_stand_beside_the_models(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A 4-gram of near loss is a line; a unigram of a loss far above is told in the legend."""
+    for i, found in enumerate(_records()):
+        more = {"validation/loss_grammar": 1.5, "validation/loss_real": 4.5}
+        more |= {"baseline/1gram": 5.25, "baseline/4gram": 1.95 + 0.01 * (i == 0)}
+        _write(tmp_path, found.model_copy(update={"metrics": found.metrics | more}))
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "  grammar     real" in out
+    assert "   1.5000   4.5000" in out
+    assert "1-gram of as many tokens: 5.2500\n4-gram of as many tokens: 1.9500 to 1.9600" in out
+    svg = (tmp_path / "frontier" / "frontier.svg").read_text()
+    assert "1-gram: 5.25" in svg
+    assert "4-gram" in svg
+    assert "4-gram:" not in svg
+    points = pd.read_csv(tmp_path / "frontier" / "points.csv")
+    assert set(points.loss_real) == {4.5}
+    assert set(points["1gram"]) == {5.25}
+
+
 @pytest.mark.parametrize(
     ("kind", "lacking"), [("dense", "no weight-sparse model"), ("sparse", "no dense model")]
 )

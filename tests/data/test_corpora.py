@@ -22,7 +22,7 @@ from sparsity_lab.data.corpora import CorpusConfig, TinyPythonConfig, mix, synth
 from sparsity_lab.data.documents import Corpus, Document, at_most, digest
 from sparsity_lab.data.folder import FolderConfig, pieces
 from sparsity_lab.data.huggingface import HuggingFaceConfig
-from sparsity_lab.data.prepare import corpus_folder, read_documents, validation_threshold
+from sparsity_lab.data.prepare import corpus_folder, read_documents
 from sparsity_lab.data.python_source import Package, PythonSourceConfig, installed, inventory, source_files
 
 SOURCE = 'def area(width, height):\n    """The area of a box."""\n    return width * height\n\n\nBOX = area\n'
@@ -88,7 +88,7 @@ def test_mix_keeps_the_proportion_of_bytes_all_along() -> None:
 
 def test_mix_without_enough_real_source_says_so() -> None:
     written = (Document("s" * 100, "s") for _ in range(1000))
-    with pytest.raises(UserError, match=r"corpus.real_fraction: 0.5: the standard library has"):
+    with pytest.raises(UserError, match=r"corpus.real_fraction: 0.5: corpus.real_packages have"):
         list(mix(written, [Document("r" * 100, "r")], 0.5, 10_000))
 
 
@@ -426,17 +426,3 @@ def test_a_finished_corpus_is_not_read_again(tmp_path: Path, monkeypatch: pytest
 def test_one_document_cannot_be_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"corpus: 1 documents; at least 2"):
         corpus_folder(write_documents(tmp_path / "a", ["same", "same"]), tmp_path / "root")
-
-
-@pytest.mark.parametrize(
-    ("places", "size", "share", "threshold"),
-    [
-        ([0.01, 0.5, 0.9], 10**9, 0.02, 0.02),  # the share
-        ([0.01, 0.5, 0.9], 5_000_000, 0.02, 0.05),  # the floor: 250 kB of 5 MB
-        ([0.01, 0.5, 0.9], 1000, 0.02, 0.1),  # no more than a tenth for the floor's sake
-        ([0.3, 0.5, 0.9], 10**9, 0.02, 0.3),  # one document validates
-        ([0.01, 0.02, 0.03], 10**9, 0.5, 0.02),  # one document trains
-    ],
-)
-def test_validation_threshold(places: list[float], size: int, share: float, threshold: float) -> None:
-    assert validation_threshold(places, size, share) == pytest.approx(threshold)

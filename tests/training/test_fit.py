@@ -66,7 +66,8 @@ def test_s1_every_tensor_has_exactly_its_nonzeros_after_every_step(
         for name, (weight, axis) in module.model.sparse_weights().items():
             guarded = 0 if axis is None else weight.shape[axis] * min(3, weight.shape[1 - axis])
             assert counts[name] == max(round(kept * weight.numel()), guarded), (step, name)
-    assert final.keys() == {metrics.VALIDATION_LOSS.name, metrics.KURTOSIS.name}
+    of_one_component = (metrics.VALIDATION_LOSS, metrics.VALIDATION_ERROR, metrics.KURTOSIS)
+    assert final.keys() == {metric.name for metric in (*of_one_component, metrics.VALIDATION_WINDOWS)}
     table = (tmp_path / "metrics.csv").read_text()
     for metric in metrics.TRAINING + metrics.VALIDATION:
         assert metric.name in table

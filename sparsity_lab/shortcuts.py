@@ -1,0 +1,79 @@
+"""Print which of a config's tasks a rule without a model already answers, as a Markdown table.
+
+    python -m sparsity_lab.shortcuts [tasks.path=mine.jsonl corpus=folder ...]
+
+The pairs are asked under the config's tokenizer, so text and tokenizer are made first if they are missing; no
+model is trained. See `tasks.shortcuts` for the rules.
+"""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+
+from sparsity_lab.config import RunConfig, from_hydra
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.data.prepare import prepare
+from sparsity_lab.kernels.machine import prepare_processor
+from sparsity_lab.stages.shortcuts import read_shortcuts, task_shortcuts
+from sparsity_lab.sweep.refusals import is_refusal, refusal
+from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
+
+
+def table(config: RunConfig) -> str:
+    """A row per task: kind, best rule, its accuracy on held-out prompts, and that of the bag of tokens.
+
+    Raises:
+        UserError: a task fails, or the text cannot be read.
+    """
+    prepare_processor(config.threads, config.kernels)
+    root = Path(config.root).absolute()
+    found = read_shortcuts(task_shortcuts(config, prepare(config.corpus, config.tokenizer, root), root))
+    tasks = config.tasks.available()
+    lines = [
+        "| task | kind | best single rule | right | bag of tokens | caveat |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in config.tasks.asked():
+        task, kind = tasks[name], tasks[name].kind or ""
+        if name not in found:
+            lines.append(_row(name, kind, "not askable under this tokenizer", "", "", task.caveats))
+            continue
+        shortcuts = found[name]
+        right = (f"{share:.0%}" for share in (shortcuts.rule_accuracy, shortcuts.bag_accuracy))
+        lines.append(_row(name, kind, shortcuts.rule, *right, task.caveats))
+    return "\n".join(lines) + "\n"
+
+
+def _row(*cells: str) -> str:
+    """Format one row; what would end a cell or start code or HTML is escaped (S12)."""
+    escaped = ("".join(f"\\{c}" if c in "|`*_<[\\" else c for c in cell).replace("\n", " ") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Run the program; returns its exit status."""
+    if {"--help", "-h"} & set(overrides):
+        sys.stdout.write(__doc__ or "")
+        return 0
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    register_sweeps()
+    register_sweeper()
+    try:
+        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+            sys.stdout.write(table(from_hydra(compose("config", list(overrides)))))
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        sys.stderr.write(f"error: {refusal(error, overrides, folder_of('conf'))}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
