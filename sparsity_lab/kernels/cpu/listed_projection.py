@@ -86,7 +86,7 @@ def _limit(
 
     `above_c` is set to the number of values above it. The search is that of `projection._limit`.
     """
-    sample = magnitude_n[:: (magnitude_n.size // SAMPLE) | 1]
+    sample = magnitude_n[:: (magnitude_n.size // SAMPLE) | 1].copy()
     middle = threshold(sample, min(sample.size, keep * sample.size // magnitude_n.size))[0]
     low: Integer = 0
     high: Integer = MASK

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import NonNegativeFloat, PositiveInt, field_validator
+from pydantic import PositiveFloat, PositiveInt, field_validator
 
 from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
 
@@ -46,7 +46,7 @@ class Config(BudgetConfig):
     anneal_until: float = 0.25
     anneal: Literal["linear", "geometric"] = "linear"
     dense_every: PositiveInt = 16
-    candidates: NonNegativeFloat = 1.0
+    candidates: PositiveFloat = 1.0
 
     @field_validator("anneal_until")
     @classmethod
