@@ -8,18 +8,21 @@
    Each turn also times a large matrix product, as the machine's peak. The table has medians and extremes.
 3. Peak memory is measured in a separate process, relative to the memory before the model is built.
 
-Writes bench.csv and bench.png. Compare the ratios; the absolute speeds depend on the machine.
+With `--csv FILE`, whole trainings are measured instead of steps (`benchmarks.whole_training`), and the table
+is written to FILE:
+
+    python -m benchmarks.training --csv FILE [--widths 1024] [--methods dense amortised]
+
+Otherwise writes bench.csv and bench.png. Compare the ratios; the absolute speeds depend on the machine.
 """
 
 import argparse
 import csv
 import logging
-import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from benchmarks import whole_training
+from benchmarks.memory import in_own_process, most_resident
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
@@ -64,10 +69,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=1.0, help="minimum length of a turn")
     parser.add_argument("--threads", type=_positive, help="cores to use; default: all")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
+    parser.add_argument("--csv", type=Path, help="measure whole trainings and write this table")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        choices=whole_training.METHODS,
+        default=list(whole_training.METHODS),
+        help="methods of whole trainings",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare_processor(options.threads)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    if options.csv is not None:
+        for width in options.widths:
+            rows += whole_training.measure(width, options.methods, options.repetitions, options.seconds)
+            write_table(whole_training.COLUMNS, rows, options.csv)
+        return 0
     for width in options.widths:
         rows += measure(width, options.repetitions, options.seconds)
     write_table(COLUMNS, rows, options.out / "bench.csv")
@@ -78,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]]:
     """Return one row of the table per kind of step, at one d_model."""
     memory = {
-        kind: _in_own_process(partial(peak_memory, kind, width, torch.get_num_threads())) for kind in KINDS
+        kind: in_own_process(partial(peak_memory, kind, width, torch.get_num_threads())) for kind in KINDS
     }
     steps = {kind: make_step(kind, width) for kind in KINDS}
     speeds: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "peak")}
@@ -166,11 +184,11 @@ def peak_flops() -> float:
 def peak_memory(kind: str, width: int, threads: int) -> float:
     """Measure the rise in peak memory over two steps, in megabytes; NaN outside Linux."""
     prepare_processor(threads)
-    before = _most_resident()
+    before = most_resident()
     step = make_step(kind, width)
     step()
     step()
-    return _most_resident() - before
+    return most_resident() - before
 
 
 def write_table(columns: Sequence[str], rows: list[dict[str, Any]], path: Path) -> None:
@@ -224,19 +242,6 @@ def _seconds_a_call(call: Callable[[], Any], at_least: float) -> float:
         calls += 1
         if (passed := time.perf_counter() - began) >= at_least:
             return passed / calls
-
-
-def _most_resident() -> float:
-    status = Path("/proc/self/status")
-    if not status.is_file():
-        return float("nan")
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
-
-
-def _in_own_process(call: Callable[[], float]) -> float:
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(call).result()
 
 
 def _precision() -> str:

@@ -34,6 +34,8 @@ def _register_all() -> None:
     """Import the kernels, which register themselves. Imports are local because numba loads slowly."""
     import sparsity_lab.kernels.cpu.attention
     import sparsity_lab.kernels.cpu.gates
+    import sparsity_lab.kernels.cpu.listed_linear
+    import sparsity_lab.kernels.cpu.listed_projection
     import sparsity_lab.kernels.cpu.projection
     import sparsity_lab.kernels.cpu.sparse_linear
     import sparsity_lab.kernels.cpu.top_k

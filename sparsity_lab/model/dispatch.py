@@ -11,7 +11,15 @@ from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
 
 Operation = Literal[
-    "abs_top_k", "attention", "linear", "frozen_linear", "cross_entropy", "projection", "gate_gradient"
+    "abs_top_k",
+    "attention",
+    "linear",
+    "frozen_linear",
+    "cross_entropy",
+    "projection",
+    "listed_projection",
+    "embedding",
+    "gate_gradient",
 ]
 
 

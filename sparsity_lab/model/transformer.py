@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.layers import Block, Visit, make_norm, rows_at
+from sparsity_lab.model.listing import Embedding
 from sparsity_lab.model.ops import Linear, abs_top_k, unembed, unembed_and_compare
 from sparsity_lab.model.sites import MATRICES, WRITES, Site, Start, Tap
 
@@ -35,7 +36,7 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig, vocab_size: int, bigram_vv: Tensor | None = None) -> None:
         super().__init__()
         self.config, self.vocab_size = config, vocab_size
-        self.embedding = nn.Embedding(vocab_size, config.d_model)
+        self.embedding = Embedding(vocab_size, config.d_model)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.norm = make_norm(config, config.d_model)
         self.unembedding = Linear(config.d_model, vocab_size)

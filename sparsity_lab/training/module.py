@@ -7,12 +7,14 @@ A step (Gao et al. 2025, §2.1, App. A.2):
 4. The sparsifier changes the weights; the paper's method projects them (`sparsity/magnitude.py`).
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
@@ -21,7 +23,7 @@ from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.objective import Objective, ParameterGroup
-from sparsity_lab.training.sparsity.sparsifier import Sparsifier
+from sparsity_lab.training.sparsity.sparsifier import PartGradient, SelfUpdating, Sparsifier
 from sparsity_lab.training.validation import measure_windows, validation_metrics
 
 
@@ -45,6 +47,9 @@ class LanguageModule(lightning.LightningModule):
         self.config, self.n_steps = config, n_steps
         self._measured: dict[str, Tensor | float] = {}
         self._validated: list[tuple[Tensor, Tensor]] = []
+        if isinstance(sparsifier, SelfUpdating):
+            names = [f"model.{name}" for name in sparsifier.updated_names()]
+            DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(self, names)
 
     def is_measured(self, step: int) -> bool:
         """Whether optimizer step `step` (from 1) is logged: the first, the last and every `log_every`-th."""
@@ -91,10 +96,13 @@ class LanguageModule(lightning.LightningModule):
     def scale_gradients(self) -> list[Tensor]:
         """Normalise or clip each group's gradients in place; returns their previous root mean squares."""
         before = []
+        parts = self.sparsifier.collect() if isinstance(self.sparsifier, SelfUpdating) else []
         for group in self.groups():
-            rms = gradient_rms(group.parameters)
+            rms = gradient_rms(group.parameters, parts)
             scale = rms if self.config.gradient == "normalise" else rms.clamp(min=1)
             gradients = [p.grad for p in group.parameters if p.grad is not None]
+            gradients += [part.gradient for part in parts]
+            parts = []  # they belong to the first group, the model's own
             torch._foreach_div_(gradients, scale.clamp(min=1e-12))
             before.append(rms)
         return before
@@ -144,17 +152,22 @@ class LanguageModule(lightning.LightningModule):
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [partial(factor, group) for group in groups])
         # The learning rate uses the kept fraction before this step, the sparsifier the one after it.
         # Lightning increments global_step only after this hook, hence the + 1.
-        optimizer.register_step_post_hook(
-            lambda *_: self.sparsifier.after_step(self.model, self.global_step + 1)
-        )
+        optimizer.register_step_post_hook(self._after_update)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def _after_update(self, optimizer: torch.optim.Optimizer, *args: Any) -> None:
+        if isinstance(self.sparsifier, SelfUpdating):
+            self.sparsifier.update(optimizer)
+        self.sparsifier.after_step(self.model, self.global_step + 1)
 
-def gradient_rms(parameters: list[torch.nn.Parameter]) -> Tensor:
-    """Return the root mean square over all entries of all gradients."""
+
+def gradient_rms(parameters: list[torch.nn.Parameter], parts: Sequence[PartGradient] = ()) -> Tensor:
+    """Return the root mean square over all entries of all gradients; `parts` stand for whole gradients."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norms = torch.stack(torch._foreach_norm(gradients))
-    return norms.norm() / sum(g.numel() for g in gradients) ** 0.5
+    norms = list(torch._foreach_norm(gradients))
+    norms += [part.gradient.norm() * part.whole_to_part**0.5 for part in parts]
+    numel = sum(g.numel() for g in gradients) + sum(part.numel for part in parts)
+    return torch.stack(norms).norm() / numel**0.5
 
 
 def sharkfin(progress: float, warmup: float, kept: float) -> float:

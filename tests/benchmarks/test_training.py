@@ -9,6 +9,7 @@ import torch
 from micro import SMALL, VOCABULARY, random_tokens
 
 from benchmarks import training as bench
+from benchmarks import whole_training
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.config import TrainerConfig
@@ -54,7 +55,7 @@ def test_the_table_has_a_row_for_each_width_and_kind(tmp_path: Path, monkeypatch
     monkeypatch.setattr(bench, "NONZEROS", 900)
     monkeypatch.setattr(bench, "PEAK_SIZE", 64)
     monkeypatch.setattr(bench, "prepare_processor", lambda threads: None)  # it is for the whole process
-    monkeypatch.setattr(bench, "_in_own_process", lambda call: call())
+    monkeypatch.setattr(bench, "in_own_process", lambda call: call())
     arguments = ["--widths", "16", "32", "--repetitions", "2", "--seconds", "0", "--out", str(tmp_path)]
     assert bench.main(arguments) == 0
     with (tmp_path / "bench.csv").open(newline="") as file:
@@ -66,6 +67,43 @@ def test_the_table_has_a_row_for_each_width_and_kind(tmp_path: Path, monkeypatch
         assert float(row["lowest"]) <= float(row["tokens_per_second"]) <= float(row["highest"])
         assert (row["kind"] == "dense") == bool(row["share_of_peak"]) == (row["to_dense"] == "1.0")
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_whole_trainings_have_a_row_for_each_width_and_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_training, "VOCABULARY", 32)
+    monkeypatch.setattr(whole_training, "STEPS", 40)
+    monkeypatch.setattr(whole_training, "kept_share", lambda width: 0.06)
+    monkeypatch.setattr(bench, "prepare_processor", lambda threads: None)
+    monkeypatch.setattr(whole_training, "prepare_processor", lambda threads: None)
+    monkeypatch.setattr(whole_training, "in_own_process", lambda call: call())
+    path = tmp_path / "whole.csv"
+    arguments = ["--widths", "32", "--repetitions", "2", "--seconds", "0", "--csv", str(path)]
+    assert bench.main(arguments) == 0
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["method"] for row in rows] == list(whole_training.METHODS)
+    for row in rows:
+        assert float(row["lowest"]) <= float(row["tokens_per_second"]) <= float(row["highest"])
+        assert (row["method"] == "dense") == (row["kept_fraction"] == "1.0")
+    assert rows[0]["ratio_to_dense"] == "1.0"
+
+
+@pytest.mark.parametrize("method", ["exact", "amortised"])
+def test_a_training_can_be_put_at_any_moment_of_its_schedule(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole_training, "VOCABULARY", 32)
+    monkeypatch.setattr(whole_training, "kept_share", lambda width: 0.06)
+    training = whole_training.Training(method, 32)
+    training.step()
+    for progress in (0.1, 0.9):
+        training.go_to(progress)
+        expected = training.module.sparsifier.kept_fraction(training.module.done)
+        weight = training.module.model.unembedding.weight
+        assert weight.count_nonzero() == pytest.approx(expected * weight.numel(), abs=1)
+    assert expected == 0.06
 
 
 def test_matrix_flops_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.fit import fit
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.ranks import cluster, other_ranks
+from sparsity_lab.training.sparsity.amortised import Config as Amortised
 from sparsity_lab.training.sparsity.file import Config as FromFile
 from sparsity_lab.training.sparsity.random_mask import Config as RandomMask
 from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
@@ -138,6 +139,7 @@ def test_two_ranks_train_as_one_process_does(tokens: Path, tmp_path: Path) -> No
     "sparsity",
     [
         RandomMask(kept_fraction=0.2, at_least=3),
+        Amortised(kept_fraction=0.1, start=1.5, dense_every=3, candidates=0.5),
         FromFile(path=UserPath(METHOD_FILE), options={"share": 0.5, "at_step": 3}),
     ],
     ids=lambda sparsity: sparsity.kind,

@@ -19,7 +19,7 @@ from sparsity_lab.kernels.cpu.parallel_for import intrinsic
 TILE = 8  # rows and columns per transposed tile; rows per multiplied tile
 # floats in a vector; columns per multiplied tile
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
-TOKENS = 32  # tokens that one nonzero weight multiplies at once
+TOKENS = 32  # tokens that one nonzero weight multiplies at once (`gathered.py`)
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
 BITS = np.float32(1 / math.log(2))  # bits per nat: exp(x) = 2^(BITS x)
 # Taylor coefficients of 2^x
@@ -146,14 +146,14 @@ def _write_product(context: Any, builder: Any, signature: Any, arguments: Any) -
         builder.store(builder.select(add, builder.load(place, align=4), zeros), total)
     rows = _rows(context, builder, kind_a, a, a_at, FLOAT)
     (b_row, *_) = _rows(context, builder, kind_b, b, b_at, vector)
-    _, a_step = _strides(context, builder, kind_a, a)
-    b_step, _ = _strides(context, builder, kind_b, b)
+    _, a_step = strides(context, builder, kind_a, a)
+    b_step, _ = strides(context, builder, kind_b, b)
     with cgutils.for_range(builder, depth) as loop:
         further = cgutils.pointer_add(builder, b_row, builder.mul(loop.index, b_step), vector.as_pointer())
         line = builder.load(further, align=4)
         for row, total in zip(rows, sums, strict=True):
             place = cgutils.pointer_add(builder, row, builder.mul(loop.index, a_step), FLOAT.as_pointer())
-            factor = _everywhere(builder, builder.load(place, align=4))
+            factor = everywhere(builder, builder.load(place, align=4))
             product = builder.fmul(factor, line, flags=["contract"])
             builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
     for place, total in zip(written, sums, strict=True):
@@ -161,65 +161,7 @@ def _write_product(context: Any, builder: Any, signature: Any, arguments: Any) -
     return context.get_dummy_value()
 
 
-@intrinsic
-def add_columns(
-    context: Any, x: Any, columns: Any, values: Any, begin: Any, end: Any, start: Any, y: Any, row: Any
-) -> Any:
-    """Set y[row] = start + sum of values[n] · x[columns[n]] over `begin` <= n < `end`; float32.
-
-    Rows of `x` and `y` are TOKENS adjacent floats; columns are int32. Several partial sums stay in registers
-    and are added at the end.
-    """
-    if not x.dtype == values.dtype == y.dtype == types.float32:
-        raise TypingError(f"{x.dtype}, {values.dtype}, {y.dtype}: must be float32")
-    index = types.intp
-    return types.void(x, columns, values, index, index, types.float32, y, index), _write_sum
-
-
-def _write_sum(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-    x, columns, values, begin, end, start, y, row = arguments
-    kind_x, kind_columns, kind_values, _, _, _, kind_y, _ = signature.args
-    vector, size = ir.VectorType(FLOAT, LANES), ir.IntType(64)
-    vectors = TOKENS // LANES
-    together = max(1, 8 // vectors)  # eight independent sums hide the latency of an addition
-    zeros = ir.Constant(vector, [0.0] * LANES)
-    sums = [[cgutils.alloca_once(builder, vector) for _ in range(vectors)] for _ in range(together)]
-    for totals in sums:
-        for total in totals:
-            builder.store(zeros, total)
-    x_data = make_array(kind_x)(context, builder, x).data
-    x_step, _ = _strides(context, builder, kind_x, x)
-    column_data = make_array(kind_columns)(context, builder, columns).data
-    value_data = make_array(kind_values)(context, builder, values).data
-
-    def add(index: Any, totals: list[Any]) -> None:
-        column = builder.zext(builder.load(builder.gep(column_data, [index])), size)
-        line = cgutils.pointer_add(builder, x_data, builder.mul(column, x_step), vector.as_pointer())
-        factor = _everywhere(builder, builder.load(builder.gep(value_data, [index])))
-        for number, total in enumerate(totals):
-            place = builder.gep(line, [ir.Constant(size, number)])
-            product = builder.fmul(factor, builder.load(place, align=4), flags=["contract"])
-            builder.store(builder.fadd(builder.load(total), product, flags=["contract"]), total)
-
-    step = ir.Constant(size, together)
-    whole = builder.add(begin, builder.mul(builder.sdiv(builder.sub(end, begin), step), step))
-    with cgutils.for_range_slice(builder, begin, whole, step, size) as (index, _):
-        for number, totals in enumerate(sums):
-            add(builder.add(index, ir.Constant(size, number)), totals)
-    with cgutils.for_range_slice(builder, whole, end, ir.Constant(size, 1), size) as (index, _):
-        add(index, sums[0])
-    y_step, _ = _strides(context, builder, kind_y, y)
-    y_data = make_array(kind_y)(context, builder, y).data
-    written = cgutils.pointer_add(builder, y_data, builder.mul(row, y_step), vector.as_pointer())
-    for number in range(vectors):
-        total = _everywhere(builder, start)
-        for totals in sums:
-            total = builder.fadd(total, builder.load(totals[number]))
-        builder.store(total, builder.gep(written, [ir.Constant(size, number)]), align=4)
-    return context.get_dummy_value()
-
-
-def _everywhere(builder: Any, number: Any) -> Any:
+def everywhere(builder: Any, number: Any) -> Any:
     """Broadcast one float to a vector."""
     vector = ir.VectorType(FLOAT, LANES)
     first = builder.insert_element(ir.Constant(vector, ir.Undefined), number, ir.Constant(INTEGER, 0))
@@ -259,7 +201,7 @@ def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> A
 def _rows(context: Any, builder: Any, kind: Any, matrix: Any, at: Any, what: Any) -> list[Any]:
     """Return pointers of type `what` into TILE consecutive rows, starting at (row, column) `at`."""
     row, column = cgutils.unpack_tuple(builder, at)
-    row_bytes, column_bytes = _strides(context, builder, kind, matrix)
+    row_bytes, column_bytes = strides(context, builder, kind, matrix)
     place = builder.add(builder.mul(row, row_bytes), builder.mul(column, column_bytes))
     data = make_array(kind)(context, builder, matrix).data
     pointers = []
@@ -269,6 +211,6 @@ def _rows(context: Any, builder: Any, kind: Any, matrix: Any, at: Any, what: Any
     return pointers
 
 
-def _strides(context: Any, builder: Any, kind: Any, matrix: Any) -> list[Any]:
+def strides(context: Any, builder: Any, kind: Any, matrix: Any) -> list[Any]:
     """Return the strides in bytes between rows and between columns."""
     return cgutils.unpack_tuple(builder, make_array(kind)(context, builder, matrix).strides)

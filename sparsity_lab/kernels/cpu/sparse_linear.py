@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sparsity_lab.kernels.cpu.gathered import add_columns
 from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
-from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, add_columns, room, transpose
+from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, room, transpose
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 
@@ -77,7 +78,7 @@ class FrozenProduct:
         _require_fit(weight_oi.shape[1], weight_oi, bias_o)
         self.bias_o = bias_o
         self.rows = Nonzeros(*_nonzeros(weight_oi.contiguous().numpy()))
-        self.columns = Nonzeros(*_transposed(*self.rows, weight_oi.shape[1]))
+        self.columns = Nonzeros(*transposed(*self.rows, weight_oi.shape[1]))
 
     def __call__(self, x: Tensor) -> Tensor:
         inputs = len(self.columns.starts) - 1
@@ -115,7 +116,7 @@ class _SparseLinear(torch.autograd.Function):
         grad_to, inputs = grads[0].contiguous(), x_ti.shape[1]
         d_x_ti = None
         if ctx.needs_input_grad[0]:
-            columns = Nonzeros(*_transposed(rows.starts, rows.columns_n, rows.values_n, inputs))
+            columns = Nonzeros(*transposed(rows.starts, rows.columns_n, rows.values_n, inputs))
             d_x_ti = sparse_product(grad_to, columns, inputs, None)
         d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
         return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None
@@ -173,9 +174,10 @@ def _nonzeros(weight_oi: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 @numba.njit(cache=True)
-def _transposed(
+def transposed(
     starts: np.ndarray, columns: np.ndarray, values: np.ndarray, inputs: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Turn compressed rows into compressed columns."""
     first = np.zeros(inputs + 1, dtype=np.int32)
     for column in columns:
         first[column + 1] += 1

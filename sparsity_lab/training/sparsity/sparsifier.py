@@ -5,7 +5,7 @@ Importing this module does not import torch, so that configs can be read without
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
 
@@ -13,6 +13,9 @@ from sparsity_lab.core.config import Config
 from sparsity_lab.core.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.optim import Optimizer
+
     from sparsity_lab.model.transformer import Transformer
 
 
@@ -31,6 +34,37 @@ class Sparsifier(Protocol):
 
     def after_step(self, model: Transformer, step: int) -> None:
         """Change the weights of `model` in place after optimizer step `step`."""
+
+
+class PartGradient(NamedTuple):
+    """The known part of a weight's gradient, which stands for the whole when gradients are scaled.
+
+    `whole_to_part`: estimated squared norm of the whole gradient over that of the part. `numel`: entries of
+    the whole.
+    """
+
+    gradient: Tensor
+    whole_to_part: float
+    numel: int
+
+
+@runtime_checkable
+class SelfUpdating(Sparsifier, Protocol):
+    """A sparsifier that updates some of the model's weights itself, in place of the optimizer.
+
+    In each step, `collect` follows the backward pass; the module scales the gradients it returns together
+    with all others; then the optimizer updates the other weights; `update` and `after_step` follow. A weight
+    without a gradient after `collect` is left alone by the optimizer.
+    """
+
+    def updated_names(self) -> list[str]:
+        """Name the weights that may be updated here. DDP leaves their gradients to `collect`."""
+
+    def collect(self) -> list[PartGradient]:
+        """Take over the gradients of the weights that are updated here, averaged over all ranks."""
+
+    def update(self, optimizer: Optimizer) -> None:
+        """Update these weights with the settings of the optimizer's first parameter group."""
 
 
 class SparsifierConfig(Config):

@@ -19,6 +19,7 @@ from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.fit import fit
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.sparsity import METHODS, make_sparsifier
+from sparsity_lab.training.sparsity.amortised import Config as Amortised
 from sparsity_lab.training.sparsity.file import Config as FromFile
 from sparsity_lab.training.sparsity.random_mask import Config as RandomMask
 from sparsity_lab.training.sparsity.sparsifier import BudgetConfig, SparsifierConfig
@@ -27,6 +28,9 @@ EXAMPLES = {
     "none": DENSE,
     "magnitude": SPARSE,
     "random_mask": RandomMask(kept_fraction=0.2, at_least=3),
+    "amortised": Amortised(
+        kept_fraction=0.15, at_least=3, start=3.0, anneal_until=0.5, dense_every=3, candidates=0.5
+    ),
     "file": FromFile(path=UserPath(METHOD_FILE), options={"share": 0.5, "at_step": 5}),
 }
 SPARSE_KINDS = [kind for kind, config in EXAMPLES.items() if config.is_sparse]

@@ -1,0 +1,177 @@
+"""Time whole trainings: dense, the exact sparse method, the amortised one, and exact in plain PyTorch.
+
+1. A training's cost changes along its schedule: dense steps first, few nonzeros later, a dense gradient now
+   and then. Each method is timed at POINTS moments in the middle of equal parts of the training, and the
+   mean over them is the cost of a step. For the dense model all moments are alike, so one is timed.
+2. At a moment the weights are first brought to the kept fraction that the schedule has there. The amortised
+   method is timed over whole periods of its dense gradients, after one untimed period.
+3. Methods take turns at each moment, so that a slowdown of the machine affects all of them.
+
+Tokens and weights are random: speed depends on how many weights are zero, not on which.
+"""
+
+import gc
+import logging
+import statistics
+import time
+from functools import partial
+from typing import Any
+
+import torch
+
+from benchmarks.memory import in_own_process, most_resident
+from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
+from sparsity_lab.kernels.machine import native_bf16, prepare_processor
+from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.module import LanguageModule
+from sparsity_lab.training.objective import NextToken
+from sparsity_lab.training.sparsity import amortised, magnitude, make_sparsifier, none
+from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
+
+log = logging.getLogger(__name__)
+
+VOCABULARY, N_CTX, BATCH = 2048, 128, 16  # as in conf/
+TOKENS = BATCH * N_CTX
+STEPS = 1000  # about 2 million tokens
+POINTS = 4
+METHODS = ("dense", "exact", "amortised", "plain")
+COLUMNS = (
+    *("d_model", "method", "kept_fraction", "precision", "threads", "tokens_per_second"),
+    *("lowest", "highest", "ratio_to_dense", "ratio_lowest", "ratio_highest", "peak_mb"),
+)
+
+
+def kept_share(width: int) -> float:
+    """Return the final kept fraction at one d_model: 4 % at 256, 1/32 at 512, 1/64 at 1024, and so on."""
+    return 0.04 if width <= 256 else 16 / width
+
+
+class Timed(LanguageModule):
+    """Takes optimizer steps without a Lightning trainer, which otherwise counts them."""
+
+    done = 0
+
+    @property
+    def global_step(self) -> int:
+        return self.done
+
+
+class Training:
+    """A training that can be put at any moment of its schedule."""
+
+    def __init__(self, method: str, width: int) -> None:
+        torch.manual_seed(0)
+        shape = ModelConfig(
+            n_layer=2, d_model=width, n_ctx=N_CTX, activation_fraction=1.0 if method == "dense" else 0.25
+        )
+        make = PlainTransformer if method == "plain" else Transformer
+        model = make(shape, VOCABULARY, torch.randn(VOCABULARY, VOCABULARY))
+        sparsity: SparsifierConfig = none.Config()
+        self.period = 1
+        if method == "amortised":
+            sparsity = amortised.Config(kept_fraction=kept_share(width))
+            self.period = sparsity.dense_every
+        elif method != "dense":
+            sparsity = magnitude.Config(kept_fraction=kept_share(width))
+        sparsifier = make_sparsifier(sparsity, model, STEPS, 0)
+        if isinstance(sparsity, magnitude.Config) and method == "plain":
+            sparsifier = PlainMagnitude(sparsity, model, STEPS)
+        config = TrainerConfig(tokens=STEPS * TOKENS, batch_size=BATCH, learning_rate=0.01)
+        objective = PlainNextToken() if method == "plain" else NextToken()
+        self.module = Timed(model, objective, sparsifier, config, STEPS)
+        self.optimizer = self.module.configure_optimizers()["optimizer"]
+        self.generator = torch.Generator().manual_seed(0)
+
+    def go_to(self, progress: float) -> None:
+        """Bring the weights to what they are like after this share of the training."""
+        module = self.module
+        module.done = round(progress * STEPS)
+        if isinstance(module.sparsifier, torch.nn.Module):
+            module.sparsifier.steps = module.done
+        module.sparsifier.after_step(module.model, module.done)
+        for _ in range(self.period if self.period > 1 else 0):
+            self.step()
+
+    def step(self) -> None:
+        windows = torch.randint(VOCABULARY, (BATCH, N_CTX + 1), generator=self.generator)
+        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
+            loss, _ = self.module.objective(self.module.model, windows, self.module.done, None)
+        loss.backward()
+        self.module.scale_gradients()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.module.done = min(self.module.done + 1, STEPS - 1)
+
+    def seconds_a_step(self, at_least: float) -> float:
+        """Time steps for at least this many seconds, in whole periods."""
+        began, steps = time.perf_counter(), 0
+        while True:
+            for _ in range(self.period):
+                self.step()
+            steps += self.period
+            if (passed := time.perf_counter() - began) >= at_least:
+                return passed / steps
+
+
+def measure(width: int, methods: list[str], repetitions: int, seconds: float) -> list[dict[str, Any]]:
+    """Return a row of the table for each method at one d_model."""
+    threads = torch.get_num_threads()
+    memory = {method: in_own_process(partial(peak_memory, method, width, threads)) for method in methods}
+    trainings = {method: Training(method, width) for method in methods}
+    moments = [(number + 0.5) / POINTS for number in range(POINTS)]
+    for training in trainings.values():
+        training.step()  # the first step creates the optimizer's state and compiles kernels
+    steps: dict[str, list[float]] = {method: [] for method in methods}
+    for _ in range(repetitions):
+        costs: dict[str, list[float]] = {method: [] for method in methods}
+        for moment in moments:
+            for method, training in trainings.items():
+                if method != "dense" or moment == moments[0]:
+                    training.go_to(moment)
+                    costs[method].append(training.seconds_a_step(seconds))
+        for method, found in costs.items():
+            steps[method].append(statistics.fmean(found))
+            log.info(
+                "d_model %d, %s: milliseconds a step at %s of training: %s", width, method,
+                " ".join(f"{moment:.3f}" for moment in moments), " ".join(f"{1000 * s:.0f}" for s in found),
+            )  # fmt: skip
+        del costs
+        gc.collect()
+    return [_row(width, method, steps[method], steps.get("dense"), memory[method]) for method in methods]
+
+
+def _row(
+    width: int, method: str, steps: list[float], dense: list[float] | None, peak_mb: float
+) -> dict[str, Any]:
+    speeds = [TOKENS / step for step in steps]
+    ratios = [own / ours for own, ours in zip(dense or [], steps, strict=False)]
+    row: dict[str, Any] = {
+        "d_model": width,
+        "method": method,
+        "kept_fraction": 1.0 if method == "dense" else round(kept_share(width), 5),
+        "precision": "bfloat16" if native_bf16() else "float32",
+        "threads": torch.get_num_threads(),
+        "tokens_per_second": round(statistics.median(speeds)),
+        "lowest": round(min(speeds)),
+        "highest": round(max(speeds)),
+        "ratio_to_dense": round(statistics.median(ratios), 2) if ratios else "",
+        "ratio_lowest": round(min(ratios), 2) if ratios else "",
+        "ratio_highest": round(max(ratios), 2) if ratios else "",
+        "peak_mb": round(peak_mb),
+    }
+    log.info("%s", ", ".join(f"{key} {value}" for key, value in row.items()))
+    return row
+
+
+def peak_memory(method: str, width: int, threads: int) -> float:
+    """Measure the rise in peak memory over steps at the start and at the end, in megabytes; NaN off Linux."""
+    prepare_processor(threads)
+    before = most_resident()
+    training = Training(method, width)
+    training.step()
+    for _ in range(max(1, training.period)):
+        training.step()
+    training.go_to(1 - 1 / STEPS)
+    training.step()
+    return most_resident() - before

@@ -1,0 +1,87 @@
+"""Magnitude pruning at the price of its nonzeros: dense gradients are rare, and all else is done on a list.
+
+The exact method (`magnitude`) updates every weight in every step, although nearly all are zero. This method
+trains each matrix by a list: its nonzeros and, for each, `candidates` zeros.
+
+1. In every step, gradient, AdamW's moments, update and projection are computed for listed entries. Among
+   them the step is that of the exact method: a candidate whose update exceeds the smallest nonzero enters.
+2. Every `dense_every` steps a matrix gets its whole gradient. Its nonzeros and the better half of its
+   candidates stay; the zeros of largest gradient become the other half (`listed.ListedWeight`). The
+   matrices take turns.
+3. Training starts at `start` times the final number of nonzeros, chosen by magnitude from the initial
+   weights, and reaches that number at `anneal_until`. While a list would hold more than LISTED of a matrix,
+   steps are the exact method's.
+
+Gao et al. (2025, App. B) suggest amortising the choice of weights, as RigL does, and do not try it. Biases
+and position embeddings are small and always follow the exact method. At kept fraction 1 training is dense.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import PositiveFloat, PositiveInt, field_validator
+
+from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
+
+if TYPE_CHECKING:
+    from sparsity_lab.model.transformer import Transformer
+    from sparsity_lab.training.sparsity.sparsifier import Sparsifier
+
+LISTED = 0.25  # largest share of a matrix that is trained by lists; above it dense products are faster
+
+
+class Config(BudgetConfig):
+    """Settings of the amortised method.
+
+    `start`: number of nonzeros at the start, as a multiple of the final number.
+    `anneal_until`: fraction of training over which the number falls to its final value.
+    `anneal`: whether it falls linearly or by an equal factor per step.
+    `dense_every`: steps between two whole gradients of a matrix.
+    `candidates`: zeros listed per nonzero.
+    """
+
+    kind: Literal["amortised"] = "amortised"
+    start: float = 4.0
+    anneal_until: float = 0.25
+    anneal: Literal["linear", "geometric"] = "linear"
+    dense_every: PositiveInt = 16
+    candidates: PositiveFloat = 1.0
+
+    @field_validator("anneal_until")
+    @classmethod
+    def _within_training(cls, anneal_until: float) -> float:
+        if not 0 <= anneal_until <= 1:
+            raise ValueError("must lie between 0 and 1")
+        return anneal_until
+
+    @field_validator("start")
+    @classmethod
+    def _not_fewer(cls, start: float) -> float:
+        if not 1 <= start < float("inf"):
+            raise ValueError("must be at least 1")
+        return start
+
+    @property
+    def label(self) -> str:
+        return f"amortised-{super().label}"
+
+
+def make(config: Config, model: Transformer, n_steps: int, seed: int) -> Sparsifier:
+    """Build the sparsifier, and project the model to its first kept fraction."""
+    from sparsity_lab.training.sparsity.amortised_module import Amortised
+
+    return Amortised(config, model, n_steps)
+
+
+def kept_fraction(
+    progress: float, final: float, start: float, anneal_until: float, anneal: Literal["linear", "geometric"]
+) -> float:
+    """Return the kept fraction: from `start` · `final`, at most 1, to `final` at `anneal_until`."""
+    first = min(1.0, start * final)
+    if anneal_until <= 0 or progress >= anneal_until:
+        return final
+    share = progress / anneal_until
+    if anneal == "geometric":
+        return first * (final / first) ** share
+    return first + (final - first) * share
