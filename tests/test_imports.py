@@ -30,6 +30,7 @@ ROOMS = {
     "bridges.steering_record": ("core", "circuits.circuit"),
     "viewer": (*CIRCUITS, "circuits"),
     "viewer.examples_record": ("core", "circuits.circuit"),
+    "viewer.page": ("core", "circuits.circuit", "evidence.record", "viewer.examples_record", "results.style"),
     "results": ("core", "circuits.circuit", "evidence.record"),
     "sweep": ("core", "results.record"),
     "analysis": (
@@ -37,6 +38,7 @@ ROOMS = {
         "circuits.circuit",
         "evidence.record",
         "viewer.examples_record",
+        "viewer.page",
         "bridges.steering_record",
         *(f"results.{name}" for name in ("record", "runs", "frames", "summary", "style", "remote")),
     ),
@@ -45,17 +47,18 @@ OF_ITSELF = {
     "circuits.circuit",
     "evidence.record",
     "viewer.examples_record",
+    "viewer.page",
     "bridges.steering_record",
     "results.record",
 }  # a module's own rule: not even the rest of its room
 # those that know every room: the stages, the whole config, the programs
-FREE = ("stages", "config", "run", "status", "export", "cost", "benchmarks")
+FREE = ("stages", "config", "lab", "run", "status", "export", "cost", "benchmarks")
 # room → the only packages from outside; torch-free rooms → what they may not import
 RECORDS = ("circuits.circuit", "evidence.record", "viewer.examples_record", "bridges.steering_record")
 ONLY = {"core": {"pydantic", "filelock"}} | {record: {"pydantic"} for record in RECORDS}
 TORCH = {"torch", "lightning", "safetensors", "torchmetrics"}
 NEVER = {
-    **dict.fromkeys(("core", "sweep", "status", *RECORDS), TORCH),
+    **dict.fromkeys(("core", "sweep", "status", "viewer.page", *RECORDS), TORCH),
     **dict.fromkeys(
         (
             f"results.{name}"

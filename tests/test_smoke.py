@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from analysis.circuit_page import load_view, page
+from analysis.circuit_page import load_view
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.core import metrics
 from sparsity_lab.core.files import read_json
 from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
+from sparsity_lab.viewer.page import page
 
 ROOT = Path(__file__).parents[1]
 SMALL = [
