@@ -19,6 +19,7 @@ from sparsity_lab.results.record import RunRecord, TaskResult
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.style import plain, short
 from sparsity_lab.results.summary import learned
+from sparsity_lab.viewer.page import ASSETS, page
 
 FIGURES = {
     "frontier": "Capability against circuit size, one marker per model; lower left is better.",
@@ -91,15 +92,13 @@ def report(runs: Sequence[tuple[Path, RunRecord]], target: float, out: Path, tit
 def _write_page(folder: Path, task: TaskResult, out: Path) -> str:
     """Write the page of one task; return its address relative to the index."""
     name = f"{task.task}.html"
-    write_text(
-        out / "circuits" / folder.name / name, circuit_page.page(circuit_page.load_view(folder, task.task))
-    )
+    write_text(out / "circuits" / folder.name / name, page(circuit_page.load_view(folder, task.task)))
     return f"circuits/{quote(folder.name)}/{quote(name)}"
 
 
 def _head(title: str, runs: Sequence[tuple[Path, RunRecord]]) -> str:
-    style = (circuit_page.HERE / "page" / "page.css").read_text(encoding="utf-8")
-    style += (circuit_page.HERE / "page" / "report.css").read_text(encoding="utf-8")
+    style = (ASSETS / "page.css").read_text(encoding="utf-8")
+    style += (ASSETS / "report.css").read_text(encoding="utf-8")
     name, seen = escape(plain(title)), len(runs)
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from analysis import program
-from analysis.circuit_page import figure, load_view, page
+from analysis.circuit_page import load_view
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
 from sparsity_lab.core.run_folder import RunFolder
+from sparsity_lab.viewer.page import figure, page
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

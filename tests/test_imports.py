@@ -31,6 +31,7 @@ ROOMS = {
     "bridges.steering_record": ("core", "circuits.circuit"),
     "viewer": (*CIRCUITS, "circuits"),
     "viewer.examples_record": ("core", "circuits.circuit"),
+    "viewer.page": ("core", "circuits.circuit", "evidence.record", "viewer.examples_record", "results.style"),
     "results": ("core", "circuits.circuit", "evidence.record", "tasks.shortcuts_record"),
     "sweep": ("core", "results.record"),
     "analysis": (
@@ -38,6 +39,7 @@ ROOMS = {
         "circuits.circuit",
         "evidence.record",
         "viewer.examples_record",
+        "viewer.page",
         "bridges.steering_record",
         *(f"results.{name}" for name in ("record", "runs", "frames", "summary", "style", "remote")),
     ),
@@ -46,12 +48,19 @@ OF_ITSELF = {
     "circuits.circuit",
     "evidence.record",
     "viewer.examples_record",
+    "viewer.page",
     "bridges.steering_record",
     "results.record",
     "tasks.shortcuts_record",
 }  # a module's own rule: not even the rest of its room
 # those that know every room: the stages, the whole config, the programs
-FREE = ("stages", "config", "run", "status", "export", "score", "cost", "shortcuts", "benchmarks")
+FREE = (
+    "stages",
+    "config",
+    "lab",
+    *("run", "status", "export", "score", "cost", "shortcuts"),
+    "benchmarks",
+)
 # room → the only packages from outside; torch-free rooms → what they may not import
 RECORDS = (
     "circuits.circuit",
@@ -63,7 +72,7 @@ RECORDS = (
 ONLY = {"core": {"pydantic", "filelock"}} | {record: {"pydantic"} for record in RECORDS}
 TORCH = {"torch", "lightning", "safetensors", "torchmetrics"}
 NEVER = {
-    **dict.fromkeys(("core", "sweep", "status", *RECORDS), TORCH),
+    **dict.fromkeys(("core", "sweep", "status", "viewer.page", *RECORDS), TORCH),
     **dict.fromkeys(
         (
             f"results.{name}"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from analysis.circuit_page import load_view, page
+from analysis.circuit_page import load_view
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.core import metrics
@@ -23,6 +23,7 @@ from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.record import RunRecord, read_record
 from sparsity_lab.stages.opened import open_model
 from sparsity_lab.stages.scoring import score_file
+from sparsity_lab.viewer.page import page
 
 ROOT = Path(__file__).parents[1]
 SMALL = [

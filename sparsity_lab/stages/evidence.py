@@ -39,14 +39,15 @@ SOURCE_FILES, SOURCE_PIECES, PIECE_LINES, PIECE_CHARACTERS = 40, 200, 3, 120
 
 
 @dataclass(frozen=True)
-class _Shared:
-    """What the checks of every task need besides its circuit."""
+class SharedByTasks:
+    """Loads what the checks of every task need besides its circuit."""
 
     context: ModelContext
     config: EvidenceConfig
 
     @cached_property
     def shared_inputs(self) -> SharedInputs:
+        """The text, the real source and the model of shuffled weights."""
         context, shuffled = self.context, None
         if self.config.controls:
             other = shuffled_weights(context.model, self.config.seed)
@@ -59,6 +60,7 @@ class _Shared:
         )
 
     def load(self) -> None:
+        """Load everything, for worker processes."""
         self.context.load()
         _ = self.shared_inputs
 
@@ -71,7 +73,7 @@ def circuit_evidence(
     found = {task: folder / name for task, folder in circuits.items() if (folder / name).exists()}
     if not found:
         return {}
-    shared = _Shared(context, config.evidence)
+    shared = SharedByTasks(context, config.evidence)
     inputs = context.inputs | search_inputs(config) | {"checks": config.evidence.model_dump(mode="json")}
     inputs["real_lines"] = content_hash(real_pieces(config.evidence.seed))
     stages = {
@@ -89,7 +91,7 @@ def circuit_evidence(
     return {task: built.path for task, built in build_many(stages, context.root, shared.load).items()}
 
 
-def _write_evidence(config: RunConfig, shared: _Shared, circuit: Path, task: str, folder: Path) -> None:
+def _write_evidence(config: RunConfig, shared: SharedByTasks, circuit: Path, task: str, folder: Path) -> None:
     started = time.monotonic()
     context = shared.context
     evidence = check_circuit(

@@ -10,8 +10,9 @@ from xml.etree import ElementTree
 import pytest
 from made_up_run import EVIL, MORE, NODES, PLAIN_TASK, TASK, write_run
 
-from analysis.circuit_page import MAX_NODES, as_data, figure, load_view, page
+from analysis.circuit_page import load_view
 from analysis.view_circuit import main
+from sparsity_lab.viewer.page import MAX_NODES, as_data, figure, page
 
 ROOT = Path(__file__).parents[2]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from made_up_run import PLAIN_TASK, TASK, write_run
 
-from analysis.circuit_page import load_view, page
+from analysis.circuit_page import load_view
 from sparsity_lab.core.files import write_text
+from sparsity_lab.viewer.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(

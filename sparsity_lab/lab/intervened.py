@@ -1,0 +1,237 @@
+"""A model that runs on text, possibly under interventions. Interventions chain; none changes the model.
+
+Shape suffixes: b rows, t tokens, c channels of a site, v vocabulary, n all nodes.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.circuits.evaluator import IDENTITY, score
+from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.lab.cache import Cache
+from sparsity_lab.lab.interventions import (
+    Intervention,
+    Nodes,
+    at_values,
+    kept,
+    node_mask,
+    node_values,
+    patched,
+    resampled,
+    site_slice,
+)
+from sparsity_lab.lab.questions import Question, Questions
+from sparsity_lab.model.sites import Site, Tap
+from sparsity_lab.model.taps import Record, chain
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.tasks.batch import TaskBatch, by_length
+
+Text = str | Sequence[str] | Sequence[int] | Tensor
+"""One text, several texts, or token ids: (t) for one text, (b, t) for several."""
+By = Literal["mean", "zero", "resample"] | float | Tensor
+ROWS = 64  # prompts that are scored together
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Intervened:
+    """A model, what it needs to run on text, and the interventions in force, in their order.
+
+    `read_means` and `read_text` load the nodes' means (n) and windows of text (b, t) when first needed. They
+    raise UserError where the opened folder has none.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer | None
+    questions: Questions
+    read_means: Callable[[], Tensor]
+    read_text: Callable[[], Sequence[Tensor]]
+    interventions: tuple[Intervention, ...] = ()
+
+    @cached_property
+    def layout(self) -> NodeLayout:
+        """The flat order of the model's nodes."""
+        return NodeLayout(self.model.config)
+
+    @property
+    def means(self) -> Tensor:
+        """Mean of every node over validation text, in flat order (n)."""
+        return self.read_means()
+
+    def mean(self, site: str, layer: int) -> Tensor:
+        """Mean of each channel of a site in one layer, (c).
+
+        Raises:
+            UserError: the model has no such site or layer.
+        """
+        return self.means[site_slice(self.layout, layer, site)]
+
+    def tokens(self, text: Text) -> Tensor:
+        """Encode texts as int64 (b, t). Shorter texts are padded on the right with the end-of-text token.
+
+        Raises:
+            UserError: the text is empty, longer than n_ctx, or not of the shapes and values allowed.
+        """
+        if isinstance(text, str):
+            text = [text]
+        if isinstance(text, Tensor):
+            if text.dim() not in (1, 2) or text.is_floating_point():
+                raise UserError(f"text: a tensor {tuple(text.shape)}; allowed: integer ids, (t) or (b, t)")
+            rows = text.reshape(-1, text.shape[-1]).tolist()
+        elif text and all(isinstance(part, str) for part in text):
+            tokenizer = self._tokenizer()
+            rows = [tokenizer.encode(str(part)) for part in text]
+        elif text and all(isinstance(part, int) for part in text):
+            rows = [list(text)]
+        else:
+            raise UserError("text: allowed: a string, a list of strings, or token ids")
+        self._check(rows)
+        width = max(map(len, rows))
+        end = 0 if self.tokenizer is None else self.tokenizer.end_of_text
+        return torch.tensor([[*row, *[end] * (width - len(row))] for row in rows])
+
+    def _check(self, rows: Sequence[Sequence[int]]) -> None:
+        longest, n_ctx = max(map(len, rows), default=0), self.model.config.n_ctx
+        if not min(map(len, rows), default=0):
+            raise UserError("text: empty; at least one token is needed")
+        if longest > n_ctx:
+            raise UserError(f"text: {longest} tokens: too long; this model's n_ctx is {n_ctx}")
+        wrong = [id for row in rows for id in row if not 0 <= id < self.model.vocab_size]
+        if wrong:
+            raise UserError(f"text: token id {wrong[0]}: allowed: 0 to {self.model.vocab_size - 1}")
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UserError("text: this folder has no tokenizer; give token ids, or load the run's folder")
+        return self.tokenizer
+
+    @torch.no_grad()
+    def logits(self, text: Text) -> Tensor:
+        """Compute next-token logits: (t, v) for one text, (b, t, v) for several.
+
+        Raises:
+            UserError: the text cannot be run; see `tokens`.
+        """
+        tokens_bt = self.tokens(text)
+        logits_btv = self.model(tokens_bt, self._tap(tokens_bt))
+        return logits_btv[0] if _is_one(text) else logits_btv
+
+    @torch.no_grad()
+    def cache(self, text: Text, sites: Collection[str] | str | None = None) -> Cache:
+        """Run the model and return its activations at `sites`: one name, several, or all by default.
+
+        Raises:
+            UserError: the text cannot be run, or a site is unknown.
+        """
+        wanted = list(Site) if sites is None else [sites] if isinstance(sites, str) else list(sites)
+        if unknown := [site for site in wanted if site not in {known.value for known in Site}]:
+            raise UserError(f"sites: {unknown[0]!r}: allowed: {', '.join(Site)}")
+        record = Record(frozenset(map(Site, wanted)))
+        tokens_bt = self.tokens(text)
+        logits_btv = self.model(tokens_bt, chain(self._tap(tokens_bt), record))
+        values = {key: x[0] if _is_one(text) else x for key, x in record.values.items()}
+        shown = [[self._shown(id) for id in row] for row in tokens_bt.tolist()]
+        return Cache(
+            values, logits_btv[0] if _is_one(text) else logits_btv, shown[0] if _is_one(text) else shown
+        )
+
+    def _shown(self, id: int) -> str:
+        return str(id) if self.tokenizer is None else self.tokenizer.token(id)
+
+    def next_tokens(self, text: str, k: int = 5) -> list[tuple[str, float]]:
+        """Return the k most likely next tokens after `text`, with their probabilities."""
+        top = self.logits(text)[-1].softmax(-1).topk(min(k, self.model.vocab_size))
+        return [(self._shown(int(id)), float(p)) for p, id in zip(*top, strict=True)]
+
+    def ablate(self, nodes: Nodes, by: By = "mean", seed: int = 0) -> "Intervened":
+        """Set `nodes` to fixed values at every position.
+
+        `by`: "mean" (over validation text), "zero", a number, a tensor (n) over all nodes, or "resample": a
+        row takes the values of a random window of validation text, position by position. `seed` draws it.
+
+        Raises:
+            UserError: a node is not in the model, or `by` needs means or text that the folder lacks.
+        """
+        mask_n = node_mask(self.layout, nodes)
+        if isinstance(by, str) and by == "resample":
+            text_wc = torch.cat(list(self.read_text()))
+            return self._with(resampled(self.model, self.layout, mask_n, text_wc, seed))
+        return self._with(at_values(self.layout, mask_n, self._values(by)))
+
+    def _values(self, by: By) -> Tensor:
+        match by:
+            case "mean":
+                return self.means
+            case "zero":
+                return torch.zeros(self.layout.size)
+            case bool() | str():
+                pass
+            case int() | float():
+                return torch.full((self.layout.size,), float(by))
+            case Tensor() if by.shape == (self.layout.size,):
+                return by
+        shown = f"a tensor {tuple(by.shape)}" if isinstance(by, Tensor) else repr(by)
+        raise UserError(
+            f"by: {shown}: allowed: 'mean', 'zero', 'resample', a number, or a tensor ({self.layout.size},)"
+        )
+
+    def patch(self, nodes: Nodes, source: Text) -> "Intervened":
+        """Set `nodes` to the values they have on `source`, position by position.
+
+        Texts that are then run must have as many tokens as `source`.
+
+        Raises:
+            UserError: a node is not in the model, or `source` cannot be run.
+        """
+        mask_n = node_mask(self.layout, nodes)
+        tokens_bt = self.tokens(source)
+        values_btn = node_values(self.model, tokens_bt, self._tap(tokens_bt))
+        return self._with(patched(self.layout, mask_n, values_btn))
+
+    def keep(self, nodes: Nodes) -> "Intervened":
+        """Freeze every node outside `nodes` at its mean; what is left is a circuit (§2.2)."""
+        return self._with(kept(self.layout, node_mask(self.layout, nodes), self.means))
+
+    @torch.no_grad()
+    def score(self, pairs: Question) -> Scores:
+        """Return the loss (nats) and accuracy on pairs: a task's test pairs by name, or pairs of your own.
+
+        Raises:
+            UserError: the pairs cannot be asked of this model.
+        """
+        batch = self.questions.batch(pairs)
+        return score(by_length(batch, ROWS, self._logit_difference), batch.label_b, IDENTITY)
+
+    def _logit_difference(self, batch: TaskBatch) -> Tensor:
+        """Logit of the first answer minus that of the second, (b). Taps see every position."""
+        logits_btv = self.model(batch.tokens_bt, self._tap(batch.tokens_bt))
+        logits_bv = logits_btv[torch.arange(len(batch.last_b)), batch.last_b]
+        first_b, second_b = logits_bv.gather(1, batch.answers_b2).unbind(1)
+        return first_b - second_b
+
+    def _tap(self, tokens_bt: Tensor) -> Tap | None:
+        made = [make(tokens_bt) for make in self.interventions]
+        return chain(*made) if made else None
+
+    def _with(self, intervention: Intervention) -> "Intervened":
+        return Intervened(
+            model=self.model,
+            tokenizer=self.tokenizer,
+            questions=self.questions,
+            read_means=self.read_means,
+            read_text=self.read_text,
+            interventions=(*self.interventions, intervention),
+        )
+
+
+def _is_one(text: Text) -> bool:
+    if isinstance(text, Tensor):
+        return text.dim() == 1
+    return isinstance(text, str) or (len(text) > 0 and isinstance(text[0], int))

@@ -1,0 +1,235 @@
+"""The Python door: `load` a trained model, look inside it, find its circuits, and show them.
+
+lab = sparsity_lab.load("runs/single/RUN")
+lab.next_tokens("for item in")
+lab.ablate((0, "mlp_neuron", 12)).logits("for item in")
+circuit = lab.find_circuit("for_while")
+lab.evaluate(circuit), lab.show(circuit)
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sparsity_lab.circuits.circuit import Circuit, Scores, load_circuit
+from sparsity_lab.circuits.config import PruningConfig
+from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
+from sparsity_lab.circuits.finders import FINDERS, FinderConfig
+from sparsity_lab.circuits.finders.masks import Config as MasksConfig
+from sparsity_lab.circuits.search import find_circuits, make_evaluator
+from sparsity_lab.config import RunConfig
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.run_folder import RunFolder
+from sparsity_lab.evidence.checks import check_circuit
+from sparsity_lab.evidence.config import EvidenceConfig
+from sparsity_lab.evidence.record import Evidence
+from sparsity_lab.kernels.machine import prepare_processor
+from sparsity_lab.lab.intervened import Intervened
+from sparsity_lab.lab.interventions import node_mask
+from sparsity_lab.lab.opening import Folder, open_folder
+from sparsity_lab.lab.page import Page
+from sparsity_lab.lab.questions import Question, Questions
+from sparsity_lab.model.checkpoints import count_weights
+from sparsity_lab.results.frames import to_frame
+from sparsity_lab.results.record import RunRecord
+from sparsity_lab.results.runs import read_all
+from sparsity_lab.stages.evidence import SharedByTasks
+from sparsity_lab.stages.examples import TEXT_TOKENS
+from sparsity_lab.tasks.config import TasksConfig
+from sparsity_lab.viewer.examples import collect_examples
+from sparsity_lab.viewer.examples_record import MAX_NODES
+from sparsity_lab.viewer.page import make_view, page
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def load(path: str | Path) -> "Lab":
+    """Open a run's folder, an export, or a model's folder.
+
+    Raises:
+        UserError: there is no model in the folder, or a file is damaged or of an older version.
+    """
+    prepare_processor()
+    folder = open_folder(Path(path).expanduser())
+    config = TasksConfig() if folder.config is None else folder.config.tasks
+    return Lab(
+        model=folder.model,
+        tokenizer=folder.tokenizer,
+        questions=Questions(config, folder.tokenizer),
+        read_means=lambda: folder.means_n,
+        read_text=lambda: folder.text,
+        folder=folder,
+    )
+
+
+def runs(path: str | Path = "runs") -> "pd.DataFrame":
+    """Read all finished runs below a folder, such as `runs/SWEEP`: one row per run × task × target.
+
+    Raises:
+        UserError: there is no such folder, or a record is unreadable.
+    """
+    return to_frame([record for _, record in read_all(Path(path).expanduser())])
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Lab(Intervened):
+    """A trained model with all that is known about it."""
+
+    folder: Folder
+
+    def __repr__(self) -> str:
+        shape = self.model.config
+        size = f"d_model {shape.d_model}, {shape.n_layer} layers, {self.model.vocab_size} tokens"
+        asked = f"; circuits: {', '.join(self.tasks)}" if self.tasks else ""
+        return f"{self.folder.path}: {size}{asked}"
+
+    @property
+    def config(self) -> RunConfig | None:
+        """The run's config; None unless a run was loaded."""
+        return self.folder.config
+
+    @property
+    def record(self) -> RunRecord | None:
+        """The run's record; None unless a run was loaded."""
+        return self.folder.record
+
+    @cached_property
+    def tasks(self) -> list[str]:
+        """The tasks of which the run has a circuit."""
+        run = RunFolder(self.folder.path)
+        return [task for task in run.tasks() if run.circuits(task)]
+
+    def circuit(self, task: str, target: float | None = None) -> Circuit:
+        """Read the run's circuit of a task, at `target` nats or the run's main target.
+
+        Raises:
+            UserError: the run has no such circuit.
+        """
+        if task not in self.tasks:
+            there = ", ".join(self.tasks) or "none"
+            raise UserError(f"{self.folder.path}: no circuit of {task!r}; there: {there}")
+        wanted = self._pruning(target).target
+        circuits = map(load_circuit, RunFolder(self.folder.path).circuits(task))
+        found = {circuit.target: circuit for circuit in circuits}
+        if wanted not in found:
+            there = ", ".join(f"{value:g}" for value in found)
+            raise UserError(f"{task}: no circuit at {wanted:g} nats; there: {there}")
+        return found[wanted]
+
+    def find_circuit(
+        self, question: Question, finder: str | None = None, target: float | None = None, **options: Any
+    ) -> Circuit:
+        """Find the circuit that answers a task or pairs of your own.
+
+        `finder` names a kind, with its `options`; the run's own finder, or learned masks, is the default.
+        `target` is in nats, the run's own or 0.15 by default.
+
+        Raises:
+            UserError: the finder or the question is not allowed, the model has not learned to answer, or no
+                set of nodes meets the target.
+        """
+        pruning, chosen = self._pruning(target), self._finder(finder, options)
+        asked = self.questions.ask(question)
+        evaluator = make_evaluator(self.model, self.means, asked.data, chosen, pruning)
+        unpruned, _ = evaluator.unpruned()
+        if unpruned.raw_loss > pruning.target:
+            raise UserError(
+                f"{asked.task.name}: not learned: the whole model's loss is {unpruned.raw_loss:.3f} nats, "
+                f"above the target of {pruning.target:g}"
+            )
+        for circuit in find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, pruning):
+            if circuit.target == pruning.target:
+                return circuit
+        raise UserError(f"{asked.task.name}: no set of nodes reaches {pruning.target:g} nats")
+
+    def evaluate(self, circuit: Circuit, pairs: Question | None = None) -> Scores:
+        """Score a circuit, everything else frozen at its mean, on pairs or on its own task's test pairs.
+
+        Raises:
+            UserError: a node is not in this model, or the pairs cannot be asked of it.
+        """
+        batch = self.questions.batch(circuit.task if pairs is None else pairs)
+        kept_n = node_mask(self.layout, circuit)
+        evaluator = CircuitEvaluator(self.model, self.means, TaskData(batch, batch, batch), "raw")
+        return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
+
+    def evidence(self, circuit: Circuit, question: Question | None = None, **options: Any) -> Evidence:
+        """Make the checks for and against a circuit; `options` are those of the `evidence` config group.
+
+        Raises:
+            UserError: an option or the question is not allowed, or the folder has no text.
+        """
+        asked = self.questions.ask(circuit.task if question is None else question)
+        config = validate(EvidenceConfig, self._evidence_config().model_dump() | options, "evidence")
+        context = self.folder.context
+        if context is None:
+            raise UserError(f"{self.folder.path}: no text; evidence needs the run's folder")
+        return check_circuit(
+            circuit=circuit,
+            circuit_file="",
+            model=self.model,
+            means_n=self.means,
+            task=asked.task,
+            data=asked.data,
+            test_pairs=asked.test_pairs,
+            shared_inputs=SharedByTasks(context, config).shared_inputs,
+            finder=self._finder(None, {}),
+            pruning=self._pruning(circuit.target),
+            config=config,
+        )
+
+    def show(
+        self, circuit: Circuit, question: Question | None = None, evidence: Evidence | None = None
+    ) -> Page:
+        """Draw a circuit as its page. A notebook shows it; `.save(path)` writes it as one HTML file.
+
+        The page has the nodes' activations and effects if the run's folder was loaded, which has text.
+
+        Raises:
+            UserError: the question is not allowed.
+        """
+        asked = self.questions.ask(circuit.task if question is None else question)
+        context, examples = self.folder.context, None
+        if context is not None and len(circuit.nodes) <= MAX_NODES:
+            text_bt = torch.cat(context.text)[: max(1, TEXT_TOKENS // context.n_ctx)]
+            tokenizer = context.tokenizer
+            examples = collect_examples(
+                asked.task, self.model, self.means, [circuit], asked.data.test, text_bt, tokenizer
+            )
+        about = {"name": self.folder.path.name, "sweep": None, "loss": None, "commit": None}
+        weights, nonzeros = count_weights(self.model)
+        view = make_view(
+            task=circuit.task,
+            about=about | {"weights": weights, "nonzeros": nonzeros},
+            target=circuit.target,
+            unpruned=None,
+            circuits=[circuit],
+            examples=examples,
+            evidence=evidence,
+            d_head=self.model.config.d_head,
+        )
+        return Page(page(view), f"{circuit.task}, {len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
+
+    def _pruning(self, target: float | None) -> PruningConfig:
+        own = PruningConfig() if self.config is None else self.config.pruning
+        main = own.target if target is None else target
+        return validate(
+            PruningConfig, own.model_dump(mode="json") | {"target": main, "targets": [main]}, "pruning"
+        )
+
+    def _finder(self, kind: str | None, options: dict[str, Any]) -> FinderConfig:
+        own = MasksConfig() if self.config is None else self.config.finder
+        if kind is None or kind == own.kind:
+            return validate(type(own), own.model_dump(mode="json") | options, "finder")
+        kinds = {config.model_fields["kind"].default: config for config in FINDERS}
+        if kind not in kinds:
+            raise UserError(f"finder: {kind!r}: allowed: {', '.join(kinds)}")
+        return validate(kinds[kind], {"kind": kind, **options}, "finder")
+
+    def _evidence_config(self) -> EvidenceConfig:
+        return EvidenceConfig() if self.config is None else self.config.evidence

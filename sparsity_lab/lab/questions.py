@@ -1,0 +1,125 @@
+"""What a model is asked: a task by name, or pairs of your own, encoded by the model's tokenizer."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias, get_args
+
+from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.hashing import derive_seed
+from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.tasks.asked import asked_pairs
+from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
+from sparsity_lab.tasks.config import TasksConfig
+from sparsity_lab.tasks.task import Pair, Split, Task, make_pairs
+
+OwnPair: TypeAlias = Pair | tuple[str, str, tuple[str, str]]
+Question: TypeAlias = str | Task | Sequence[OwnPair]
+"""A task's name, a task, or pairs: `Pair`s, or tuples (prompt, other prompt, (answer, other answer))."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question's task, its test pairs, and all its pairs encoded."""
+
+    task: Task
+    test_pairs: Sequence[Pair]
+    data: TaskData
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Encodes questions. `config` gives the tasks that have names, and how many pairs each split has."""
+
+    config: TasksConfig
+    tokenizer: Tokenizer | None
+
+    def ask(self, question: Question) -> Asked:
+        """Encode a question for finding a circuit.
+
+        Your own pairs are divided at random: half train, a quarter select, a quarter test.
+
+        Raises:
+            UserError: there is no such task, the pairs are too few, or the tokenizer does not allow them.
+        """
+        if isinstance(question, str | Task):
+            task = self._task(question)
+            pairs = {split: self._pairs(task, split) for split in get_args(Split)}
+        else:
+            task = _own()
+            pairs = _divide(_listed(question), seed=self.config.seed)
+        tokenizer = self._tokenizer()
+        batches = {split: encode_pairs(task, some, tokenizer) for split, some in pairs.items()}
+        data = TaskData(train=batches["train"], select=batches["select"], test=batches["test"])
+        return Asked(task, pairs["test"], data)
+
+    def batch(self, question: Question) -> TaskBatch:
+        """Encode a task's test pairs, or all of your own pairs.
+
+        Raises:
+            UserError: there is no such task, or the tokenizer does not allow the pairs.
+        """
+        if isinstance(question, str | Task):
+            task = self._task(question)
+            return encode_pairs(task, self._pairs(task, "test"), self._tokenizer())
+        return encode_pairs(_own(), _listed(question), self._tokenizer())
+
+    def _task(self, question: str | Task) -> Task:
+        if isinstance(question, Task):
+            return question
+        available = self.config.available()
+        if question not in available:
+            raise UserError(f"task {question!r}: unknown; allowed: {', '.join(available)}, or pairs")
+        return available[question]
+
+    def _pairs(self, task: Task, split: Split) -> Sequence[Pair]:
+        if self.config.available().get(task.name) is task:
+            return asked_pairs(self.config, task.name, split)
+        return make_pairs(task, split, self.config.n_pairs(split), self.config.seed)
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise UserError("pairs: this folder has no tokenizer; load the run's folder or an export")
+        return self.tokenizer
+
+
+def _listed(question: Sequence[OwnPair]) -> list[Pair]:
+    return [_pair(pair) for pair in question]
+
+
+def _pair(given: object) -> Pair:
+    match given:
+        case Pair():
+            return given
+        case (str(positive), str(negative), (str(first), str(second))):
+            return Pair(positive, negative, (first, second))
+    raise UserError(
+        f"pairs: {given!r}: allowed: a Pair, or a tuple (prompt, other prompt, (answer, other answer))"
+    )
+
+
+def _own() -> Task:
+    """Name a list of pairs; it has no generator."""
+
+    def make(rng: random.Random) -> Pair:
+        raise UserError("pairs of your own: there are no more of them")
+
+    return Task("own pairs", "", make)
+
+
+def _divide(pairs: Sequence[Pair], seed: int) -> dict[Split, list[Pair]]:
+    """Divide pairs at random: half train, a quarter select, a quarter test.
+
+    Raises:
+        UserError: there are fewer than 4.
+    """
+    if len(pairs) < 4:
+        raise UserError(f"pairs: {len(pairs)}: at least 4 are needed to find a circuit")
+    shuffled = random.Random(derive_seed(seed, "own pairs")).sample(list(pairs), len(pairs))
+    half, quarter = len(pairs) // 2, len(pairs) // 4
+    return {
+        "train": shuffled[:half],
+        "select": shuffled[half : len(pairs) - quarter],
+        "test": shuffled[len(pairs) - quarter :],
+    }

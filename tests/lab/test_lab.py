@@ -1,0 +1,230 @@
+"""The Python interface on a small random model of bytes: what it computes, and what it refuses."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import sparsity_lab
+from sparsity_lab import Circuit, Lab, Node, Pair, UserError
+from sparsity_lab.circuits.circuit import Calibration, Scores
+from sparsity_lab.circuits.edges import list_edges
+from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
+from sparsity_lab.data.tokenizer import END_OF_TEXT, PATTERN, checked_tokenizer
+from sparsity_lab.model.checkpoints import save_model
+from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.transformer import ModelConfig, Transformer
+
+N_CTX = 16
+NEURON = (1, "mlp_neuron", 3)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An export: a model of bytes with every weight different from zero, and its tokenizer."""
+    torch.manual_seed(0)
+    config = ModelConfig(n_layer=2, d_model=16, n_ctx=N_CTX, d_head=4, d_mlp=24, activation_fraction=0.5)
+    model = Transformer(config, 257)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter) / 2)
+    save_model(model, tmp_path)
+    ranks = {bytes([byte]): byte for byte in range(256)}
+    checked_tokenizer(PATTERN, ranks, {END_OF_TEXT: 256}, "bytes").save(tmp_path / "tokenizer.json")
+    return tmp_path
+
+
+@pytest.fixture
+def lab(folder: Path) -> Lab:
+    """The opened export, with means over a text of its own."""
+    opened = sparsity_lab.load(str(folder))
+    text = [torch.randint(256, (8, N_CTX), generator=torch.Generator().manual_seed(1))]
+    means_n = mean_activations(opened.model, text)
+    return replace(opened, read_means=lambda: means_n, read_text=lambda: text)
+
+
+def test_logits_are_the_models(lab: Lab) -> None:
+    ids = lab.tokens("x = 1")
+    assert ids.tolist() == [[120, 32, 61, 32, 49]]
+    assert torch.equal(lab.logits("x = 1"), lab.model(ids)[0])
+    assert torch.equal(lab.logits(ids[0]), lab.logits("x = 1"))
+    assert torch.equal(lab.logits([120, 32, 61, 32, 49]), lab.logits("x = 1"))
+    both = lab.logits(["x = 1", "y"])
+    assert both.shape == (2, 5, 257)
+    torch.testing.assert_close(both[1, 0], lab.logits("y")[0])
+
+
+def test_next_tokens_are_the_likeliest(lab: Lab) -> None:
+    (first, p), *_ = lab.next_tokens("x", k=3)
+    probabilities = lab.logits("x")[-1].softmax(-1)
+    assert first == lab.tokenizer.token(int(probabilities.argmax()))  # type: ignore[union-attr]
+    assert p == pytest.approx(float(probabilities.max()))
+
+
+def test_the_cache_holds_every_site(lab: Lab) -> None:
+    cache = lab.cache("x = 1")
+    assert {site for site, _ in cache} == {site.value for site in Site}
+    assert cache["mlp_neuron", 1].shape == (5, 24)
+    assert cache["resid", 4].shape == (5, 16)
+    pattern_hqk = cache["attn_pattern", 0]
+    assert pattern_hqk.shape == (4, 5, 5)
+    assert torch.all(pattern_hqk.sum(-1) < 1)  # the rest goes to the sink
+    assert torch.equal(cache.logits, lab.logits("x = 1"))
+    assert cache.tokens == ["x", " ", "=", " ", "1"]
+    assert list(lab.cache("x", "mlp_in")) == [("mlp_in", 0), ("mlp_in", 1)]
+    assert lab.cache(["x = 1", "y"])["mlp_neuron", 1].shape == (2, 5, 24)
+
+
+@pytest.mark.parametrize(("by", "value"), [("zero", 0.0), (1.5, 1.5), ("mean", None)])
+def test_ablation_sets_a_node_everywhere(lab: Lab, by: float | str, value: float | None) -> None:
+    value = float(lab.mean("mlp_neuron", 1)[3]) if value is None else value
+    ablated = lab.ablate(NEURON, by=by)  # type: ignore[arg-type]
+    neurons_tc, before_tc = (where.cache("x = 1")["mlp_neuron", 1] for where in (ablated, lab))
+    assert neurons_tc[:, 3].tolist() == pytest.approx([value] * 5)
+    others = [channel for channel in range(24) if channel != 3]
+    assert torch.equal(neurons_tc[:, others], before_tc[:, others])
+
+
+def test_resampling_takes_one_window_of_text_a_row(lab: Lab) -> None:
+    resampled = lab.ablate(NEURON, by="resample", seed=3)
+    values_t = resampled.cache("x = 1")["mlp_neuron", 1][:, 3]
+    (text_wc,) = lab.read_text()
+    windows = [lab.cache(window_c)["mlp_neuron", 1][:5, 3] for window_c in text_wc]
+    assert any(torch.allclose(values_t, window_t) for window_t in windows)
+    assert torch.equal(values_t, resampled.cache("x = 1")["mlp_neuron", 1][:, 3])
+    drawn = {tuple(lab.ablate(NEURON, by="resample", seed=s).logits("x = 1")[-1].tolist()) for s in range(9)}
+    assert len(drawn) > 1
+
+
+def test_patching_all_reads_gives_the_sources_logits(lab: Lab) -> None:
+    nodes = [
+        (layer, site.value, c)
+        for layer in (0, 1)
+        for site in (Site.ATTN_OUT, Site.MLP_OUT)
+        for c in range(16)
+    ]
+    patched = lab.patch(nodes, "y = 2").cache("x = 1", "attn_out")
+    assert torch.equal(patched["attn_out", 1], lab.cache("y = 2", "attn_out")["attn_out", 1])
+    one = lab.patch(NEURON, "y = 2").cache("x = 1", "mlp_neuron")["mlp_neuron", 1]
+    assert torch.equal(one[:, 3], lab.cache("y = 2", "mlp_neuron")["mlp_neuron", 1][:, 3])
+
+
+def test_interventions_chain_and_leave_the_model_alone(lab: Lab) -> None:
+    before = lab.logits("x = 1")
+    twice = lab.ablate(NEURON, by="zero").ablate((0, "attn_q", 2), by=1.0).cache("x = 1")
+    assert twice["mlp_neuron", 1][:, 3].abs().max() == 0
+    assert torch.all(twice["attn_q", 0][:, 2] == 1)
+    assert torch.equal(lab.logits("x = 1"), before)
+
+
+def circuit_of(lab: Lab, nodes: list[Node]) -> Circuit:
+    layout = NodeLayout(lab.model.config)
+    scores = Scores(raw_loss=0.1, selection_loss=0.1, accuracy=1.0)
+    return Circuit(
+        task="own pairs",
+        model="here",
+        target=0.15,
+        nodes=tuple(nodes),
+        edges=list_edges(lab.model, layout.mask(nodes)),
+        calibration=Calibration(scale=1, shift=0),
+        select=scores,
+        test=scores,
+        provenance={},
+    )
+
+
+PAIRS = [(f"a{i}x", f"b{i}x", ("1", "2")) for i in range(8)]
+
+
+def test_a_circuit_scores_as_the_model_with_the_rest_frozen(lab: Lab) -> None:
+    nodes = [Node(layer=0, site=site.value, channel=c) for site in NODE_SITES for c in range(8)]
+    circuit = circuit_of(lab, nodes)
+    alone = lab.evaluate(circuit, PAIRS)
+    assert alone.raw_loss == pytest.approx(lab.keep(circuit).score(PAIRS).raw_loss, abs=1e-5)
+    assert alone.raw_loss != pytest.approx(lab.score(PAIRS).raw_loss, abs=1e-3)
+    everything = [
+        node for g in NodeLayout(lab.model.config).groups for node in _all(g.layer, g.site, g.stop - g.start)
+    ]
+    assert lab.evaluate(circuit_of(lab, everything), PAIRS).raw_loss == pytest.approx(
+        lab.score(PAIRS).raw_loss, abs=1e-5
+    )
+
+
+def _all(layer: int, site: str, width: int) -> list[Node]:
+    return [Node(layer=layer, site=str(site), channel=c) for c in range(width)]
+
+
+def test_pairs_may_be_records_or_tuples(lab: Lab) -> None:
+    assert lab.score(PAIRS) == lab.score([Pair(*pair) for pair in PAIRS])
+    assert 0 <= (lab.score(PAIRS).accuracy or 0) <= 1
+
+
+def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
+    positive_bv = lab.logits([pair[0] for pair in PAIRS])[:, -1, :127]
+    negative_bv = lab.logits([pair[1] for pair in PAIRS])[:, -1, :127]
+    difference_v = (positive_bv - negative_bv).mean(0)[97:123]  # of the letters
+    answers = (chr(97 + int(difference_v.argmax())), chr(97 + int(difference_v.argmin())))
+    pairs = [(positive, negative, answers) for positive, negative, _ in PAIRS]
+    whole = lab.score(pairs).raw_loss
+    target = round(whole + 0.05, 3)  # the random model prefers these answers by its own weights
+    circuit = lab.find_circuit(pairs, target=target, steps=5, retries=0)
+    assert circuit.task == "own pairs"
+    assert circuit.select.raw_loss <= target
+    page = lab.show(circuit, pairs)
+    assert "own pairs" in page.html
+    assert page._repr_html_().startswith("<iframe srcdoc=")
+    assert page.save(lab.folder.path / "page.html").read_text() == page.html
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda lab: lab.logits("x" * 17), r"17 tokens: too long; this model's n_ctx is 16"),
+        (lambda lab: lab.logits(""), "text: empty"),
+        (lambda lab: lab.logits([]), "text: "),
+        (lambda lab: lab.logits([300]), "token id 300: allowed: 0 to 256"),
+        (lambda lab: lab.logits(torch.zeros(1, 1, 1, dtype=torch.int64)), r"allowed: integer ids"),
+        (lambda lab: lab.logits(torch.zeros(3)), r"allowed: integer ids"),
+        (lambda lab: lab.cache("x", "mlp"), "sites: 'mlp': allowed: attn_in"),
+        (lambda lab: lab.cache("x")["mlp_in", 7], "not in this cache"),
+        (lambda lab: lab.mean("mlp_neurons", 0), "site 'mlp_neurons': allowed"),
+        (lambda lab: lab.ablate((2, "mlp_in", 0)), "layer 2: the model has layers 0 to 1"),
+        (lambda lab: lab.ablate((0, "mlp_in", 16)), "channels 0 to 15"),
+        (lambda lab: lab.ablate([("mlp_in", 0, 1)]), r"allowed: a Node, or a tuple"),
+        (lambda lab: lab.ablate(NEURON, by="median"), "by: 'median': allowed"),
+        (lambda lab: lab.ablate(NEURON, by=torch.zeros(3)), "by: a tensor"),
+        (lambda lab: lab.patch(NEURON, "xy").logits("x"), "patch: the source"),
+        (lambda lab: lab.score([("a", "b")]), r"pairs: \('a', 'b'\): allowed"),
+        (lambda lab: lab.score("no such task"), "task 'no such task': unknown; allowed"),
+        (lambda lab: lab.find_circuit(PAIRS[:3]), "pairs: 3: at least 4"),
+        (lambda lab: lab.find_circuit(PAIRS, finder="luck"), "finder: 'luck': allowed"),
+        (lambda lab: lab.find_circuit(PAIRS, stepz=5), "finder.stepz: unknown key"),
+        (lambda lab: lab.find_circuit(PAIRS, target=-1), "pruning.target"),
+        (lambda lab: lab.circuit("for_while"), "no circuit of 'for_while'; there: none"),
+        (lambda lab: sparsity_lab.load(lab.folder.path / "nowhere"), "no such folder"),
+        (lambda lab: sparsity_lab.load(lab.folder.path.parent), "neither record.json nor model.json"),
+    ],
+)
+def test_bad_input_is_named(lab: Lab, call: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call(lab)  # type: ignore[operator]
+
+
+def test_a_model_alone_runs_on_ids(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    lab = sparsity_lab.load(folder)
+    assert lab.logits([1, 2]).shape == (2, 257)
+    assert isinstance(lab.cache([1, 2])["resid", 0], Tensor)
+    with pytest.raises(UserError, match="no tokenizer"):
+        lab.logits("x")
+    with pytest.raises(UserError, match="no means"):
+        lab.ablate(NEURON)
+
+
+def test_the_package_names_what_it_offers() -> None:
+    assert {"load", "runs"} <= set(dir(sparsity_lab))
+    assert all(getattr(sparsity_lab, name) for name in dir(sparsity_lab))
+    with pytest.raises(AttributeError):
+        _ = sparsity_lab.nothing  # type: ignore[attr-defined]
