@@ -86,8 +86,6 @@ def _resolve(written: str) -> Path:
         raise ValueError("a path must not contain a NUL character")
     expanded = os.path.expanduser(written)  # Path would take ./~ for ~
     if expanded.startswith("~"):
-        raise ValueError(
-            f"{written.partition('/')[0]} is no user's home here; a folder of this name is ./~..."
-        )
+        raise ValueError(f"{written.partition('/')[0]} is no user's home here")
     path = Path(expanded)
     return path if path.is_absolute() else (_of_command or Path.cwd()) / path

@@ -71,7 +71,7 @@ def test_a_hash_does_not_depend_on_where_the_command_was_given(
         (3, "path: 3: must be a path, as text"),
         (
             "~nobody-of-this-name/x",
-            "path: '~nobody-of-this-name/x': ~nobody-of-this-name is no user's home here; a folder of this name is ./~...",
+            "path: '~nobody-of-this-name/x': ~nobody-of-this-name is no user's home here",
         ),
         ("a\0b", "path: 'a\\x00b': a path must not contain a NUL character"),
     ],
