@@ -84,8 +84,8 @@ def _resolve(written: str) -> Path:
         raise ValueError(f"must be a path; a folder of this name is ./{written.strip()}")
     if "\0" in written:
         raise ValueError("a path must not contain a NUL character")
-    try:
-        path = Path(written).expanduser()
-    except RuntimeError:  # ~name of a user who does not exist, or no home at all
-        raise ValueError(f"{written.partition('/')[0]} is no user's home here") from None
+    expanded = os.path.expanduser(written)  # Path would take ./~ for ~
+    if expanded.startswith("~"):
+        raise ValueError(f"{written.partition('/')[0]} is no user's home here")
+    path = Path(expanded)
     return path if path.is_absolute() else (_of_command or Path.cwd()) / path

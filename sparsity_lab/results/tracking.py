@@ -117,6 +117,7 @@ class Tracker:
             return
         local, offline, started = Path(self.run.dir).parent, bool(self.run.offline), time.monotonic()
         self.run.finish(exit_code=exit_code)
+        _copy_links(local)
         late = not offline and time.monotonic() - started >= FINISH_TIMEOUT
         if self.complete is not None and not late:
             write_json(self.folder / "wandb" / MIRRORED, {"record": self.complete, "online": not offline})
@@ -126,6 +127,15 @@ class Tracker:
             earlier = len(list(local.parent.glob("offline-run-*"))) - 1
             more = " (it holds the whole run; leave out the earlier parts)" if earlier else ""
             log.info("W&B is offline; to send this run later: wandb sync %s%s", local, more)
+
+
+def _copy_links(part: Path) -> None:
+    """Put copies in place of W&B's links, which are absolute and would break in a copied folder of runs."""
+    for path in [path for path in part.rglob("*") if path.is_symlink()]:
+        content = path.read_bytes() if path.is_file() else None
+        path.unlink()
+        if content is not None:
+            path.write_bytes(content)
 
 
 @contextmanager
@@ -222,7 +232,7 @@ def _settings() -> wandb.Settings:
         save_code=False,
         x_disable_meta=True,
         x_save_requirements=False,
-        symlink=False,  # an absolute link would lead out of a copied folder of runs
+        symlink=False,
     )
 
 

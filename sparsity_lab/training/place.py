@@ -83,7 +83,5 @@ def _number(variable: str) -> int:
     if text is None:
         raise UserError(f"{variable}: missing; torchrun and srun set it")
     if not text.isascii() or not text.isdigit():
-        raise UserError(
-            f"{variable}: {text!r}: must be a whole number of 0 or more, as torchrun and srun set it"
-        )
+        raise UserError(f"{variable}: {text!r}: must be a whole number; torchrun and srun set it")
     return int(text)

@@ -34,7 +34,7 @@ def test_every_stages_folder_is_taken() -> None:
     rooms = set()
     for path in PACKAGE.rglob("*.py"):
         text = path.read_text(encoding="utf-8")
-        if "run_stage" in text:
+        if "from sparsity_lab.core.stage import" in text:
             rooms |= set(re.findall(r'\bStage\(\s*(?:room=)?"(\w+)"', text))
     assert len(rooms) >= 7
     assert rooms | {"models", "bridges"} <= set(RESERVED)

@@ -13,14 +13,14 @@ def rows(title: str) -> list[list[str]]:
     return [line.strip("|").split("|") for line in lines]
 
 
-def tests_in(path: Path) -> list[str]:
+def names_of_tests(path: Path) -> list[str]:
     return re.findall(r"^def test_(\w+)", path.read_text(), re.M)
 
 
 def test_every_test_that_the_table_of_faults_names_is_there() -> None:
     table = rows("Faults")
     assert len(table) > 15
-    defined = tests_in(TESTS / "survival" / "test_faults.py")
+    defined = names_of_tests(TESTS / "survival" / "test_faults.py")
     named = set()
     for row in table:
         in_row = re.findall(r"`([^`]+)`", row[2])
@@ -42,6 +42,6 @@ def test_every_test_that_the_table_of_inputs_names_is_there() -> None:
         assert row[1].strip(), row
         files = re.findall(r"`([^`]+\.py)`", row[2])
         assert files, row
-        defined = [test for file in files for test in tests_in(TESTS / file)]
+        defined = [test for file in files for test in names_of_tests(TESTS / file)]
         for name in set(re.findall(r"`([^`]+)`", row[2])) - set(files):
             assert any(test.startswith(name.removesuffix("...")) for test in defined), (name, row)
