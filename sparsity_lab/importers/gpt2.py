@@ -23,6 +23,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
     "relu": "relu",
 }
+MOST_LAYERS = 1000
 HARMLESS = re.compile(r"attn\.(masked_)?bias$")  # causal masks that old versions of transformers saved
 ONLY = {"scale_attn_weights": True, "scale_attn_by_inverse_layer_idx": False, "add_cross_attention": False}
 
@@ -90,6 +91,8 @@ def our_config(config: Any, folder: Path) -> ModelConfig:
     if (activation := config.activation_function) not in ACTIVATIONS:
         allowed = ", ".join(ACTIVATIONS)
         raise UserError(f"{folder}: activation_function: {activation!r}: allowed: {allowed}")
+    if not 0 < config.n_layer <= MOST_LAYERS:  # before the library tries to build them
+        raise UserError(f"{folder}: n_layer: {config.n_layer}: allowed: 1 to {MOST_LAYERS}")
     for name, supported in ONLY.items():
         if (found := getattr(config, name)) is not supported:
             raise UserError(f"{folder}: {name}: {found}: allowed: {supported}")

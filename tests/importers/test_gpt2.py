@@ -101,6 +101,9 @@ def test_what_a_transformer_does_not_do_is_refused(
 def test_folders_that_hold_no_whole_gpt2(save_gpt2: Maker, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json, so not a folder of a transformers model"):
         read_gpt2(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1000000000}')
+    with pytest.raises(UserError, match="n_layer: 1000000000: allowed: 1 to 1000"):
+        read_gpt2(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UserError, match="model_type: 'llama': allowed: 'gpt2'"):
         read_gpt2(tmp_path)
