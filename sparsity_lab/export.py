@@ -28,7 +28,7 @@ from sparsity_lab.importers.eap_graph import graph_of
 from sparsity_lab.importers.released import write_released
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.stages.opened import open_model
+from sparsity_lab.stages.opened import open_folder
 
 log = logging.getLogger(__name__)
 Layout = Literal["plain", "released"]
@@ -70,9 +70,8 @@ def export(run: Path, out: Path, layout: Layout = "plain", circuits: Circuits = 
         for name in MODEL_FILES:  # copied, so that the model's hash in the circuits stays true
             shutil.copyfile(folder.model / name, out / name)
     tokenizer.save(out / JSON)
-    means_n = open_model(run).means_n
-    if means_n is not None:
-        save_means(means_n, model.config, out / MEANS)
+    if (opened := open_folder(run)).has_means:
+        save_means(opened.means_n, model.config, out / MEANS)
     written = [] if circuits == "none" else _write_circuits(folder, out, model.config, circuits)
     if layout == "plain":
         write_text(out / "README.md", _readme(out, written))

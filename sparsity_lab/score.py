@@ -13,7 +13,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
 from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.kernels.machine import prepare_processor
-from sparsity_lab.stages.opened import open_model
+from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.stages.scoring import Report, Row, score_file
 
 
@@ -65,7 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         report = score_file(
             given.circuit,
-            open_model(given.model),
+            open_folder(given.model),
             given.pairs,
             given.means,
             given.target,

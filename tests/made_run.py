@@ -46,12 +46,12 @@ def random_model(**changes: Any) -> Transformer:
     return model.eval().requires_grad_(False)
 
 
-def evaluator_of(model: Transformer) -> CircuitEvaluator:
+def evaluator_of(model: Transformer, closed: bool = False) -> CircuitEvaluator:
     """The evaluator of `pairs_of`, with means over random tokens."""
     task, own = Task("letter", "", lambda rng: pairs_of("train")[0]), tokenizer()
     data = TaskData(*(encode_pairs(task, pairs_of(split), own) for split in ("train", "select", "test")))
     tokens_bt = torch.randint(300, (20, 8), generator=torch.Generator().manual_seed(1))
-    return CircuitEvaluator(model, mean_activations(model, [tokens_bt]), data, "raw")
+    return CircuitEvaluator(model, mean_activations(model, [tokens_bt]), data, "raw", closed=closed)
 
 
 def write_circuit(
@@ -73,9 +73,11 @@ def write_circuit(
     return folder / f"circuit-{TARGET:g}.json"
 
 
-def write_run(folder: Path, pruned: bool = False, **changes: Any) -> tuple[Path, Circuit]:
+def write_run(
+    folder: Path, pruned: bool = False, closed: bool = False, **changes: Any
+) -> tuple[Path, Circuit]:
     """Write a run's folder; return the path of its circuit, and the circuit."""
-    evaluator = evaluator_of(random_model(**changes))
+    evaluator = evaluator_of(random_model(**changes), closed)
     save_model(evaluator.model, folder / "model")
     (folder / "tokens").mkdir()
     tokenizer().save(folder / "tokens" / "tokenizer.json")

@@ -21,7 +21,7 @@ from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.export import export
 from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.record import RunRecord, read_record
-from sparsity_lab.stages.opened import open_model
+from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.stages.scoring import score_file
 from sparsity_lab.viewer.page import page
 
@@ -290,7 +290,7 @@ def test_a_circuit_is_scored_in_its_run_with_the_checks_that_need_text(folder: P
     path = min(run.glob("circuits/*/circuit-0.6.json"))
     circuit = load_circuit(path)
     config = EvidenceConfig(pairs=8, draws=1, binarisation_steps=2, text_windows=2)
-    report = score_file(path, open_model(run), evidence=config)
+    report = score_file(path, open_folder(run), evidence=config)
     assert report.rows[0].scores is not None
     assert report.rows[0].scores.raw_loss == pytest.approx(circuit.test.raw_loss, abs=1e-6)
     left_out = {check.name for check in report.checks if check.verdict == "not_measured"}

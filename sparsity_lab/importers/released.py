@@ -8,6 +8,7 @@ files. Names and shapes must match exactly. JSON keys that change the forward pa
 GPT-2 has the same tensors under the same names, some of them transposed, so `gpt2.py` shares the table.
 """
 
+import warnings
 from pathlib import Path
 from typing import Any, Literal
 
@@ -79,13 +80,13 @@ def read_released(folder: Path) -> Transformer:
     """
     config, vocab_size = read_config(folder / CONFIG)
     path = folder / TENSORS
-    theirs = _load(path)
+    theirs = load_tensors(path)
     require_layers(config, theirs, path)
     if (unembedding := theirs.get("lm_head.weight")) is not None:
         theirs.setdefault("final_logits_bias", torch.zeros(unembedding.shape[:1]))
     for layer in range(config.n_layer):  # a buffer that is saved unless attention was fused
         mask = theirs.pop(f"transformer.h.{layer}.attn.bias", None)
-        if mask is not None and not _is_causal(mask):
+        if mask is not None and not is_causal(mask):
             raise UserError(f"{path}: transformer.h.{layer}.attn.bias: not a causal mask")
     return build_model(config, vocab_size, theirs, path)
 
@@ -254,7 +255,8 @@ def _locations(listed: str, path: Path) -> tuple[list[str], list[str]]:
     return [site for site in sites if site in named], [place for place in residual if place in named]
 
 
-def _is_causal(mask: Tensor) -> bool:
+def is_causal(mask: Tensor) -> bool:
+    """Return whether a saved attention mask (1, 1, query, key) is causal."""
     shape = mask.shape[-2:]
     return mask.dim() == 4 and torch.equal(mask[0, 0].float(), torch.ones(shape).tril())
 
@@ -265,11 +267,17 @@ def load_torch(path: Path) -> Any:
     Raises:
         UserError: the file is missing, damaged, or holds something else.
     """
-    with foreign(f"{path}: not readable by torch"):
+    with warnings.catch_warnings(), foreign(f"{path}: not readable by torch"):
+        warnings.simplefilter("ignore")  # of damaged files; what torch rejects is raised
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def _load(path: Path) -> dict[str, Tensor]:
+def load_tensors(path: Path) -> dict[str, Tensor]:
+    """Load a dict of tensors that torch wrote.
+
+    Raises:
+        UserError: as `load_torch`.
+    """
     theirs = load_torch(path)
     if not isinstance(theirs, dict) or not all(isinstance(tensor, Tensor) for tensor in theirs.values()):
         raise UserError(f"{path}: must be a dict of tensors")

@@ -30,7 +30,6 @@ from sparsity_lab.evidence.record import Evidence
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.lab.intervened import Intervened
 from sparsity_lab.lab.interventions import node_mask
-from sparsity_lab.lab.opening import Folder, open_folder
 from sparsity_lab.lab.page import Page
 from sparsity_lab.lab.questions import Question, Questions
 from sparsity_lab.model.checkpoints import count_weights
@@ -39,6 +38,7 @@ from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.stages.evidence import SharedByTasks
 from sparsity_lab.stages.examples import TEXT_TOKENS
+from sparsity_lab.stages.opened import Folder, open_folder
 from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.viewer.examples import collect_examples
 from sparsity_lab.viewer.examples_record import MAX_NODES

@@ -1,19 +1,19 @@
-"""Open a model by a path of any kind, with what lies beside it: tokenizer, node means, pretraining text.
+"""Open a model by a path of any kind, with what lies beside it.
 
-| folder | made by | has |
-|---|---|---|
-| a run's folder | `python -m sparsity_lab.run` | model, tokenizer, means and text |
-| an export | `python -m sparsity_lab.export` | model, tokenizer, means |
-| `model.json`, `model.safetensors` | a stage | the model |
-| `beeg_config.json`, `final_model.pt` | openai/circuit_sparsity | the model, often a tokenizer |
-| `config.json` | `transformers`, a GPT-2 | the model, often a tokenizer |
+| folder | has |
+|---|---|
+| a run | model, tokenizer, record, config, circuits, and the text that means are computed from |
+| an export | model, tokenizer, means, circuits |
+| a model's folder (`runs/models/NAME`) | model |
+| a model of openai/circuit_sparsity (`beeg_config.json`, `final_model.pt`) | model, often a tokenizer |
+| a GPT-2 that `transformers` saved (`config.json`) | model, often a tokenizer |
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import yaml
 from torch import Tensor
 
 from sparsity_lab.circuits.nodes import mean_activations
@@ -21,94 +21,136 @@ from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.data.tokenizer import Tokenizer
-from sparsity_lab.data.tokenizer_folder import read_folder
+from sparsity_lab.data.tokenizer_folder import read_folder, tokenizer_files
 from sparsity_lab.importers.gpt2 import read_gpt2
 from sparsity_lab.importers.released import CONFIG as RELEASED
 from sparsity_lab.importers.released import read_released
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.results.record import RunRecord, read_record
 from sparsity_lab.stages.context import ModelContext, model_hash
 
 PLAIN, TRANSFORMERS = "model.json", "config.json"
 
 
 @dataclass(frozen=True)
-class OpenedModel:
-    """A model and the folder it was read from. `hash` is that of circuits' `model_hash`, if it has one."""
+class Folder:
+    """The parts of an opened folder.
+
+    `model_hash` is the hash that circuits name, for models of this project. `record`, `config` and `context`
+    are None unless the folder is a run's.
+    """
 
     path: Path
     model: Transformer
-    hash: str | None
-    run: RunFolder | None
+    model_hash: str | None = None
+    run: RunFolder | None = None
 
     @cached_property
-    def tokenizer(self) -> Tokenizer:
-        """The model's tokenizer.
+    def tokenizer(self) -> Tokenizer | None:
+        """The model's tokenizer; None if the folder has none.
 
         Raises:
-            UserError: the folder has none.
+            UserError: its files are damaged or cannot be read exactly.
         """
-        return read_folder(self.path if self.run is None else self.run.tokens)
+        folder = self.path if self.run is None else self.run.tokens
+        try:
+            tokenizer_files(folder)
+        except UserError:
+            return None
+        return read_folder(folder)
+
+    @cached_property
+    def record(self) -> RunRecord | None:
+        """The record of a finished run.
+
+        Raises:
+            UserError: it is unreadable.
+        """
+        return read_record(self.path) if self.run is not None and self.run.record.exists() else None
 
     @cached_property
     def config(self) -> RunConfig | None:
-        """The config of the run's folder; None without one."""
-        if self.run is None or not self.run.config.exists():
+        """The config of a finished run.
+
+        Raises:
+            UserError: it is that of an older version.
+        """
+        if self.record is None:
             return None
-        with foreign(f"{self.run.config}: not readable as YAML"):
-            plain = yaml.safe_load(self.run.config.read_text(encoding="utf-8"))
-        return validate(RunConfig, plain, str(self.run.config))
+        if renamed := renamed_in_config(self.record.config):
+            raise UserError(f"{self.path}: a run of an older version: " + "; ".join(renamed))
+        return validate(RunConfig, self.record.config, str(self.path))
 
     @cached_property
-    def text(self) -> list[Tensor]:
-        """The windows of pretraining text (b, n_ctx) of a run's folder; empty for other folders."""
-        if self.run is None or self.config is None:
-            return []
-        tokens, model = self.run.tokens.resolve(), self.run.model.resolve()
-        return ModelContext.of(self.config, tokens, model, model.parent.parent).text
+    def context(self) -> ModelContext | None:
+        """The model of a finished run with its validation text."""
+        if self.config is None or self.run is None:
+            return None
+        return ModelContext.of(self.config, self.run.tokens, self.run.model, self.path)
+
+    @property
+    def has_means(self) -> bool:
+        """Whether `means_n` can be read or computed."""
+        return (self.path / MEANS).exists() or self.context is not None
 
     @cached_property
-    def means_n(self) -> Tensor | None:
-        """The means of all nodes (n): from the file beside the model, or over the run's text."""
+    def means_n(self) -> Tensor:
+        """Mean of every node over validation text (n), from a file beside the model or computed here.
+
+        Raises:
+            UserError: the folder has neither means nor text.
+        """
         if (self.path / MEANS).exists():
             return load_means(self.path / MEANS, self.model.config)
-        if not self.text:
-            return None
-        return mean_activations(self.model, self.text)
+        return mean_activations(self.model, self._context("means").text)
+
+    @property
+    def text(self) -> Sequence[Tensor]:
+        """Windows of validation text, (b, n_ctx) each.
+
+        Raises:
+            UserError: the folder has no text.
+        """
+        return self._context("text").text
+
+    def _context(self, wanted: str) -> ModelContext:
+        if self.context is None:
+            raise UserError(f"{self.path}: no {wanted}; load the run's folder instead")
+        return self.context
 
 
-def open_model(path: Path) -> OpenedModel:
-    """Open the model at `path`, in evaluation mode.
+def open_folder(path: Path) -> Folder:
+    """Open a folder with a model, which is in evaluation mode.
 
     Raises:
-        UserError: there is no model, or it cannot be read.
+        UserError: there is no model in the folder, or it cannot be read.
     """
-    if not path.is_dir():
-        raise UserError(f"{path}: no such folder")
     run = RunFolder(path)
     if (run.model / PLAIN).exists():
-        return OpenedModel(path, load_model(run.model), model_hash(run.model), run)
+        return Folder(path, load_model(run.model), model_hash(run.model), run)
     if (path / PLAIN).exists():
-        return OpenedModel(path, load_model(path), model_hash(path), None)
+        return Folder(path, load_model(path), model_hash(path))
     if (path / RELEASED).exists():
-        return OpenedModel(path, read_released(path), None, None)
+        return Folder(path, read_released(path))
     if (path / TRANSFORMERS).exists():
-        return OpenedModel(path, read_gpt2(path), None, None)
-    allowed = ", ".join((PLAIN, RELEASED, TRANSFORMERS))
-    raise UserError(f"{path}: holds no model; allowed: a run's folder, or a folder with {allowed}")
+        return Folder(path, read_gpt2(path))
+    files = f"{PLAIN}, {RELEASED} nor {TRANSFORMERS}"
+    what = f"no model: it has neither model/{PLAIN}, {files}" if path.is_dir() else "no such folder"
+    raise UserError(f"{path}: {what}; allowed: a run's folder, an export, a model's folder")
 
 
-def require_same_model(opened: OpenedModel, wanted: str | None, circuit: Path) -> None:
-    """Check that a circuit was found in the opened model, as far as both have a hash.
+def require_same_model(folder: Folder, wanted: str | None, circuit: Path) -> None:
+    """Check that a circuit was found in the model of `folder`, as far as both have a hash.
 
     Raises:
         UserError: it was found in another model.
     """
-    if None not in (wanted, opened.hash) and wanted != opened.hash:
+    if None not in (wanted, folder.model_hash) and wanted != folder.model_hash:
         raise UserError(
-            f"{circuit}: model_hash: {wanted}: {opened.path} has {opened.hash}; "
+            f"{circuit}: model_hash: {wanted}: {folder.path} has {folder.model_hash}; "
             "allowed: the model in which the circuit was found, or --other-model"
         )

@@ -18,7 +18,7 @@ from sparsity_lab.evidence.record import Check
 from sparsity_lab.evidence.robustness import robustness
 from sparsity_lab.evidence.sufficiency import sufficiency
 from sparsity_lab.stages.evidence import real_pieces
-from sparsity_lab.stages.opened import OpenedModel
+from sparsity_lab.stages.opened import Folder
 from sparsity_lab.tasks.batch import TaskBatch, first_pairs
 from sparsity_lab.tasks.task import Pair, Task
 
@@ -39,10 +39,11 @@ class Question:
 
 
 def checks_of(
-    circuit: Circuit, opened: OpenedModel, means_n: Tensor, question: Question, config: EvidenceConfig
+    circuit: Circuit, opened: Folder, means_n: Tensor, question: Question, config: EvidenceConfig
 ) -> tuple[Check, ...]:
     """Make every check that applies. A check that does not apply is listed with the reason."""
-    text_bt = torch.cat(opened.text)[: config.text_windows] if opened.text else torch.zeros(0, 1).long()
+    has_text = opened.context is not None
+    text_bt = torch.cat(list(opened.text))[: config.text_windows] if has_text else torch.zeros(0, 1).long()
     subject = CircuitUnderTest(
         model=opened.model,
         means_n=means_n,
@@ -51,7 +52,6 @@ def checks_of(
         test=first_pairs(question.test, config.pairs),
         text_bt=text_bt,
     )
-    has_text = len(text_bt) > 0
     checks = [
         sufficiency(subject),
         necessity(subject, config.seed),
@@ -60,12 +60,12 @@ def checks_of(
         _left_out("controls", "it repeats the search that found the circuit; a run makes it"),
     ]
     texts = question.texts[: config.pairs]
-    if texts:
+    if texts and opened.tokenizer is not None:
         task = named_task(circuit.task)
         lines = real_pieces(config.seed)
         checks.append(generalisation(subject, task, texts, opened.tokenizer, lines, config.seed))
     else:
-        checks.append(_left_out("generalisation", "it needs the pairs as text"))
+        checks.append(_left_out("generalisation", "it needs the pairs as text, and a tokenizer"))
     checks.append(binarisation(subject, config.binarisation_steps, config.seed))
     if has_text:
         checks.append(monosemanticity(subject, active_shares(subject)[1]))

@@ -28,7 +28,7 @@ from sparsity_lab.importers.eap_graph import is_ranking, read_ranking
 from sparsity_lab.importers.released_circuit import read_released_circuit
 from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.stages.opened import OpenedModel, require_same_model
+from sparsity_lab.stages.opened import Folder, require_same_model
 from sparsity_lab.stages.ranked import Sized, circuits_of
 from sparsity_lab.stages.scored_evidence import Question, checks_of, named_task
 from sparsity_lab.tasks.batch import encode_pairs, logit_difference
@@ -74,20 +74,26 @@ class Measure:
 
     @torch.no_grad()
     def scores(
-        self, model: Transformer, kept_n: Tensor, calibration: Calibration, select: bool = False
+        self,
+        model: Transformer,
+        kept_n: Tensor,
+        calibration: Calibration = IDENTITY,
+        closed: bool = False,
+        select: bool = False,
     ) -> Scores | None:
         """Return the scores of `kept_n` on the test pairs, or on those for selection."""
         if self.means_n is None or self.question is None:
             return None
         batch = self.question.select if select else self.question.test
         tap = ablate(NodeLayout(model.config), kept_n, self.means_n)
-        logit_diff_b = logit_difference(compact(model, kept_n, self.means_n), batch, tap)
+        narrow = compact(model, kept_n, self.means_n, closed)
+        logit_diff_b = logit_difference(narrow, batch, tap)
         return score(logit_diff_b, batch.label_b, calibration)
 
 
 def score_file(
     path: Path,
-    opened: OpenedModel,
+    opened: Folder,
     pairs: Path | None = None,
     means: Path | None = None,
     target: float = 0.15,
@@ -107,7 +113,7 @@ def score_file(
     if circuit is not None and not other_model:
         require_same_model(opened, circuit.model_hash, path)
     measure = Measure(_means(path, circuit, opened, means), _question(path, circuit, opened, pairs))
-    notes, checks = [], tuple[Check, ...]()
+    notes, checks = list[str](), tuple[Check, ...]()
     if measure.means_n is None:
         notes.append(
             "no losses: the values of frozen nodes are unknown; allowed: a run, an export, --means FILE"
@@ -135,7 +141,7 @@ def score_file(
     )
 
 
-def _read(path: Path, opened: OpenedModel) -> tuple[Circuit | None, Kind]:
+def _read(path: Path, opened: Folder) -> tuple[Circuit | None, Kind]:
     """Read the circuit in a file of either kind; None for a ranking, which is read later."""
     if path.suffix == ".pt":
         found, _ = read_released_circuit(path, opened.model, opened.path.name, path.parent.name)
@@ -146,27 +152,27 @@ def _read(path: Path, opened: OpenedModel) -> tuple[Circuit | None, Kind]:
     return validate(Circuit, saved, str(path)), "circuit"
 
 
-def _means(path: Path, circuit: Circuit | None, opened: OpenedModel, given: Path | None) -> Tensor | None:
+def _means(path: Path, circuit: Circuit | None, opened: Folder, given: Path | None) -> Tensor | None:
     if given is None and circuit is not None:
         given = beside(circuit, path, "frozen")
-    return opened.means_n if given is None else load_means(given, opened.model.config)
+    if given is not None:
+        return load_means(given, opened.model.config)
+    return opened.means_n if opened.has_means else None
 
 
-def _question(
-    path: Path, circuit: Circuit | None, opened: OpenedModel, given: Path | None
-) -> Question | None:
+def _question(path: Path, circuit: Circuit | None, opened: Folder, given: Path | None) -> Question | None:
     """Return the pairs of the file `given`, or those beside the circuit, or None."""
     if given is not None:
-        listed = read_pairs(given)
+        listed, tokenizer = read_pairs(given), opened.tokenizer
+        if tokenizer is None:
+            raise UserError(f"--pairs {given}: {opened.path} has no tokenizer")
         by_split = {
             split: [Pair(p.positive, p.negative, p.answers) for p in listed if p.split in (split, None)]
             for split in ("select", "test")
         }
         by_split["test"] = by_split["test"] or [Pair(p.positive, p.negative, p.answers) for p in listed]
         task = named_task(given.stem)
-        batches = {
-            split: encode_pairs(task, part, opened.tokenizer) for split, part in by_split.items() if part
-        }
+        batches = {split: encode_pairs(task, part, tokenizer) for split, part in by_split.items() if part}
         return Question(batches["test"], batches.get("select", batches["test"]), tuple(by_split["test"]))
     found = None if circuit is None else beside(circuit, path, "pairs")
     if found is None:
@@ -183,7 +189,7 @@ def _question(
 def _rows_of_circuit(
     circuit: Circuit, model: Transformer, measure: Measure, path: Path
 ) -> tuple[list[Row], list[str]]:
-    """Score the circuit, the whole model, the empty circuit, and the circuit with its pruned edges."""
+    """Score the circuit, its pruned edges, its edges alone, the whole model, and the empty circuit."""
     layout, notes = NodeLayout(model.config), list[str]()
     try:
         kept_n = layout.mask(circuit.nodes)
@@ -193,20 +199,21 @@ def _rows_of_circuit(
     if edges != len(circuit.edges):
         notes.append(f"the file lists {len(circuit.edges)} edges; the model has {edges} between these nodes")
 
-    def row(name: str, kept_n: Tensor, calibration: Calibration = IDENTITY) -> Row:
-        scores = measure.scores(model, kept_n, calibration)
+    def row(name: str, kept_n: Tensor, calibration: Calibration, closed: bool) -> Row:
+        scores = measure.scores(model, kept_n, calibration, closed)
         return Row(name=name, nodes=int(kept_n.sum()), edges=count_edges(model, kept_n), scores=scores)
 
     rows = [
-        row("circuit", kept_n, circuit.calibration),
-        row("whole model", torch.ones_like(kept_n)),
-        row("no nodes", torch.zeros_like(kept_n)),
+        row("circuit", kept_n, circuit.calibration, circuit.closed),
+        row("edges only", kept_n, circuit.calibration, True),
+        row("whole model", torch.ones_like(kept_n), IDENTITY, False),
+        row("no nodes", torch.zeros_like(kept_n), IDENTITY, circuit.closed),
     ]
     if circuit.pruned is not None and measure.means_n is not None:
         left = set(circuit.pruned.edges)
         dropped = [edge for edge in circuit.edges if edge not in left]
         pruned = without_edges(model, measure.means_n, dropped)
-        scores = measure.scores(pruned, kept_n, circuit.pruned.calibration)
+        scores = measure.scores(pruned, kept_n, circuit.pruned.calibration, circuit.closed)
         rows.insert(1, Row(name="pruned edges", nodes=rows[0].nodes, edges=len(left), scores=scores))
     return rows, notes
 
@@ -216,7 +223,7 @@ def _rows_of_ranking(path: Path, model: Transformer, measure: Measure, target: f
     can_score = measure.means_n is not None and measure.question is not None
 
     def meets(sized: Sized) -> bool:
-        scores = measure.scores(sized.model, sized.kept_n, IDENTITY, select=True)
+        scores = measure.scores(sized.model, sized.kept_n, select=True)
         return scores is not None and scores.raw_loss <= target
 
     means_n = torch.zeros(NodeLayout(model.config).size) if measure.means_n is None else measure.means_n
@@ -225,7 +232,7 @@ def _rows_of_ranking(path: Path, model: Transformer, measure: Measure, target: f
             name=sized.name,
             nodes=int(sized.kept_n.sum()),
             edges=sized.edges,
-            scores=measure.scores(sized.model, sized.kept_n, IDENTITY),
+            scores=measure.scores(sized.model, sized.kept_n),
         )
         for sized in circuits_of(ranking, model, means_n, meets if can_score else None)
     ]

@@ -37,6 +37,7 @@ def recompute(out: Path, circuit: Path, monkeypatch: pytest.MonkeyPatch) -> int:
     "changes",
     [
         {},
+        {"closed": True},
         {"activation_fraction": 1.0, "attention_sink": False, "bigram": "none"},
         {"bigram": "learned", "positions": "learned", "tied_embeddings": True, "activation": "gelu_tanh"},
         {"positions": "concatenated", "d_pos": 4, "n_head": 3, "activation_sites": (Site.MLP_NEURON,)},

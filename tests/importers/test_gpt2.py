@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_json
 from sparsity_lab.importers.gpt2 import read_gpt2
 from sparsity_lab.model.checkpoints import count_weights, load_model, save_model
 from sparsity_lab.model.sites import Site
@@ -101,6 +102,9 @@ def test_what_a_transformer_does_not_do_is_refused(
 def test_folders_that_hold_no_whole_gpt2(save_gpt2: Maker, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.json, so not a folder of a transformers model"):
         read_gpt2(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "gpt2", "n_layer": 1000000000}')
+    with pytest.raises(UserError, match="n_layer: 1000000000: allowed: 1 to 1000"):
+        read_gpt2(tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(UserError, match="model_type: 'llama': allowed: 'gpt2'"):
         read_gpt2(tmp_path)
@@ -111,11 +115,11 @@ def test_folders_that_hold_no_whole_gpt2(save_gpt2: Maker, tmp_path: Path) -> No
     tensors = load_file(tmp_path / "model.safetensors")
     del tensors["transformer.h.1.ln_2.weight"]
     save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
-    told = r"tensors differ from config\.json: missing: transformer\.h\.1\.ln_2\.weight$"
+    told = r"tensors differ from the config: missing: transformer\.h\.1\.ln_2\.weight$"
     with pytest.raises(UserError, match=told):
         read_gpt2(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UserError, match="not readable by transformers"):
+    with pytest.raises(UserError, match=r"no tensors; allowed: model\.safetensors or pytorch_model\.bin"):
         read_gpt2(tmp_path)
 
 
@@ -137,7 +141,7 @@ def test_tensors_of_a_larger_model_are_refused_by_name(
     change_tensors(tmp_path, {"transformer.h.5.mlp.c_fc.weight": torch.zeros(12, 48)})
     capfd.readouterr()
     with pytest.raises(
-        UserError, match=r"differ from config\.json: unknown: transformer\.h\.5\.mlp\.c_fc\.weight$"
+        UserError, match=r"differ from the config: unknown: transformer\.h\.5\.mlp\.c_fc\.weight$"
     ):
         read_gpt2(tmp_path)
     assert capfd.readouterr() == ("", "")  # the library's own report stays off the console
@@ -153,4 +157,56 @@ def test_a_number_that_is_not_finite_is_told_with_its_tensor(
     change_tensors(tmp_path, {"transformer.h.1.mlp.c_fc.weight": weight})
     told = r"numbers that are not finite: transformer\.h\.1\.mlp\.c_fc\.weight \(1 of 576\)"
     with pytest.raises(UserError, match=told):
+        read_gpt2(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["attn.c_attn.bias", "attn.c_attn.weight", "ln_1.bias", "mlp.c_proj.bias"])
+def test_every_missing_tensor_is_told(save_gpt2: Maker, tmp_path: Path, name: str) -> None:
+    """The library ignores a missing `c_attn.bias`, whose name resembles that of an old buffer."""
+    save_gpt2()
+    tensors = load_file(tmp_path / "model.safetensors")
+    del tensors[f"transformer.h.1.{name}"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match=rf"missing: transformer\.h\.1\.{name}$"):
+        read_gpt2(tmp_path)
+
+
+@pytest.mark.parametrize("form", ["torch", "no prefix", "shards", "head only"])
+def test_older_and_larger_forms_of_the_file(save_gpt2: Maker, tmp_path: Path, form: str) -> None:
+    save_gpt2()
+    tokens_bt = torch.arange(16)[None]
+    expected = read_gpt2(tmp_path)(tokens_bt)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    path.unlink()
+    if form == "torch":
+        torch.save(tensors, tmp_path / "pytorch_model.bin")
+    elif form == "no prefix":
+        save_file({name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}, path)
+    elif form == "head only":
+        tensors["lm_head.weight"] = tensors.pop("transformer.wte.weight")
+        save_file(tensors, path)
+    else:
+        files = {name: f"model-{index % 2}.safetensors" for index, name in enumerate(tensors)}
+        for file in set(files.values()):
+            save_file({name: tensors[name] for name in tensors if files[name] == file}, tmp_path / file)
+        write_json(tmp_path / "model.safetensors.index.json", {"weight_map": files})
+    assert torch.equal(read_gpt2(tmp_path)(tokens_bt), expected)
+
+
+def test_an_index_that_names_no_files_is_told(save_gpt2: Maker, tmp_path: Path) -> None:
+    save_gpt2()
+    (tmp_path / "model.safetensors").unlink()
+    for index in ([], {}, {"weight_map": {}}, {"weight_map": {"a": "../x"}}, {"weight_map": {"a": 1}}):
+        write_json(tmp_path / "model.safetensors.index.json", index)
+        with pytest.raises(
+            UserError, match="weight_map: allowed: an object of tensor: file in the same folder"
+        ):
+            read_gpt2(tmp_path)
+
+
+def test_a_mask_that_is_not_causal_is_told(save_gpt2: Maker, tmp_path: Path) -> None:
+    save_gpt2()
+    change_tensors(tmp_path, {"transformer.h.0.attn.bias": torch.ones(1, 1, 16, 16)})
+    with pytest.raises(UserError, match=r"transformer\.h\.0\.attn\.bias: not a causal mask"):
         read_gpt2(tmp_path)

@@ -204,7 +204,10 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
         (lambda lab: lab.find_circuit(PAIRS, target=-1), "pruning.target"),
         (lambda lab: lab.circuit("for_while"), "no circuit of 'for_while'; there: none"),
         (lambda lab: sparsity_lab.load(lab.folder.path / "nowhere"), "no such folder"),
-        (lambda lab: sparsity_lab.load(lab.folder.path.parent), "neither record.json nor model.json"),
+        (
+            lambda lab: sparsity_lab.load(lab.folder.path.parent),
+            "no model: it has neither model/model.json, model.json",
+        ),
     ],
 )
 def test_bad_input_is_named(lab: Lab, call: object, message: str) -> None:

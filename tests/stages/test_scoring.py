@@ -18,7 +18,7 @@ from sparsity_lab.export import export
 from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.model.sites import NODES, Site
 from sparsity_lab.score import main
-from sparsity_lab.stages.opened import open_model
+from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.stages.scoring import Report, score_file
 
 
@@ -36,7 +36,7 @@ def raw_losses(report: Report) -> dict[str, float]:
 
 def test_a_circuit_of_ours_has_the_scores_of_its_record(made: tuple[Path, Path, Circuit]) -> None:
     run, path, circuit = made
-    report = score_file(path, open_model(run), evidence=EvidenceConfig(binarisation_steps=2, pairs=8))
+    report = score_file(path, open_folder(run), evidence=EvidenceConfig(binarisation_steps=2, pairs=8))
     found, pruned = report.rows[:2]
     assert (found.name, found.nodes, found.edges) == ("circuit", *circuit.counts)
     assert found.scores == circuit.test
@@ -44,7 +44,9 @@ def test_a_circuit_of_ours_has_the_scores_of_its_record(made: tuple[Path, Path, 
     assert (pruned.name, pruned.edges) == ("pruned edges", len(circuit.pruned.edges))
     assert pruned.scores is not None
     assert pruned.scores.raw_loss == pytest.approx(circuit.pruned.test.raw_loss, abs=1e-5)
-    assert {row.name for row in report.rows} == {"circuit", "pruned edges", "whole model", "no nodes"}
+    assert {row.name for row in report.rows[2:]} == {"edges only", "whole model", "no nodes"}
+    assert circuit.edges_only is not None
+    assert raw_losses(report)["edges only"] == pytest.approx(circuit.edges_only.raw_loss, abs=1e-5)
     measured = {check.name for check in report.checks if check.verdict != "not_measured"}
     assert {"sufficiency", "necessity", "minimality", "binarisation"} <= measured
     reasons = {check.name: check.sentence for check in report.checks if check.verdict == "not_measured"}
@@ -72,10 +74,10 @@ def test_the_program_prints_and_writes_the_report(
 
 def test_another_model_is_refused_unless_asked_for(made: tuple[Path, Path, Circuit], tmp_path: Path) -> None:
     run, path, _ = made
-    other = open_model(run).model
+    other = open_folder(run).model
     other.blocks[0].get_parameter("mlp.up.weight").zero_()
     save_model(other, tmp_path)
-    opened = open_model(tmp_path)
+    opened = open_folder(tmp_path)
     with pytest.raises(UserError, match=r"model_hash: \w{12}: .* has \w{12}; allowed: .* or --other-model"):
         score_file(path, opened)
     assert score_file(path, opened, other_model=True).rows[0].scores is not None
@@ -83,13 +85,13 @@ def test_another_model_is_refused_unless_asked_for(made: tuple[Path, Path, Circu
 
 def test_pairs_of_the_users_own(made: tuple[Path, Path, Circuit], tmp_path: Path) -> None:
     run, path, circuit = made
-    report = score_file(path, open_model(run), pairs=path.with_name(PAIRS_AS_TEXT))
+    report = score_file(path, open_folder(run), pairs=path.with_name(PAIRS_AS_TEXT))
     assert report.rows[0].scores is not None
     assert report.rows[0].scores.raw_loss == pytest.approx(circuit.test.raw_loss, abs=1e-6)
     few = [pair for pair in pairs_of("test") if "cat" in pair.positive]
     line = {"positive": few[0].positive, "negative": few[0].negative, "answers": few[0].answers}
     (tmp_path / "few.jsonl").write_text(json.dumps(line) + "\n")
-    report = score_file(path, open_model(run), pairs=tmp_path / "few.jsonl")
+    report = score_file(path, open_folder(run), pairs=tmp_path / "few.jsonl")
     assert report.pairs == 1
     assert report.rows[0].scores is not None
     assert report.rows[0].scores.raw_loss != pytest.approx(circuit.test.raw_loss, abs=1e-3)
@@ -97,7 +99,7 @@ def test_pairs_of_the_users_own(made: tuple[Path, Path, Circuit], tmp_path: Path
         '{"positive": "a", "negative": "b", "answers": ["no single token", "8"]}'
     )
     with pytest.raises(UserError, match="the answer 'no single token' is"):
-        score_file(path, open_model(run), pairs=tmp_path / "few.jsonl")
+        score_file(path, open_folder(run), pairs=tmp_path / "few.jsonl")
 
 
 def test_a_circuit_with_nothing_beside_it_has_sizes_and_says_what_is_missing(
@@ -106,20 +108,20 @@ def test_a_circuit_with_nothing_beside_it_has_sizes_and_says_what_is_missing(
     run, path, circuit = made
     plain = circuit.model_dump(mode="json") | {"frozen": None, "pairs": None}
     write_json(tmp_path / "alone.json", plain)
-    report = score_file(tmp_path / "alone.json", open_model(run))
+    report = score_file(tmp_path / "alone.json", open_folder(run))
     assert (report.rows[0].nodes, report.rows[0].edges) == circuit.counts
     assert report.rows[0].scores is None
     assert ["--means FILE" in note or "--pairs FILE" in note for note in report.notes] == [True, True]
     whole = score_file(
         tmp_path / "alone.json",
-        open_model(run),
+        open_folder(run),
         pairs=path.with_name(PAIRS_AS_TEXT),
         means=path.with_name(MEANS),
     )
     assert raw_losses(whole)["circuit"] == pytest.approx(circuit.test.raw_loss, abs=1e-6)
     write_json(tmp_path / "alone.json", plain | {"nodes": [{"layer": 9, "site": "attn_in", "channel": 0}]})
     with pytest.raises(UserError, match=r"nodes: .* no node of this model"):
-        score_file(tmp_path / "alone.json", open_model(run))
+        score_file(tmp_path / "alone.json", open_folder(run))
 
 
 def test_a_circuit_of_the_release_in_a_released_model(
@@ -139,7 +141,7 @@ def test_a_circuit_of_the_release_in_a_released_model(
     torch.save({"circuit_data": channels, "importances": importances}, tmp_path / "viz_data.pt")
     report = score_file(
         tmp_path / "viz_data.pt",
-        open_model(tmp_path / "out"),
+        open_folder(tmp_path / "out"),
         pairs=path.with_name(PAIRS_AS_TEXT),
         means=path.with_name(MEANS),
     )
@@ -155,7 +157,7 @@ def ranked(made: tuple[Path, Path, Circuit], folder: Path, graph: Any, target: f
     write_json(folder / "ranking.json", graph)
     return score_file(
         folder / "ranking.json",
-        open_model(run),
+        open_folder(run),
         pairs=path.with_name(PAIRS_AS_TEXT),
         means=path.with_name(MEANS),
         target=target,
@@ -166,7 +168,7 @@ def test_a_ranking_of_heads_and_mlps(made: tuple[Path, Path, Circuit], tmp_path:
     run, path, _ = made
     names = [*(f"a{layer}.h{head}" for layer in range(2) for head in range(4)), "m0", "m1"]
     nodes = {name: {"score": index + 1.0, "in_graph": name == "m1"} for index, name in enumerate(names)}
-    whole = raw_losses(score_file(path, open_model(run)))["whole model"]
+    whole = raw_losses(score_file(path, open_folder(run)))["whole model"]
     report = ranked(made, tmp_path, {"nodes": nodes}, target=whole)
     losses = raw_losses(report)
     assert losses["top 10 of 10"] == pytest.approx(whole, abs=1e-5)
@@ -203,8 +205,10 @@ def test_a_ranking_of_edges_between_channels(made: tuple[Path, Path, Circuit], t
 def test_a_folder_without_a_model_is_told(tmp_path: Path, kind: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match=r"no such folder|holds no model; allowed: a run's folder"):
-        open_model(tmp_path / kind)
+    with pytest.raises(
+        UserError, match=r"no such folder|no model: it has neither .*; allowed: a run's folder"
+    ):
+        open_folder(tmp_path / kind)
 
 
 def test_an_export_gives_its_own_means_to_circuits_from_elsewhere(
@@ -215,6 +219,6 @@ def test_an_export_gives_its_own_means_to_circuits_from_elsewhere(
     shutil.copyfile(path.with_name(MEANS), tmp_path / "out" / MEANS)
     write_json(tmp_path / "alone.json", circuit.model_dump(mode="json") | {"frozen": None, "pairs": None})
     report = score_file(
-        tmp_path / "alone.json", open_model(tmp_path / "out"), pairs=path.with_name(PAIRS_AS_TEXT)
+        tmp_path / "alone.json", open_folder(tmp_path / "out"), pairs=path.with_name(PAIRS_AS_TEXT)
     )
     assert raw_losses(report)["circuit"] == pytest.approx(circuit.test.raw_loss, abs=1e-6)

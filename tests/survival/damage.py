@@ -55,7 +55,8 @@ def damaged(valid: bytes, optional: frozenset[str] = frozenset()) -> st.SearchSt
         st.binary(max_size=50).map(lambda more: valid + more),
     ]
     plain = st.one_of(kinds).map(Damage)
-    structural = _of_tensors(valid, optional) or _of_json(valid)
+    structural = _of_tensors(valid, optional)
+    structural = _of_json(valid) if structural is None else structural
     return plain if structural is None else st.one_of(plain, structural)
 
 
