@@ -62,6 +62,7 @@ def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
     }
     for result in record.tasks:
         task = run | {"task": result.task, "status": result.status}
+        task["retries"] = result.retries
         task["unpruned_loss"] = result.unpruned.raw_loss if result.unpruned else None
         yield from (task | _sizes(point) for point in result.curve)
         if not result.curve:
@@ -79,4 +80,5 @@ def _sizes(point: CurvePoint) -> dict[str, Any]:
         "selection_loss": point.test.selection_loss,
         "raw_loss": point.test.raw_loss,
         "accuracy": point.test.accuracy,
+        "edges_only_loss": point.edges_only.selection_loss if point.edges_only else None,
     }
