@@ -26,7 +26,7 @@ class PruningConfig(Config):
     targets: tuple[PositiveFloat, ...] = Field(default=(0.15, 0.3, 0.5), strict=False)  # a list from YAML too
     polish: bool = True
     edges: Literal["all", "prune"] = "all"
-    closed: bool = False
+    closed: bool = True
     retries: NonNegativeInt = 2
     seed: int = 0
 

@@ -7,9 +7,9 @@ choice. Losses are computed in a compacted model (`compaction.py`), which is fas
 Shape suffixes: n all nodes, b rows of a task's batch.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from statistics import fmean
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,9 +22,7 @@ from sparsity_lab.circuits.config import Selection
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.batch import TaskBatch, logit_difference
-
-T = TypeVar("T")
+from sparsity_lab.tasks.batch import TaskBatch, first_pairs, logit_difference
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class CircuitEvaluator:
     selection loss to the larger of two: the circuit's own loss, and its mean loss when each of these sets is
     unfrozen as well.
     `closed`: weights into dropped nodes are zero (`closing.py`).
-    `memory`: results for this model and these pairs that raw and calibrated selection share.
+    `memory`: a finder's results that raw and calibrated selection share.
     """
 
     model: Transformer
@@ -56,15 +54,8 @@ class CircuitEvaluator:
     closed: bool = False
     memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
-    def remembered(self, key: str, make: Callable[[], T]) -> T:
-        """Return `make()`, computed once for each `key`."""
-        if key not in self.memory:
-            self.memory[key] = make()
-        result: T = self.memory[key]
-        return result
-
     def compacted(self, kept_n: Tensor) -> Transformer:
-        """Return the model compacted to `kept_n`, and closed if circuits are."""
+        """Return the model compacted to `kept_n`, closed if circuits are."""
         return compact(self.model, kept_n, self.means_n, self.closed)
 
     @torch.no_grad()
@@ -78,16 +69,22 @@ class CircuitEvaluator:
         return logit_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
 
     def select_loss(self, kept_n: Tensor, wider: Transformer | None = None) -> float:
-        """Return the selection loss in nats, which has to meet the target."""
+        """Return the loss in nats that has to meet the target: the selection loss, or a larger one.
+
+        A calibrated loss must also hold on training pairs: a large scale hides rare errors from a few pairs.
+        """
         select = self.data.select
         logit_diff_b = self.logit_difference(kept_n, select, wider)
         calibration = self.calibration(logit_diff_b)
-        loss = score(logit_diff_b, select.label_b, calibration).selection_loss
-        restored = [
-            score(self.logit_difference(kept_n | more_n, select), select.label_b, calibration).selection_loss
-            for more_n in self.restored
-        ]
-        return max(loss, sum(restored) / len(restored)) if restored else loss
+        losses = [score(logit_diff_b, select.label_b, calibration).selection_loss]
+        if self.restored:
+            more = [self.logit_difference(kept_n | more_n, select) for more_n in self.restored]
+            losses.append(fmean(score(b, select.label_b, calibration).selection_loss for b in more))
+        if self.selection == "calibrated":
+            check = first_pairs(self.data.train, CHECK_PAIRS * (len(select.label_b) // 2))
+            check_b = self.logit_difference(kept_n, check, wider)
+            losses.append(score(check_b, check.label_b, calibration).selection_loss)
+        return max(losses)
 
     def calibration(self, logit_diff_b: Tensor) -> Calibration:
         """Fit the calibration on the selection pairs; the identity if selection is by the raw loss."""
@@ -100,11 +97,8 @@ class CircuitEvaluator:
         select_b = self.logit_difference(kept_n, self.data.select)
         test_b = self.logit_difference(kept_n, self.data.test)
         calibration = self.calibration(select_b)
-        return (
-            calibration,
-            score(select_b, self.data.select.label_b, calibration),
-            score(test_b, self.data.test.label_b, calibration),
-        )
+        select = score(select_b, self.data.select.label_b, calibration)
+        return calibration, select, score(test_b, self.data.test.label_b, calibration)
 
     def unpruned(self) -> tuple[Scores, Scores]:
         """Return the whole model's scores on the selection and test pairs."""
@@ -114,6 +108,7 @@ class CircuitEvaluator:
 
 IDENTITY = Calibration(scale=1.0, shift=0.0)
 MAX_SCALE = 1e4
+CHECK_PAIRS = 3  # training pairs that check a calibrated loss, for each selection pair
 
 
 def two_way_loss(logit_diff_b: Tensor, label_b: Tensor) -> Tensor:
@@ -146,11 +141,10 @@ def calibrate(logit_diff_b: Tensor, label_b: Tensor) -> Calibration:
 
     with torch.enable_grad():
         optimizer.step(closure)
-    scale, shift = parameters.detach().tolist()
-    scale = max(-limit, min(limit, scale)) / spread.item()
-    fitted = Calibration(scale=scale, shift=shift - scale * middle.item())
-    fitted_loss = two_way_loss(fitted.scale * logit_diff_b + fitted.shift, label_b)
-    return fitted if fitted_loss < two_way_loss(logit_diff_b, label_b) else IDENTITY
+    scale = parameters[0].clamp(-limit, limit).item() / spread.item()
+    fitted = Calibration(scale=scale, shift=parameters[1].item() - scale * middle.item())
+    better = score(logit_diff_b, label_b, fitted)
+    return fitted if better.selection_loss < better.raw_loss else IDENTITY
 
 
 def score(logit_diff_b: Tensor, label_b: Tensor, calibration: Calibration) -> Scores:

@@ -42,7 +42,7 @@ def doubt(sizes: Mapping[float, Size], targets: Sequence[float], all_nodes: int)
             return f"loss {size.loss:.3f} at a target of {target:g} nats"
         if index + 1 < len(met):
             looser, smaller = met[index + 1]
-            if size.nodes > STEEP * max(smaller.nodes, 1):
+            if size.nodes > STEEP * max(smaller.nodes, FEW):
                 return f"{size.nodes} nodes at {target:g} nats, {smaller.nodes} at {looser:g}"
     return None
 

@@ -44,12 +44,7 @@ class LearnedMasks:
 
 
 def learn_masks(
-    model: Transformer,
-    means_n: Tensor,
-    batch: TaskBatch,
-    config: MaskLearningConfig,
-    seed: int,
-    closed: bool = False,
+    model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskLearningConfig, seed: int, closed: bool
 ) -> LearnedMasks:
     """Learn the gates of one task on the training pairs in `batch`.
 

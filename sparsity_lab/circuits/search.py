@@ -89,8 +89,8 @@ def _search(
             _offer(best, evaluator, kept_n, circuit.target, dict(circuit.provenance))
     elif evaluator.selection == "calibrated":
         # A set that meets the raw target also meets the calibrated one, so calibrated circuits begin there.
-        raw, _, _ = _search(replace(evaluator, selection="raw"), finder, pruning)
-        for target, candidate in raw.items():
+        best, _, _ = _search(replace(evaluator, selection="raw"), finder, pruning)
+        for target, candidate in list(best.items()):
             _offer_polished(best, evaluator, pruning, candidate.kept_n, target, candidate.notes)
     for attempt in range(first, last + 1):
         missed = pruning.target not in best

@@ -79,6 +79,7 @@ def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
         if result.shortcuts is not None:
             task["best_rule_accuracy"] = result.shortcuts.rule_accuracy
             task["bag_accuracy"] = result.shortcuts.bag_accuracy
+        task["retries"] = result.retries
         task["unpruned_loss"] = result.unpruned.raw_loss if result.unpruned else None
         yield from (task | _sizes(point) for point in result.curve)
         if not result.curve:
@@ -96,4 +97,5 @@ def _sizes(point: CurvePoint) -> dict[str, Any]:
         "selection_loss": point.test.selection_loss,
         "raw_loss": point.test.raw_loss,
         "accuracy": point.test.accuracy,
+        "edges_only_loss": point.edges_only.selection_loss if point.edges_only else None,
     }

@@ -44,6 +44,7 @@ def test_no_set_at_the_main_target_is_a_failed_search() -> None:
 
 def test_a_handful_of_nodes_is_not_doubted_however_low_its_loss() -> None:
     assert doubt({0.15: Size(3, 2, 0.001)}, (0.15,), 120) is None
+    assert doubt({0.15: Size(54, 79, 0.142), 0.3: Size(6, 5, 0.29)}, TARGETS, 5632) is None
 
 
 def test_a_circuit_out_of_line_with_the_models_others() -> None:

@@ -20,7 +20,7 @@ CONFIG = quick_masks()
 
 def learn(model: Transformer, seed: int = 0, config: MaskLearningConfig = CONFIG) -> LearnedMasks:
     means_n = mean_activations(model, [random_tokens(20, 8)])
-    return learn_masks(model, means_n, question(64), config, seed)
+    return learn_masks(model, means_n, question(64), config, seed, closed=False)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_hopeless_training_is_given_up_early_and_a_poor_one_later(
     wrong = replace(batch, label_b=1 - batch.label_b)  # the model is sure of the other answer
 
     def steps(rows: TaskBatch, give_up: float) -> int:
-        return len(learn_masks(model, means_n, rows, quick_masks(give_up=give_up), 0).losses)
+        return len(learn_masks(model, means_n, rows, quick_masks(give_up=give_up), 0, False).losses)
 
     assert steps(wrong, 0.01) == CONFIG.steps // 8
     assert steps(batch, 10.0) == CONFIG.steps

@@ -61,6 +61,11 @@ class Config(FinderConfigBase):
         """The file's content and options, not its place."""
         return {"kind": self.kind, "sha256": self.sha256, "options": self.options}
 
+    def again(self, attempt: int, missed: bool) -> Self:
+        """Return this config with the options that the file's own `Config` uses for a further attempt."""
+        options = self.own().again(attempt, missed).model_dump(mode="json")
+        return self.model_copy(update={"options": options})
+
     def for_controls(self, give_up: float | None) -> Self:
         """Return this config with the options that the file's own `Config` uses for controls."""
         options = self.own().for_controls(give_up).model_dump(mode="json")

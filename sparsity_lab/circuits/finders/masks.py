@@ -43,12 +43,12 @@ def find(
     from sparsity_lab.circuits.discretisation import smallest_prefixes
     from sparsity_lab.circuits.mask_learning import learn_masks
 
-    masks = evaluator.remembered(
-        f"{config} {seed} {evaluator.closed}",
-        lambda: learn_masks(
+    key = f"{config} {seed} {evaluator.closed}"
+    if key not in evaluator.memory:
+        evaluator.memory[key] = learn_masks(
             evaluator.model, evaluator.means_n, evaluator.data.train, config, seed, evaluator.closed
-        ),
-    )
+        )
+    masks = evaluator.memory[key]
     if len(masks.losses) < config.steps:
         return {}
     order_n = masks.tau_n.argsort(descending=True, stable=True)
