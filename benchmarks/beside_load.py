@@ -3,7 +3,7 @@
     python -m benchmarks.beside_load [--threads 2] [--widths 64 128 256] [--busy 0 1 2] [--out runs/beside]
 
 1. Each wait policy needs its own process, because OpenMP reads its environment variables when torch is
-   loaded. `project` changes nothing: it is the policy that `sparsity_lab` sets by itself.
+   loaded. `project` sets nothing: the policy is then the one that `sparsity_lab` chooses.
 2. A process times a dense and a sparse step at each width, alone and beside processes that only count.
 3. The policies take turns, `--rounds` times. The table has medians.
 
@@ -100,7 +100,7 @@ def print_speeds(cells: Sequence[Cell], threads: int, seconds: float) -> None:
 
 
 @contextmanager
-def busy_processes(number: int) -> Iterator[None]:
+def busy_processes(number: int) -> Iterator[Sequence[subprocess.Popen[bytes]]]:
     """Run `number` processes that each keep one core busy for the length of a `with` block."""
     program = "print('busy', flush=True)\nwhile True: pass"
     processes = [
@@ -110,7 +110,7 @@ def busy_processes(number: int) -> Iterator[None]:
         for process in processes:
             assert process.stdout is not None
             process.stdout.readline()
-        yield
+        yield processes
     finally:
         for process in processes:
             process.kill()
