@@ -32,9 +32,11 @@ smoke: $(VENV)/.installed
 	$(IN_VENV) -m sparsity_lab.run experiment=smoke $(ARGS)
 
 # One single-threaded process per core, at most 4. ARGS='-n 0' uses one process.
+# Bytecode is kept even if the environment says otherwise: the tests start about a hundred processes.
 test: export OMP_NUM_THREADS = 1
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.installed-test
-	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
+	$(IN_VENV) -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope $(ARGS)
 
 check: $(VENV)/.installed-test
 	$(IN_VENV) -m ruff check .

@@ -105,7 +105,7 @@ def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]
     for _ in range(repetitions):
         speeds["peak"].append(peak_flops())
         for kind, step in steps.items():
-            speeds[kind].append(TOKENS / _seconds_a_call(step, seconds))
+            speeds[kind].append(TOKENS / seconds_a_call(step, seconds))
     median = {kind: statistics.median(values) for kind, values in speeds.items()}
     flops = matrix_flops(width)
     rows = []
@@ -178,7 +178,7 @@ def peak_flops() -> float:
     """Measure the FLOP/s of a large matrix product in the training precision."""
     dtype = torch.bfloat16 if native_bf16() else torch.float32
     a, b = torch.randn(2, PEAK_SIZE, PEAK_SIZE).to(dtype)
-    return 2 * PEAK_SIZE**3 / _seconds_a_call(lambda: a @ b, 0.3)
+    return 2 * PEAK_SIZE**3 / seconds_a_call(lambda: a @ b, 0.3)
 
 
 def peak_memory(kind: str, width: int, threads: int) -> float:
@@ -235,7 +235,7 @@ def _ratio(values: list[float], others: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(values, others, strict=True))
 
 
-def _seconds_a_call(call: Callable[[], Any], at_least: float) -> float:
+def seconds_a_call(call: Callable[[], Any], at_least: float) -> float:
     began, calls = time.perf_counter(), 0
     while True:
         call()

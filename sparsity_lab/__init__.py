@@ -9,11 +9,15 @@ Importing the package is cheap: torch is imported by the first name that needs i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from sparsity_lab.core.processors import wait_briefly
+
 if TYPE_CHECKING:
     from sparsity_lab.circuits.circuit import Circuit, Node, load_circuit, save_circuit
     from sparsity_lab.core.errors import UserError
     from sparsity_lab.lab.lab import Lab, load, runs
     from sparsity_lab.tasks.task import Pair
+
+wait_briefly()  # here, because nothing of the package is imported earlier, torch included
 
 __all__ = ["Circuit", "Lab", "Node", "Pair", "UserError", "load", "load_circuit", "runs", "save_circuit"]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import program
 import pytest
 import torch
 
@@ -54,7 +55,15 @@ SMALL = [
 ]
 
 
+def run(folder: Path, *overrides: str) -> str:
+    """Run the program to its end in a forked process; returns all that was said in `folder`."""
+    running = program.start(folder, [*SMALL, *overrides])
+    assert running.end() == 0, running.said()
+    return running.said()
+
+
 def start(folder: Path, *overrides: str) -> subprocess.Popen[str]:
+    """Start the program as a user does."""
     folder.mkdir(exist_ok=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "sparsity_lab.run", *SMALL, *overrides]
@@ -72,11 +81,12 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Path, str]]:
     """Two working directories in which the program has run once, at the same time, and what it said."""
-    folders = [tmp_path_factory.mktemp(name) for name in ("somewhere", "elsewhere")]
-    ends = [finish(process) for process in [start(folder) for folder in folders]]
-    for status, said in ends:
-        assert status == 0, said
-    return [(folder, said) for folder, (_, said) in zip(folders, ends, strict=True)]
+    here, elsewhere = (tmp_path_factory.mktemp(name) for name in ("somewhere", "elsewhere"))
+    started = start(here)
+    said_elsewhere = run(elsewhere)
+    status, said = finish(started)
+    assert status == 0, said
+    return [(here, said), (elsewhere, said_elsewhere)]
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +128,8 @@ def test_a_run_leaves_a_complete_folder(folder: Path) -> None:
     }
     assert (run / "model" / "model.safetensors").exists()
     assert "root: out" in (run / "config.yaml").read_text()
-    assert [path.name for path in folder.iterdir()] == ["out"]  # and nothing beside it
+    beside = {path.name for path in folder.iterdir()} - {"said"}  # by later tests' runs
+    assert beside == {"out"}
 
 
 def test_the_log_tells_each_thing_once_and_when(runs: list[tuple[Path, str]]) -> None:
@@ -213,8 +224,7 @@ def test_another_directory_gives_the_same_record(folders: list[Path]) -> None:
 def test_running_again_reuses_every_stage(folder: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in _stage_files(folder)}
     record = read_record(run_folder(folder))
-    status, said = finish(start(folder))
-    assert status == 0, said
+    run(folder)
     assert {path: path.stat().st_mtime_ns for path in _stage_files(folder)} == before
     assert len(before) > 8
     assert comparable(read_record(run_folder(folder))) == comparable(record)
@@ -227,8 +237,7 @@ def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: 
     command += ["hydra.launcher.n_jobs=1", f"tasks.names=[{solved}]", "-m"]
     tuned = folder / "out" / "prune_tuning"
     models = list((folder / "out" / "models").iterdir())
-    status, said = finish(start(folder, *command))
-    assert status == 0, said
+    said = run(folder, *command)
     assert "2 of 2 trials are finished" in said
     assert "2 jobs: 2 finished" in said
     (study,) = read_json(tuned / "best.json")
@@ -240,8 +249,7 @@ def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: 
         assert record.config["finder"]["rate"] == best["values"]["finder.rate"]
     assert study["best"]
     trials = sorted(tuned.iterdir())
-    status, said = finish(start(folder, *command))
-    assert status == 0, said
+    run(folder, *command)
     assert sorted(tuned.iterdir()) == trials
     assert list((folder / "out" / "models").iterdir()) == models
 

@@ -6,7 +6,6 @@ bytes, so that every part of the corpus holds both (Gao et al. 2025, App. A.2).
 
 import hashlib
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -16,6 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.processors import processors
 from sparsity_lab.core.signals import begin_worker
 from sparsity_lab.data import tinypython
 from sparsity_lab.data.documents import GRAMMAR, MEGABYTE, Corpus, Document
@@ -59,7 +59,7 @@ class TinyPythonConfig(Corpus):
 
     def documents(self) -> Iterator[Document]:
         """Yield `megabytes` of the mixture."""
-        workers = _cores() if self.megabytes >= SMALL else 1
+        workers = processors() if self.megabytes >= SMALL else 1
         real = source_files(installed(self.real_packages)) if self.real_fraction else iter(())
         return mix(synthetic(self.seed, workers), real, self.real_fraction, self.megabytes * MEGABYTE)
 
@@ -114,7 +114,3 @@ def _chunk(seed: int, index: int) -> list[Document]:
     start = index * CHUNK
     texts = tinypython.documents(seed, start, CHUNK)
     return [Document(text, str(start + i), GRAMMAR) for i, text in enumerate(texts)]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,7 +7,6 @@ characters. Added tokens are saved if some of them are not special.
 """
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.processors import processors
 from sparsity_lab.data.added_tokens import AddedToken, AddedTokens
 from sparsity_lab.data.long_runs import cut_long_runs
 
@@ -77,7 +77,7 @@ class Tokenizer:
         self, texts: Sequence[str], waiting: Callable[[], None] = lambda: None
     ) -> list[list[int]]:
         """Encode each text, with one thread per core; call `waiting` every second meanwhile."""
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # tiktoken releases the interpreter's lock
+        with ThreadPoolExecutor(processors()) as pool:  # tiktoken releases the interpreter's lock
             encoded = [pool.submit(self.encode, text) for text in texts]
             while wait(encoded, timeout=LOOK).not_done:
                 waiting()

@@ -1,5 +1,6 @@
 """A kernel's parts cover its rows, each once, whatever the number of threads."""
 
+import ctypes
 import subprocess
 import sys
 import threading
@@ -32,6 +33,34 @@ def test_each_row_is_worked_on_once(size: int, threads: int) -> None:
     assert (counts == 3).all()
 
 
+usleep = ctypes.CDLL(None).usleep
+usleep.argtypes = [ctypes.c_uint]
+
+
+@numba.njit(nogil=True)
+def wait_part(begin: int, end: int, done: np.ndarray, others_done: np.ndarray) -> None:
+    """The piece with row 0 waits, 5 s at most, until all later rows are done."""
+    if begin == 0:
+        for _ in range(5000):
+            if done[end:].all():
+                break
+            usleep(1000)
+        others_done[0] = done[end:].all()
+    done[begin:end] = 1
+
+
+@numba.njit(nogil=True)
+def wait(threads: int, size: int, *arguments: Any) -> None:
+    parallel_for(wait_part, threads, size, arguments)
+
+
+def test_a_free_thread_takes_the_work_of_one_that_is_held_up() -> None:
+    done, others_done = np.zeros(64, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    wait(2, done.size, done, others_done)
+    assert done.all()
+    assert others_done[0]
+
+
 def test_without_torchs_library_one_thread_does_it_all() -> None:
     """In a process of its own: what is bound once stays."""
     program = """
@@ -42,7 +71,7 @@ parallel_for.bind(parallel_for._OneThread)
 @numba.njit(nogil=True)
 def fill_part(begin, end, x):
     for row in range(begin, end):
-        x[row] += end
+        x[row] += 1
 
 @numba.njit(nogil=True)
 def fill(threads, size, *arguments):
@@ -50,7 +79,7 @@ def fill(threads, size, *arguments):
 
 x = np.zeros(7)
 fill(3, 7, x)
-assert (x == 7).all(), x
+assert (x == 1).all(), x
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

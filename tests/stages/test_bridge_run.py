@@ -1,11 +1,9 @@
 """The program with a reference model, small: bridged and steered, repeated, and sparsified."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import program
 import pytest
 
 from analysis import plot_steering
@@ -15,7 +13,6 @@ from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.results.record import read_record
 
-ROOT = Path(__file__).parents[2]
 SHAPE = ("n_layer=1", "d_model=32", "n_ctx=64")
 SMALL = [
     "experiment=smoke", "logger=csv", "threads=1", "root=out", "corpus.megabytes=1", "corpus.real_fraction=0",
@@ -34,18 +31,9 @@ pytestmark = pytest.mark.slow
 
 
 def run(folder: Path, *overrides: str) -> tuple[int, str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "sparsity_lab.run", *SMALL, *overrides]
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    return done.returncode, done.stdout
+    """Run the program; returns its exit status and all that was said in `folder`."""
+    running = program.start(folder, [*SMALL, *overrides])
+    return running.end(), running.said()
 
 
 @pytest.fixture(scope="module")

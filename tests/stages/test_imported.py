@@ -1,11 +1,9 @@
 """Models that exist already: the whole program on a released folder, a GPT-2 as a stage, circuits in one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import program
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -34,7 +32,6 @@ from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper
 from sparsity_lab.training.validation import validate_model
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     *("logger=csv", "corpus.megabytes=0.3", "corpus.real_fraction=0", "model.n_ctx=32", "threads=1"),
     *("trainer.validation_windows=8", "tasks.names=[bracket_brace,with_as]", "tasks.n_train_pairs=16"),
@@ -70,10 +67,8 @@ def test_the_program_bridges_to_a_released_model(released: Path, tmp_path: Path)
     own = ["reference=released", "reference.model.path=csp", "reference.model.n_ctx=32", "tokenizer=folder"]
     sparse = ["model.n_layer=1", "model.d_model=32", "sparsity.nonzeros=20000", "bridge=default"]
     quick = ["tokenizer.path=csp", "trainer.tokens=4096", "evidence=none", "root=out"]
-    command = [sys.executable, "-m", "sparsity_lab.run", *own, *sparse, *quick, *SMALL]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, text=True, capture_output=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    running = program.start(tmp_path, [*own, *sparse, *quick, *SMALL])
+    assert running.end() == 0, running.said()
     (folder,) = (tmp_path / "out" / "single").glob("bridged-*")
     assert read_record(folder).metrics[metrics.REFERENCE_LOSS.name] > 1
     theirs, ours = read_released(released).state_dict(), load_model(RunFolder(folder).reference).state_dict()
@@ -81,18 +76,10 @@ def test_the_program_bridges_to_a_released_model(released: Path, tmp_path: Path)
 
 
 def test_the_program_prunes_tasks_on_a_released_folder(released: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "sparsity_lab.run", "experiment=released", "model.path=csp", "root=out"]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    command = ["experiment=released", "model.path=csp", "root=out", *SMALL, *LITTLE_EVIDENCE]
     for _ in range(2):  # the second time from the stages' folders
-        done = subprocess.run(
-            [*command, *SMALL, *LITTLE_EVIDENCE],
-            cwd=tmp_path,
-            env=environment,
-            text=True,
-            capture_output=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        running = program.start(tmp_path, command)
+        assert running.end() == 0, running.said()
     (folder,) = (tmp_path / "out" / "single").glob("released-*")
     assert folder.name.startswith("released-csp-")
     record = read_record(folder)

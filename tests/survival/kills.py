@@ -3,8 +3,10 @@
     python tests/survival/kills.py 100 --seed 0
 
 Each round starts with an empty folder, gives the command, kills its process after a random time, gives it
-again, and so on until it ends by itself; then every record, model, circuit and log is compared. Processes are
-forked from this one, which has imported everything, so that the moments fall into the work, not imports.
+again, and so on until it ends by itself; then every record, model, circuit and log is compared. A pool
+of processes writes the corpus, and another finds the circuits; both must end with the process that is killed.
+That one is forked from this process, which has imported everything, so that the moments fall into the work,
+not into imports.
 """
 
 import argparse
@@ -21,6 +23,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for tests/
+from program import DEADLINE, become
+
 SWEEP = "single"  # where runs without a sweep file go
 POINT = [
     *("experiment=smoke", "logger=csv", "threads=1", "root=out"),
@@ -33,7 +39,8 @@ POINT = [
     *("tasks.n_test_pairs=32", "finder.steps=15", "pruning.target=0.6", "pruning.targets=[0.65]"),
 ]
 COMMAND = ["-m", *POINT, "seed=0,1"]
-DEADLINE = 900.0  # seconds, on a busy machine; a command that takes longer hangs
+# a corpus large enough that a pool of processes writes it, and another pool for the tasks of each point
+WITH_POOLS = [*COMMAND, "threads=2", "corpus.megabytes=5", "trainer.tokens=100000"]
 
 
 @contextmanager
@@ -51,25 +58,6 @@ def command(folder: Path, arguments: list[str]) -> Iterator[int]:
             os.waitpid(pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
-
-
-def become(folder: Path, arguments: list[str]) -> None:
-    """Turn this process into the program, at work in `folder`, where the file `said` keeps what it says."""
-    status = 1
-    try:
-        os.chdir(folder)
-        said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(said, 1)
-        os.dup2(said, 2)
-        from sparsity_lab.run import program
-
-        sys.argv = ["sparsity_lab.run", *arguments]
-        program()
-        status = 0
-    except SystemExit as end:
-        status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    finally:
-        os._exit(status)
 
 
 def wait(pid: int, seconds: float) -> int | None:
@@ -97,6 +85,7 @@ def results(folder: Path) -> dict[str, bytes]:
         text = "\n".join(",".join(row[:column] + row[column + 1 :]) for row in rows)
         found[str(path.relative_to(out))] = text.encode()
     for pattern in (
+        "corpora/[!.]*/*",
         "models/[!.]*/model*",
         "models/[!.]*/validation.json",
         "circuits/[!.]*/*",
@@ -119,18 +108,19 @@ def stage(folder: Path) -> str:
     return "between stages, record writing"
 
 
-def kill_at_random(folder: Path, kills: int, seed: int, tell: Callable[[str], object]) -> Counter[str]:
-    """Make `kills` kills; returns how many fell into which stage.
+def kill_at_random(
+    folder: Path, kills: int, seed: int, arguments: list[str], tell: Callable[[str], object]
+) -> Counter[str]:
+    """Make `kills` kills of one command; returns how many fell into which stage.
 
     Raises:
         AssertionError: a command failed or hung, or what it left differs from what an uninterrupted one left.
     """
-    sys.path.insert(0, str(Path(__file__).parents[2]))
     import sparsity_lab.stages.pipeline  # noqa: F401  what every process forked from here has then imported
 
     rng, fell, done, rounds = random.Random(seed), Counter[str](), 0, 0
     started = time.monotonic()
-    with command(folder / "whole", COMMAND) as pid:
+    with command(folder / "whole", arguments) as pid:
         assert wait(pid, DEADLINE) == 0, (folder / "whole" / "said").read_text()
     whole, expected = time.monotonic() - started, results(folder / "whole")
     assert sum(name.endswith("record.json") for name in expected) == 2
@@ -139,7 +129,7 @@ def kill_at_random(folder: Path, kills: int, seed: int, tell: Callable[[str], ob
         rounds += 1
         place, in_round, status = folder / f"round{rounds}", 0, None
         while status is None:
-            with command(place, COMMAND) as pid:
+            with command(place, arguments) as pid:
                 more = done + in_round < kills and in_round < 12
                 status = wait(pid, rng.uniform(0, whole / 2) if more else DEADLINE)
                 assert status is not None or more, f"hangs: {(place / 'said').read_text()}"
@@ -165,9 +155,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("kills", type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--no-pools", action="store_true", help="a small corpus, and one process for each point"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        fell = kill_at_random(Path(folder), arguments.kills, arguments.seed, sys.stdout.write)
+        overrides = COMMAND if arguments.no_pools else WITH_POOLS
+        fell = kill_at_random(Path(folder), arguments.kills, arguments.seed, overrides, sys.stdout.write)
     sys.stdout.write(f"{arguments.kills} kills, seed {arguments.seed}: all records equal\n")
     for name, count in fell.most_common():
         sys.stdout.write(f"  {count:4} in {name}\n")

@@ -6,12 +6,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import program as programs
 import pytest
 from kills import POINT, SWEEP, results
-from program import Program, World, start
+from program import Program, World
 
 SECRETS = {
     "WANDB_API_KEY": "a1b2c3d4" * 5,
@@ -24,13 +25,19 @@ SIDE_BY_SIDE = [
 ]
 
 
+def start(folder: Path, arguments: Sequence[str] = POINT, world: World | None = None) -> Program:
+    return programs.start(folder, arguments, world)
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A folder in which the command has run without a fault."""
-    folder = tmp_path_factory.mktemp("whole")
-    program = start(folder)
-    assert program.end() == 0, program.said()
-    return folder
+
+    def run(folder: Path) -> None:
+        program = start(folder)
+        assert program.end() == 0, program.said()
+
+    return made_once("whole", run)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 @pytest.mark.slow
 def test_ten_kills_at_random_moments_change_nothing() -> None:
-    command = [sys.executable, str(Path(__file__).with_name("kills.py")), "10", "--seed", "1"]
+    command = [sys.executable, str(Path(__file__).with_name("kills.py")), "10", "--seed", "1", "--no-pools"]
     ended = subprocess.run(
         command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False
     )

@@ -4,8 +4,11 @@ Separate threads, from Python or numba's parallel loops, compete with torch's th
 after their work. A second core then gains almost nothing, and a call costs 40 to 90 microseconds. Here a call
 costs one microsecond.
 
-A kernel takes `begin` and `end` first. A compiled wrapper passes it to `parallel_for`. Call the
-wrapper with `threads_for(size)` and `size`:
+The rows are divided into several pieces per thread, and a thread that is free takes the next one. So a thread
+whose core is shared with another program does less of the work, instead of keeping the others waiting.
+
+A kernel takes `begin` and `end` first; its results must not depend on where pieces begin. A compiled wrapper
+passes it to `parallel_for`. Call the wrapper with `threads_for(size)` and `size`:
 
     @numba.njit(cache=True, nogil=True)
     def _work(threads, size, *arguments):
@@ -22,11 +25,12 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic as numba_intrinsic
 
 intrinsic: Any = numba_intrinsic  # retyped: its declared type asks callers for the context too
+PIECES = 4  # per thread; a kernel's fixed cost for each piece is some microseconds
 _POINTER, _NUMBER, _SIZE = ir.IntType(8).as_pointer(), ir.IntType(32), ir.IntType(64)
 
 
 def threads_for(size: int) -> int:
-    """Return the number of parts into which to divide `size` rows, heads or blocks."""
+    """Return the number of threads for `size` rows, heads or blocks."""
     return max(1, min(torch.get_num_threads(), size))
 
 
@@ -48,14 +52,11 @@ class _OneThread:
     GOMP_parallel = ctypes.CFUNCTYPE(None, _TASK, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint)(
         lambda task, data, threads, flags: task(data)
     )
-    omp_get_thread_num = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 0)
-    omp_get_num_threads = ctypes.CFUNCTYPE(ctypes.c_int)(lambda: 1)
 
 
 def bind(library: Any) -> None:
-    """Make the library's functions callable by name from compiled code."""
-    for name in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"):
-        binding.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
+    """Make the library's `GOMP_parallel` callable by name from compiled code."""
+    binding.add_symbol("GOMP_parallel", ctypes.cast(library.GOMP_parallel, ctypes.c_void_p).value)
 
 
 bind(_torch_openmp() or _OneThread)
@@ -63,7 +64,10 @@ bind(_torch_openmp() or _OneThread)
 
 @intrinsic
 def parallel_for(context: Any, kernel: Any, threads: Any, size: Any, arguments: Any) -> Any:
-    """Call `kernel(begin, end, *arguments)` on consecutive parts of range(size), one part per thread.
+    """Call `kernel(begin, end, *arguments)` on consecutive pieces of range(size).
+
+    One thread takes all of range(size) as one piece. Several threads take PIECES pieces each, or more or
+    fewer if one is slower than another.
 
     Raises:
         RuntimeError: the kernel raised an exception.
@@ -75,8 +79,8 @@ def parallel_for(context: Any, kernel: Any, threads: Any, size: Any, arguments: 
         compiled = kernel.dispatcher.get_compile_result(signature)
         called = context.declare_function(builder.module, compiled.fndesc)
         context.active_code_library.add_linking_library(compiled.library)
-        # the last field is nonzero after an error
-        data_type = ir.LiteralStructType([_SIZE, packed.type, _NUMBER])
+        # size, pieces, the next piece to take, the kernel's arguments, nonzero after an error
+        data_type = ir.LiteralStructType([_SIZE, _SIZE, _SIZE, packed.type, _NUMBER])
         part = ir.Function(
             builder.module,
             ir.FunctionType(ir.VoidType(), [_POINTER]),
@@ -85,36 +89,45 @@ def parallel_for(context: Any, kernel: Any, threads: Any, size: Any, arguments: 
         part.linkage = "internal"
         inside = ir.IRBuilder(part.append_basic_block())
         place = inside.bitcast(part.args[0], data_type.as_pointer())
-        total, given, failed = (cgutils.gep_inbounds(inside, place, 0, field) for field in range(3))
-        total, given = inside.load(total), inside.load(given)
-        number, parts = (_ask(inside, name) for name in ("omp_get_thread_num", "omp_get_num_threads"))
-        after = inside.add(number, ir.Constant(_SIZE, 1))
-        begin, end = (inside.sdiv(inside.mul(total, edge), parts) for edge in (number, after))
+        total, pieces, following, given, failed = (
+            cgutils.gep_inbounds(inside, place, 0, field) for field in range(5)
+        )
+        total, pieces, given = inside.load(total), inside.load(pieces), inside.load(given)
         unpacked = [inside.extract_value(given, index) for index in range(len(arguments.types))]
+        take, work, done = (part.append_basic_block(name) for name in ("take", "work", "done"))
+        inside.branch(take)
+        inside.position_at_end(take)
+        piece = inside.atomic_rmw("add", following, ir.Constant(_SIZE, 1), "monotonic")
+        inside.cbranch(inside.icmp_signed("<", piece, pieces), work, done)
+        inside.position_at_end(work)
+        after = inside.add(piece, ir.Constant(_SIZE, 1))
+        begin, end = (inside.sdiv(inside.mul(total, edge), pieces) for edge in (piece, after))
         status, _ = context.call_conv.call_function(
             inside, called, types.none, signature.args, [begin, end, *unpacked]
         )
         with inside.if_then(status.is_error, likely=False):
             inside.store(ir.Constant(_NUMBER, 1), failed)
+        inside.branch(take)
+        inside.position_at_end(done)
         inside.ret_void()
 
-        data = builder.insert_value(ir.Constant(data_type, ir.Undefined), size, 0)
-        data = builder.insert_value(data, packed, 1)
-        data = builder.insert_value(data, ir.Constant(_NUMBER, 0), 2)
+        several = builder.icmp_signed(">", threads, ir.Constant(_SIZE, 1))
+        most = builder.mul(threads, ir.Constant(_SIZE, PIECES))
+        fewer = builder.select(builder.icmp_signed("<", size, most), size, most)
+        pieces = builder.select(several, fewer, ir.Constant(_SIZE, 1))
+        data = ir.Constant(data_type, ir.Undefined)
+        fields = (size, pieces, ir.Constant(_SIZE, 0), packed, ir.Constant(_NUMBER, 0))
+        for index, value in enumerate(fields):
+            data = builder.insert_value(data, value, index)
         place = cgutils.alloca_once(builder, data_type)
         builder.store(data, place)
         start_type = ir.FunctionType(ir.VoidType(), [part.type, _POINTER, _NUMBER, _NUMBER])
         start = cgutils.get_or_insert_function(builder.module, start_type, "GOMP_parallel")
         flags = ir.Constant(_NUMBER, 0)
         builder.call(start, [part, builder.bitcast(place, _POINTER), builder.trunc(threads, _NUMBER), flags])
-        failed = builder.load(cgutils.gep_inbounds(builder, place, 0, 2))
+        failed = builder.load(cgutils.gep_inbounds(builder, place, 0, 4))
         with builder.if_then(cgutils.is_not_null(builder, failed), likely=False):
             context.call_conv.return_user_exc(builder, RuntimeError, ("a kernel failed",))
         return context.get_dummy_value()
 
     return types.void(kernel, types.intp, types.intp, arguments), write
-
-
-def _ask(builder: Any, name: str) -> Any:
-    function = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_NUMBER, []), name)
-    return builder.sext(builder.call(function, []), _SIZE)

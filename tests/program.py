@@ -1,20 +1,22 @@
-"""The program as a real process that starts at once: forked from a server that has imported everything."""
+"""The program as a real process that starts at once: forked from a server that has imported everything.
+
+`conftest.py` says what the server imports.
+"""
 
 import multiprocessing
 import os
 import random
 import resource
 import signal
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from kills import DEADLINE, POINT, become
-
+DEADLINE = 900.0  # seconds, on a busy machine; a command that takes longer hangs
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["sparsity_lab.run", "sparsity_lab.stages.pipeline"])
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ class Program:
         return self.end()
 
 
-def start(folder: Path, arguments: Sequence[str] = POINT, world: World | None = None) -> Program:
-    """Start a command in `folder`."""
+def start(folder: Path, arguments: Sequence[str], world: World | None = None) -> Program:
+    """Start a command in `folder`, as `python -m sparsity_lab.run` would, without its seconds of imports."""
     folder.mkdir(parents=True, exist_ok=True)
     process = CONTEXT.Process(target=_enter, args=(folder, list(arguments), world or World()))
     process.start()
@@ -75,3 +77,22 @@ def _enter(folder: Path, arguments: list[str], world: World) -> None:
         rng, true = random.Random(0), time.time
         time.time = lambda: true() + rng.uniform(-1e8, 1e8)
     become(folder, arguments)
+
+
+def become(folder: Path, arguments: list[str]) -> None:
+    """Turn this process into the program, at work in `folder`, where the file `said` keeps what it says."""
+    status = 1
+    try:
+        os.chdir(folder)
+        said = os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(said, 1)
+        os.dup2(said, 2)
+        from sparsity_lab.run import program
+
+        sys.argv = ["sparsity_lab.run", *arguments]
+        program()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        os._exit(status)
