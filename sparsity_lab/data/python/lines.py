@@ -177,7 +177,10 @@ def bind_none(pen: Pen, pad: str) -> str:
 
 
 def bind_ternary(pen: Pen, pad: str) -> str:
+    """Bind a variable, or add to one, on a condition."""
     text = ternary(pen)
+    if pen.chance(0.35):
+        return f"{pad}{pen.number()} += {text}\n"
     return f"{pad}{pen.bind(pen.new('number'), 'number')} = {text}\n"
 
 
