@@ -21,7 +21,7 @@ def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING)
     quote, words = pen.quote(), pen.phrase(1, 3)
-    lead = pen.pick(("print(", "print(", f"print({pen.known()}, ", f"{pen.name()} = "))
+    lead = "print(" if pen.chance(0.42) else pen.pick((f"print({pen.known()}, ", f"{pen.name()} = "))
     close = ")" * lead.startswith("print")
     before = f"{start}{pad}{lead}"
     return Pair(f"{before}f{quote}{words}", f"{before}{quote}{words}", (" {", f"{quote}{close}\n"))
