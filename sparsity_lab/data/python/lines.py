@@ -255,7 +255,8 @@ def open_if(pen: Pen, pad: str) -> str:
 def commented_for(pen: Pen, pad: str) -> str:
     """Write a loop's header as a comment, and a statement after it."""
     item = ", ".join(pen.names(pen.pick((1, 1, 2))))
-    return f"{pad}# for {item} in {pen.many()}:\n{use(pen, pad)}"
+    after = pen.pick((use, use, print_string, call_any, bind_string, bind_list))
+    return f"{pad}# for {item} in {pen.many()}:\n{after(pen, pad)}"
 
 
 PLAIN: tuple[Statement, ...] = (
