@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     found = measure(options.documents, options.vocab_size)
     cost = found.tokens_per_document / found.tokens_per_document_glued - 1
     sys.stdout.write(
-        f"{found.documents_per_second:,.0f} documents/s, {found.tokens_per_second:,.0f} tokens/s on one core\n"
+        f"one core: {found.documents_per_second:,.0f} documents/s, {found.tokens_per_second:,.0f} tokens/s\n"
         f"tokens a document: {found.tokens_per_document:.0f}; "
         f"with merged brackets {found.tokens_per_document_glued:.0f} ({cost:+.1%})\n"
     )
