@@ -247,7 +247,7 @@ def key_function(pen: Pen, pad: str) -> str:
 def open_if(pen: Pen, pad: str) -> str:
     """Open a file on a condition."""
     text = f"{opened(pen, pen.chance(0.5))} if {short_condition(pen)} else None"
-    if pen.chance(0.3):
+    if pen.chance(0.4):
         return f"{pad}{pen.function()}({text})\n"
     return f"{pad}{pen.pick(('file', 'file', 'stream'))} = {text}\n"
 
