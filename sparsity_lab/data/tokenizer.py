@@ -121,8 +121,10 @@ class Tokenizer:
             raise UserError(f"token id {id}: not in the vocabulary of {self.vocab_size}") from None
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str = PATTERN) -> Tokenizer:
     """Learn merges up to `vocab_size` entries, the last of which is `<|endoftext|>`.
+
+    `pattern` cuts the text into pieces, within which tokens merge.
 
     Raises:
         UserError: the corpus is too small for this vocabulary.
@@ -133,14 +135,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     trainer = rustbpe.Tokenizer()
     parts = (part for text in texts for part in cut_long_runs(text))
     with foreign("tokenizer.kind: bpe: rustbpe can't learn from the corpus"):
-        trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
+        trainer.train_from_iterator(parts, vocab_size - 1, pattern=pattern)
     ranks = {bytes(token): id for token, id in trainer.get_mergeable_ranks()}
     if len(ranks) < vocab_size - 1:
         most = len(ranks) + 1
         raise UserError(
             f"tokenizer.vocab_size: {vocab_size}: the corpus is too small, it gives {most} at most"
         )
-    return checked_tokenizer(PATTERN, ranks, {END_OF_TEXT: len(ranks)}, "trained tokenizer")
+    return checked_tokenizer(pattern, ranks, {END_OF_TEXT: len(ranks)}, "trained tokenizer")
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

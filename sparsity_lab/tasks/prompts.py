@@ -13,8 +13,9 @@ from sparsity_lab.data.python.lines import bind_flag, bind_number, plain
 from sparsity_lab.data.python.pen import Pen, Statement
 from sparsity_lab.data.python.values import short_condition
 
-MODULE, FUNCTION, DEEPER = 0, 1, 2
-"""Where a question stands: at module level, in a function, or in a method or a block of a function."""
+MODULE, FUNCTION, DEEPER, DEEPEST = 0, 1, 2, 3
+"""Where a question stands: at module level, in a function, in a method or a block of a function, in a block
+of a method. Its indentation is four spaces for each level."""
 
 
 def context(
@@ -47,19 +48,22 @@ def opening(pen: Pen, place: int) -> tuple[str, str]:
     """Open a function, a method, or a block of a function; return its text and the indentation inside."""
     if place == MODULE:
         return "", ""
-    if place == DEEPER and pen.chance(0.5):
-        text = f"class {pen.class_name()}:\n"
-        return text + header_text(pen, INDENT, function_header(pen, INDENT, "self"), "self"), INDENT * 2
-    text = header_text(pen, "", function_header(pen, ""))
-    if place == FUNCTION:
-        return text, INDENT
+    in_class = place == DEEPEST or (place == DEEPER and pen.chance(0.5))
+    pad = INDENT if in_class else ""
+    text = f"class {pen.class_name()}:\n" if in_class else ""
+    text += header_text(pen, pad, function_header(pen, pad, "self" * in_class), "self" * in_class)
+    pad += INDENT
+    if len(pad) == len(INDENT) * place:
+        return text, pad
     block = pen.pick((f"if {short_condition(pen)}:", f"while {pen.known()}:", "while True:", "else:"))
     if block == "else:":
-        block = f"if {pen.known()}:\n{INDENT}{bind_flag(pen, INDENT)}{INDENT}else:"
-    return f"{text}{INDENT}{block}\n", INDENT * 2
+        block = f"if {pen.known()}:\n{pad}{bind_flag(pen, INDENT)}{pad}else:"
+    return f"{text}{pad}{block}\n", pad + INDENT
 
 
 def compete(pen: Pen, pad: str, competing: Sequence[Statement], low: int, high: int) -> str:
-    """Write low to high statements, two in three of which compete."""
-    chosen = [pen.pick(competing) if pen.chance(0.67) else plain for _ in range(pen.count(low, high))]
+    """Write low to high statements; one of them competes, and two in three of the others."""
+    wanted = pen.count(low, high)
+    first = pen.count(0, wanted - 1)
+    chosen = [pen.pick(competing) if place == first or pen.chance(0.67) else plain for place in range(wanted)]
     return "".join([statement(pen, pad) for statement in chosen])

@@ -4,7 +4,16 @@ from sparsity_lab.data.python.blocks import statements
 from sparsity_lab.data.python.lexicon import COMMENTS, INDENT, OPERATORS
 from sparsity_lab.data.python.lines import make_instance, use_instance
 from sparsity_lab.data.python.pen import Class, Function, Kind, Pen
-from sparsity_lab.data.python.values import call, condition, default, parameters, ternary, value
+from sparsity_lab.data.python.values import (
+    call,
+    condition,
+    default,
+    opened,
+    parameters,
+    short_condition,
+    ternary,
+    value,
+)
 
 PARAMETERS: tuple[Kind, ...] = ("number", "number", "string", "list", "flag")
 
@@ -75,6 +84,8 @@ def returns(pen: Pen, pad: str) -> tuple[str, Kind | None]:
         text = f"{pad}if {condition(pen)}:\n{pad}{INDENT}return True\n"
         return f"{text}{pad}return {pen.pick(('False', f'{pen.known()} == True'))}\n", "flag"
     if form == 3:
+        if pen.chance(0.25):
+            return f"{pad}return {opened(pen, True)} if {short_condition(pen)} else None\n", "string"
         return f"{pad}return {ternary(pen)}\n", "number"
     if form == 4:
         return f"{pad}return {value(pen, 'number')} {pen.pick(OPERATORS)} {value(pen, 'number')}\n", "number"

@@ -177,7 +177,10 @@ def bind_none(pen: Pen, pad: str) -> str:
 
 
 def bind_ternary(pen: Pen, pad: str) -> str:
+    """Bind a variable, or add to one, on a condition."""
     text = ternary(pen)
+    if pen.chance(0.35):
+        return f"{pad}{pen.number()} += {text}\n"
     return f"{pad}{pen.bind(pen.new('number'), 'number')} = {text}\n"
 
 
@@ -244,7 +247,7 @@ def key_function(pen: Pen, pad: str) -> str:
 def open_if(pen: Pen, pad: str) -> str:
     """Open a file on a condition."""
     text = f"{opened(pen, pen.chance(0.5))} if {short_condition(pen)} else None"
-    if pen.chance(0.3):
+    if pen.chance(0.4):
         return f"{pad}{pen.function()}({text})\n"
     return f"{pad}{pen.pick(('file', 'file', 'stream'))} = {text}\n"
 
@@ -252,7 +255,8 @@ def open_if(pen: Pen, pad: str) -> str:
 def commented_for(pen: Pen, pad: str) -> str:
     """Write a loop's header as a comment, and a statement after it."""
     item = ", ".join(pen.names(pen.pick((1, 1, 2))))
-    return f"{pad}# for {item} in {pen.many()}:\n{use(pen, pad)}"
+    after = pen.pick((use, use, print_string, call_any, bind_string, bind_list))
+    return f"{pad}# for {item} in {pen.many()}:\n{after(pen, pad)}"
 
 
 PLAIN: tuple[Statement, ...] = (

@@ -3,7 +3,7 @@
 from sparsity_lab.data.python.lexicon import DIGITS, INPUT_FILES, OPERATORS, OUTPUT_FILES
 from sparsity_lab.data.python.pen import Class, Function, Kind, Pen
 
-OTHER_DEFAULTS = ("True", "False", *DIGITS[:4])
+DEFAULTS = (*("None",) * 4, *("True",) * 2, *("False",) * 2, *DIGITS[:4])
 
 
 def value(pen: Pen, kind: Kind) -> str:
@@ -196,7 +196,7 @@ def instance(pen: Pen, of: Class) -> str:
 
 
 def default(pen: Pen) -> str:
-    return "None" if pen.chance(0.4) else pen.pick(OTHER_DEFAULTS)
+    return pen.pick(DEFAULTS)
 
 
 def parameters(pen: Pen, names: list[str], defaults: bool) -> str:

@@ -17,17 +17,18 @@ def make(rng: random.Random) -> Pair:
     start, pad = context(pen, COMPETING, lines=(1, 1))
     before = f"{start}{pad}{pen.collection()} = "
     last, first = pen.pick(DIGITS), pen.pick(DIGITS)
-    form = pen.pick((0, 0, 1, 2, 3))
+    entry = f"{{{first}: {pen.known()}"
+    form = pen.pick((0, 1, 1, 2, 2, 3, 4))
     if form == 0:  # the innermost bracket stands in one of the other kind
-        inside, outside = f"[{{{first}: {pen.known()}, {last}", f"{{{first}: [{last}"
-    elif form == 1:  # a bracket of the other kind is closed
-        closed_dict, closed_list = f"{{{first}: {pen.known()}}}", flat_list(pen)
-        inside, outside = f"{{{first}: {closed_list}, {last}", f"[{closed_dict}, {last}"
-    elif form == 2:  # a bracket of the same kind is closed
-        entry = f"{{{pen.pick(DIGITS)}: {pen.known()}}}"
-        inside, outside = f"{{{first}: {entry}, {last}", f"[{flat_list(pen)}, {last}"
+        inside, outside = f"[{entry}, {last}", f"{{{first}: [{pen.pick(DIGITS)}, {last}"
+    elif form == 1:
+        inside, outside = f"[{{{last}", f"{{{first}: [{last}"
+    elif form == 2:  # a bracket of the other kind is closed
+        inside, outside = f"{{{first}: {flat_list(pen)}, {last}", f"[{entry}}}, {last}"
+    elif form == 3:  # a bracket of the same kind is closed
+        inside, outside = f"{{{pen.pick(DIGITS)}: {entry}}}, {last}", f"[{flat_list(pen)}, {last}"
     else:
-        inside, outside = f"{{{first}: {pen.known()}, {last}", f"[{first}, {last}"
+        inside, outside = f"{entry}, {last}", f"[{first}, {last}"
     return Pair(before + inside, before + outside, (":", ","))
 
 

@@ -4,13 +4,13 @@ import random
 
 from sparsity_lab.data.python.blocks import if_elif
 from sparsity_lab.data.python.lexicon import INDENT
-from sparsity_lab.data.python.lines import bind_ternary, comment_on, print_ternary
+from sparsity_lab.data.python.lines import bind_alternative, bind_ternary, comment_on, print_ternary
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.python.values import short_condition
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
-TERNARY = (bind_ternary, print_ternary)
+TERNARY = (bind_ternary, print_ternary, bind_alternative)
 COMPETING = (if_elif, if_elif, *TERNARY, comment_on("else"))
 
 
@@ -24,9 +24,9 @@ def make(rng: random.Random) -> Pair:
         elsewhere=0.4,
     )
     chain = f"{start}{pad}if {short_condition(pen)}:\n{pen.pick(TERNARY)(pen, pad + INDENT)}{pad}"
-    target, value, condition = pen.known(), pen.known(), pen.known()
-    last = short_condition(pen)
-    return Pair(f"{chain}elif {last}", f"{chain}{target} = {value} if {condition} else {last}", (":\n", "\n"))
+    lead = pen.pick((f"{pen.known()} =", f"{pen.known()} +=", "return" if pad else f"{pen.known()} +="))
+    value, condition, last = pen.known(), pen.known(), short_condition(pen)
+    return Pair(f"{chain}elif {last}", f"{chain}{lead} {value} if {condition} else {last}", (":\n", "\n"))
 
 
 TASK = Task(

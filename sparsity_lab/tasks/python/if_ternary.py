@@ -16,7 +16,9 @@ def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING, (FUNCTION, DEEPER))
     value, condition = pen.known(), short_condition(pen)
-    lead = pen.pick((f"{pen.name()} = {value}", f"return {value}", f"{pen.function()}({value}"))
+    lead = pen.pick(
+        (f"{pen.name()} {pen.pick(('=', '+='))} {value}", f"return {value}", f"{pen.function()}({value}")
+    )
     return Pair(f"{start}{pad}if {condition}", f"{start}{pad}{lead} if {condition}", (":\n", " else"))
 
 

@@ -15,8 +15,8 @@ OTHERS = (print_string, bind_list, call_any, bind_string)  # lines that end in d
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, COMPETING, (FUNCTION, DEEPER))
-    start += pen.pick(OTHERS)(pen, pad) if pen.chance(0.7) else ""
+    start, pad = context(pen, COMPETING, (FUNCTION, DEEPER), (1, 1))
+    start += pen.pick(OTHERS)(pen, pad)
     loop = f"for {', '.join(pen.names(pen.count(1, 2)))} in {pen.many()}:\n"
     # a word takes the last space of its indentation into its own token
     return Pair(f"{start}{pad}{loop}", f"{start}{pad}# {loop}", ((pad + INDENT)[1:], pad[1:]))

@@ -15,8 +15,11 @@ def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING, (FUNCTION, DEEPER))
     name, other = pen.known(), pen.known()
-    condition = pen.pick((f"if {name}", f"while {name}", f"if {other} and {name}"))
-    statement = pen.pick((f"{name} =", f"{pen.name()} = {name} ==", f"return {name} =="))
+    condition = pen.pick((f"if {name}", f"if {other} and {name}", f"while {name}", f"while {name}"))
+    if pen.chance(0.25):
+        start, condition = start + if_line(pen, pad), f"elif {name}"
+    assigned = f"{name} =", f"{pen.name()} = {name} =="
+    statement = pen.pick(assigned) if pen.chance(0.6) else f"return {name} =="
     return Pair(f"{start}{pad}{condition} == True", f"{start}{pad}{statement} True", (":\n", "\n"))
 
 

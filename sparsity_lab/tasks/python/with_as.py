@@ -9,14 +9,15 @@ from sparsity_lab.data.python.values import opened
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
-COMPETING = (open_with, open_if, comment_on("with"))
+COMPETING = (open_with, open_if, open_if, comment_on("with"), comment_on("with"))
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, COMPETING, (MODULE, MODULE, FUNCTION, DEEPER), (1, 1), 0.3)
+    start, pad = context(pen, COMPETING, (MODULE, FUNCTION, DEEPER), (1, 1), 0.3)
     text = opened(pen, pen.chance(0.5))
-    lead = pen.pick(("file = ", "stream = ", f"{pen.function()}("))
+    assigned = pen.pick(("file = ", "stream = "))
+    lead = pen.pick((assigned, f"{pen.function()}(", "return " if pad else assigned))
     return Pair(f"{start}{pad}with {text}", f"{start}{pad}{lead}{text}", (" as", " if"))
 
 
