@@ -20,11 +20,14 @@ def test_a_row_for_each_task_of_a_file(tmp_path: Path, capsys: pytest.CaptureFix
     pairs = tmp_path / "two.jsonl"
     pairs.write_text("\n".join(json.dumps(line) for line in [{"name": "sign", "kind": "look-up"}, *lines]))
     assert shortcuts.main([*SMALL, f"root={tmp_path}", f"tasks.path={pairs}"]) == 0
-    rows = capsys.readouterr().out.splitlines()
+    head, _, table = capsys.readouterr().out.partition("| task ")
+    assert "python -m sparsity_lab.shortcuts corpus.megabytes=0.1 " in head
+    rows = f"| task {table}".splitlines()
     assert rows[0].startswith("| task | kind | best single rule | right | bag of tokens |")
     assert "| long |  | not askable under this tokenizer |" in rows[2]
     assert rows[3].startswith("| sign | look-up | ")
     assert " occurs | 100% | 100% |" in rows[3]
+    assert rows[5].startswith("The best single rule is right on at most 75% for 0 of 1 tasks")
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
