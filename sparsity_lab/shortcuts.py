@@ -22,12 +22,12 @@ from sparsity_lab.stages.shortcuts import read_shortcuts, task_shortcuts
 from sparsity_lab.sweep.refusals import is_refusal, refusal
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
-
 HEAD = """# Shortcuts of the tasks
 
-How often rules without a model answer each task's test prompts; chance is 50 %. "Best single rule" is the best
-fact about one token, place or length of the prompt, and "bag of tokens" a logistic regression on the counts of
-the prompt's tokens (`sparsity_lab/tasks/shortcuts.py`). Both are fitted on the training prompts. Made by
+How often rules without a model answer each task's test prompts; chance is 50 %. "Best single rule" is the
+best fact about one token, place or length of the prompt, and "bag of tokens" a logistic regression on the
+counts of the prompt's tokens (`sparsity_lab/tasks/shortcuts.py`). Both are fitted on the training prompts.
+Made by
 
     {command}
 
@@ -66,8 +66,8 @@ def table(config: RunConfig) -> str:
     bags = sum(shortcuts.bag_accuracy <= BAG_BAR for shortcuts in found.values())
     lines += [
         "",
-        f"The best single rule is right on at most {RULE_BAR:.0%} for {rules} of {len(found)} tasks, the bag of "
-        f"tokens on at most {BAG_BAR:.0%} for {bags}.",
+        f"The best single rule is right on at most {RULE_BAR:.0%} for {rules} of {len(found)} tasks, the bag "
+        f"of tokens on at most {BAG_BAR:.0%} for {bags}.",
     ]
     return "\n".join(lines) + "\n"
 
