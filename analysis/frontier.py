@@ -41,7 +41,7 @@ class Model:
 
     `id` is the hash of the run's config; `loss` the pretraining loss on validation text, in nats per token,
     and `by_component` that on its generated and its real text, where the record has them. `ngrams` maps n to
-    the loss of an n-gram model of as many training tokens.
+    the loss of an n-gram model of as many training tokens. `kinds` maps a task to what it asks ("copy", ...).
     """
 
     id: str
@@ -56,6 +56,7 @@ class Model:
     edges: Mapping[str, int]
     by_component: Mapping[str, float] = field(default_factory=dict)
     ngrams: Mapping[int, float] = field(default_factory=dict)
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def _model(record: RunRecord, target: float) -> Model:
         edges={task: point.edges for task, point in points.items() if point is not None},
         by_component=_known(record, metrics.COMPONENT_LOSS),
         ngrams=_known(record, {n: metrics.NGRAM_LOSS[n, ""] for n in metrics.NGRAMS}),
+        kinds={task.task: task.kind for task in record.tasks if task.kind},
     )
 
 
@@ -141,6 +143,33 @@ def baselines(compared: Sequence[Model]) -> dict[int, tuple[float, float]]:
     orders = sorted({n for model in compared for n in model.ngrams})
     losses = {n: [model.ngrams[n] for model in compared if n in model.ngrams] for n in orders}
     return {n: (min(found), max(found)) for n, found in losses.items()}
+
+
+@dataclass(frozen=True)
+class KindRow:
+    """One model on the tasks of one kind: how many it has learned and has circuits for, and their size.
+
+    `geomean_edges` is over the model's own circuits, and None without any.
+    """
+
+    name: str
+    kind: str
+    tasks: int
+    learned: int
+    circuits: int
+    geomean_edges: float | None
+
+
+def by_kind(compared: Sequence[Model]) -> list[KindRow]:
+    """Return a row for each model and kind of task that its record states."""
+    rows = []
+    for model in compared:
+        for kind in sorted(set(model.kinds.values())):
+            tasks = {task for task, own in model.kinds.items() if own == kind}
+            solved = sorted(tasks & model.edges.keys())
+            edges = size(model, solved) if solved else None
+            rows.append(KindRow(model.name, kind, len(tasks), len(tasks & model.learned), len(solved), edges))
+    return rows
 
 
 def size(model: Model, tasks: Iterable[str]) -> float:

@@ -2,7 +2,8 @@
 
     python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME] [--target NATS] [--out DIR]
 
-Writes the three figures of `pictures` (PNG and SVG), points.csv, ratios.csv, tasks.csv and curve.csv.
+Writes the three figures of `pictures` (PNG and SVG), points.csv, ratios.csv, tasks.csv, kinds.csv (by kind
+of task) and curve.csv.
 """
 
 import sys
@@ -108,6 +109,8 @@ def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
         _table(out / "ratios.csv", [_ratio_row(a, b) for a, b in zip(ratios, on_shared, strict=True)]),
         _table(out / "tasks.csv", to_frame(records)),
     ]
+    if kinds := frontier.by_kind(compared):
+        written.append(_table(out / "kinds.csv", [asdict(row) for row in kinds]))
     if tasks:
         written += pictures.save(pictures.draw_frontier(compared, tasks, target), out, "frontier")
     if pair := frontier.matched_pair(compared):
@@ -177,6 +180,7 @@ def _words(ratio: Ratio) -> str:
 
 def _point(model: Model, tasks: Sequence[str]) -> dict[str, Any]:
     row = asdict(model)
+    del row["kinds"]
     row |= {f"loss_{name}": loss for name, loss in row.pop("by_component").items()}
     row |= {f"{n}gram": loss for n, loss in row.pop("ngrams").items()}
     for name in ("learned", "solved_by_nothing", "edges"):

@@ -2,8 +2,8 @@
 
     python docs/pronouns.py stories pronouns.jsonl
 
-In every story a name's sentence goes on with its pronoun: "Anna lost the ball because she was tired." The pairs
-stop before it.
+In every story a name's sentence goes on with its pronoun: "Anna lost the ball because she was tired." The
+pairs stop before it.
 """
 
 import json

@@ -1,12 +1,13 @@
-"""Print which of a config's tasks a rule without a model already answers, as a Markdown table.
+"""Print which of a config's tasks a rule without a model already answers, as a Markdown page.
 
-    python -m sparsity_lab.shortcuts [tasks.path=mine.jsonl corpus=folder ...]
+    python -m sparsity_lab.shortcuts [tasks.path=mine.jsonl corpus=folder ...] > docs/tasks.md
 
 The pairs are asked under the config's tokenizer, so text and tokenizer are made first if they are missing; no
 model is trained. See `tasks.shortcuts` for the rules.
 """
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +21,23 @@ from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.stages.shortcuts import read_shortcuts, task_shortcuts
 from sparsity_lab.sweep.refusals import is_refusal, refusal
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
+
+HEAD = """# Shortcuts of the tasks
+
+How often rules without a model answer each task's test prompts; chance is 50 %. "Best single rule" is the
+best fact about one token, place or length of the prompt, and "bag of tokens" a logistic regression on the
+counts of the prompt's tokens (`sparsity_lab/tasks/shortcuts.py`). Both are fitted on the training prompts.
+Made by
+
+    {command}
+
+"""
+RULE_BAR, BAG_BAR = 0.75, 0.85  # a task above these needs a caveat
+
+
+def page(config: RunConfig, command: str) -> str:
+    """The table with a heading that names the command."""
+    return HEAD.format(command=command) + table(config)
 
 
 def table(config: RunConfig) -> str:
@@ -44,6 +62,13 @@ def table(config: RunConfig) -> str:
         shortcuts = found[name]
         right = (f"{share:.0%}" for share in (shortcuts.rule_accuracy, shortcuts.bag_accuracy))
         lines.append(_row(name, kind, shortcuts.rule, *right, task.caveats))
+    rules = sum(shortcuts.rule_accuracy <= RULE_BAR for shortcuts in found.values())
+    bags = sum(shortcuts.bag_accuracy <= BAG_BAR for shortcuts in found.values())
+    lines += [
+        "",
+        f"The best single rule is right on at most {RULE_BAR:.0%} for {rules} of {len(found)} tasks, the bag "
+        f"of tokens on at most {BAG_BAR:.0%} for {bags}.",
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -63,7 +88,8 @@ def main(overrides: Sequence[str]) -> int:
     register_sweeper()
     try:
         with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            sys.stdout.write(table(from_hydra(compose("config", list(overrides)))))
+            command = shlex.join(["python", "-m", "sparsity_lab.shortcuts", *overrides])
+            sys.stdout.write(page(from_hydra(compose("config", list(overrides))), command))
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -56,7 +56,7 @@ def ngram_losses(tokens: Tokens, windows_wc: Ids, vocab_size: int) -> Floats:
     losses = np.empty((len(ORDERS), *target_wt.shape))
     for n, table in zip(ORDERS, tables, strict=True):
         first = max(n - 2, 0)  # the first position with n - 1 tokens up to it
-        if first < target_wt.shape[1]:
+        if first < target_wt.shape[1] and len(table.keys):
             history = _histories(windows_wc, n, tables, vocab_size)
             known, at = history >= 0, history.clip(min=0)
             found = table.find(at * vocab_size + target_wt[:, first:])

@@ -3,6 +3,7 @@
 The folder is shared by all runs below the same root that train the same model.
 """
 
+import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -31,10 +32,13 @@ from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken, Objective
 from sparsity_lab.training.sparsity import make_sparsifier
 
+log = logging.getLogger(__name__)
+
 MODEL_VERSION = 4  # raise when the same config would give another model
 # the model does not depend on them; the weights that `start` names are an input of their own
 EXECUTION_ONLY_FIELDS = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}
 VALIDATION = "validation.json"
+LARGE_ERROR = 0.01  # nats: differences between models of a sweep are a few times as large
 
 
 def trained_model(
@@ -59,6 +63,12 @@ def trained_model(
             finish_bridge(module.objective, module.model, data.val_dataloader(), config.seed, folder)
         if broken := [name for name, value in final.items() if not math.isfinite(value)]:
             raise UserError(f"training: {', '.join(broken)} is not finite: lower trainer.learning_rate")
+        if final[metrics.VALIDATION_ERROR.name] > LARGE_ERROR:
+            log.warning(
+                "validation loss: its standard error, %.3f nats, is above %g: raise trainer.final_windows, "
+                "or add text",
+                final[metrics.VALIDATION_ERROR.name], LARGE_ERROR,
+            )  # fmt: skip
         measured = final | weight_counts(module.model)
         write_json(folder / VALIDATION, measured)  # last: says that nothing is left to do
 

@@ -16,6 +16,8 @@ from sparsity_lab.data.packed import TokensMeta, read_meta
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import Replaced
+from sparsity_lab.tasks.asked import pair_counts
+from sparsity_lab.tasks.task import FixedPairs
 from sparsity_lab.training.snapshots import step_at
 from sparsity_lab.training.sparsity.magnitude import kept_count
 from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
@@ -83,26 +85,33 @@ def _steps(config: RunConfig, n_ctx: int) -> Iterator[Replaced]:
 
 
 def _windows(config: RunConfig, meta: TokensMeta) -> Iterator[Replaced]:
-    asked, n_ctx, size = config.trainer.validation_windows, config.model.n_ctx, meta.validation.tokens
-    used = min(asked, max(size - 1, 0) // n_ctx)
+    trainer, n_ctx, size = config.trainer, config.model.n_ctx, meta.validation.tokens
+    available = max(size - 1, 0) // n_ctx
     reason = f"the validation split has {size:,} tokens, and windows of n_ctx = {n_ctx} do not overlap"
-    yield Replaced(key="trainer.validation_windows", asked=asked, used=used, reason=reason)
+    used = min(trainer.validation_windows, available)
+    yield Replaced(
+        key="trainer.validation_windows", asked=trainer.validation_windows, used=used, reason=reason
+    )
+    finally_used = min(trainer.final_windows, available)
+    yield Replaced(key="trainer.final_windows", asked=trainer.final_windows, used=finally_used, reason=reason)
     if config.evidence.enabled:
         wanted = config.evidence.text_windows
         reason = "they are taken from the validation windows"
         yield Replaced(key="evidence.text_windows", asked=wanted, used=min(wanted, used), reason=reason)
     share = size / (size + meta.train.tokens)
     if share > 1.5 * config.corpus.validation_share:
-        reason = (
-            "whole documents are assigned by hash, and validation gets at least 250 kB or, of a small "
-            "corpus, a tenth"
-        )
+        reason = "validation gets at least 2 MB of text or, of a small corpus, a tenth"
         asked_share = config.corpus.validation_share
         yield Replaced(key="corpus.validation_share", asked=asked_share, used=share, reason=reason)
 
 
 def _pairs(config: RunConfig) -> Iterator[Replaced]:
     tasks = config.tasks
+    for name, task in tasks.available().items():
+        if name in tasks.asked() and isinstance(task.make, FixedPairs):
+            for split, used in pair_counts(tasks, name).items():
+                reason, asked = f"task {name} has no more pairs for this", getattr(tasks, f"n_{split}_pairs")
+                yield Replaced(key=f"tasks.n_{split}_pairs", asked=asked, used=used, reason=reason)
     users = [("finder.pairs", getattr(config.finder, "pairs", None), "n_train_pairs", tasks.n_train_pairs)]
     if config.evidence.enabled:
         users.append(("evidence.pairs", config.evidence.pairs, "n_test_pairs", tasks.n_test_pairs))

@@ -122,6 +122,10 @@ def _lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:
             continue
         try:
             values = json.loads(line)
+            json.dumps(values, ensure_ascii=False).encode("utf-8")
+        except UnicodeEncodeError as error:
+            found = error.object[error.start : error.end]
+            raise UserError(f"{where}:{number}: {found!r}: a lone surrogate, which is not Unicode") from None
         except (ValueError, RecursionError) as error:
             raise UserError(f"{where}:{number}: not JSON: {error}") from None
         if not isinstance(values, dict):
@@ -136,5 +140,3 @@ def _check(line: PairInFile, where: str) -> None:
         for text in texts:
             if not text:
                 raise UserError(f"{where}: {what}: empty text")
-            if any("\ud800" <= character <= "\udfff" for character in text):
-                raise UserError(f"{where}: {what}: {text!r} holds a lone surrogate, which is not Unicode")

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from made_up import record, without_circuit
 
-from analysis.frontier import bootstrap, matched_pair, models, ratio, shared, size, target_curve, targets
+from analysis.frontier import (
+    bootstrap,
+    by_kind,
+    matched_pair,
+    models,
+    ratio,
+    shared,
+    size,
+    target_curve,
+    targets,
+)
 from sparsity_lab.core.errors import UserError
 
 DENSE_LOW = record("dense", 64, 1000, 1.6, {"a": 400, "b": 100, "c": 70})
@@ -18,6 +28,19 @@ ALL = [SPARSE, DENSE_LOW, DENSE_HIGH]
 def _split(*records: object, target: float = 0.15) -> tuple:
     found = models(records or ALL, target)  # type: ignore[arg-type]
     return [m for m in found if m.kind == "sparse"], [m for m in found if m.kind == "dense"]
+
+
+def test_sizes_by_kind_of_task() -> None:
+    made = record(
+        "sparse", 8, 10, 1.9, {"a": 4, "b": 9, "c": 7}, others=(without_circuit("d", "not_learned"),)
+    )
+    kinds = {"a": "copy", "b": "copy", "c": "count", "d": "count"}
+    tasks = tuple(task.model_copy(update={"kind": kinds[task.task]}) for task in made.tasks)
+    (model,) = models([made.model_copy(update={"tasks": tasks})], 0.15)
+    copy, count = by_kind([model])
+    assert (copy.kind, copy.tasks, copy.learned, copy.circuits) == ("copy", 2, 2, 2)
+    assert copy.geomean_edges == pytest.approx(6)
+    assert (count.kind, count.tasks, count.learned, count.circuits) == ("count", 2, 1, 1)
 
 
 def test_ratio_at_matched_loss_by_hand() -> None:

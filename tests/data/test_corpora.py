@@ -392,19 +392,18 @@ def write_documents(folder: Path, documents: list[str]) -> FolderConfig:
     return FolderConfig(path=UserPath(folder), validation_share=0.3)
 
 
-def test_each_document_once_and_on_the_side_its_hash_says(tmp_path: Path) -> None:
+def test_each_document_once_and_on_one_side_whatever_the_order(tmp_path: Path) -> None:
     documents = [f"document {i}\n" for i in range(200)]
     first = corpus_folder(write_documents(tmp_path / "a", documents), tmp_path / "root")
     train, validation = split_of(first)
     assert train | validation == set(documents)
     assert not train & validation
-    assert 35 <= len(validation) <= 85
-    # other documents beside them, another order, each twice: the old ones stay on their sides
-    more = [*reversed(documents), *documents, *(f"more {i}\n" for i in range(100)), "  \n"]
-    second = corpus_folder(write_documents(tmp_path / "b", more), tmp_path / "root")
-    assert train <= split_of(second)[0]
-    assert validation <= split_of(second)[1]
-    assert sum(1 for split in ("train", "validation") for _ in read_documents(second, split)) == 300
+    assert 58 <= len(validation) <= 62
+    # another order, each twice, and a blank one: the same split
+    again = [*reversed(documents), *documents, "  \n"]
+    second = corpus_folder(write_documents(tmp_path / "b", again), tmp_path / "root")
+    assert split_of(second) == (train, validation)
+    assert sum(1 for split in ("train", "validation") for _ in read_documents(second, split)) == 200
 
 
 def test_the_inventory_stays_with_the_corpus(tmp_path: Path) -> None:

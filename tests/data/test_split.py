@@ -83,7 +83,7 @@ def test_the_mixture_is_the_same_in_bytes_and_in_tokens(fraction: float, tmp_pat
     of_train, of_validation = (
         part.components["real"] / part.tokens for part in (meta.train, meta.validation)
     )
-    assert abs(of_train - of_validation) < 0.03  # real text's tokens per byte vary from piece to piece
+    assert abs(of_train - of_validation) < 0.05  # real text's tokens per byte vary from piece to piece
 
 
 def test_each_validation_token_knows_its_component(tmp_path: Path) -> None:
@@ -116,7 +116,7 @@ def test_every_component_and_size_is_on_both_sides(seed: int, share: float) -> N
         assert held == pytest.approx(share * sum(size for size, _ in sizes), abs=100)
         for least, most in ((0, 1000), (1000, 5000)):
             among = [is_in for size, is_in in sizes if least <= size < most]
-            assert sum(among) / len(among) == pytest.approx(share, abs=0.03)
+            assert sum(among) / len(among) == pytest.approx(share, abs=0.06)
 
 
 @pytest.mark.parametrize("share", [0.001, 0.5, 0.999])

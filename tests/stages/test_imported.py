@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import program
 import pytest
 import torch
@@ -22,6 +23,7 @@ from sparsity_lab.data.prepare import prepare
 from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import train_bpe
 from sparsity_lab.data.tokenizer_folder import write_pair
+from sparsity_lab.data.validation_text import ValidationText
 from sparsity_lab.importers.gpt2 import read_gpt2
 from sparsity_lab.importers.released import read_released, write_released
 from sparsity_lab.model.checkpoints import load_model
@@ -133,10 +135,11 @@ def test_a_gpt2_folder_is_a_model_stage(tmp_path: Path) -> None:
     windows = torch.randint(400, (5, 9), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = cross_entropy(library(windows[:, :-1]).logits.flatten(0, 1), windows[:, 1:].flatten())
-    found = validate_model(load_model(folder), list(windows.split(3)))  # of 3 rows and of 2
+    text = ValidationText(windows, np.zeros((5, 8), np.uint8), ("",))
+    found = validate_model(load_model(folder), text, batch_size=3)  # of 3 rows and of 2
     assert found[metrics.VALIDATION_LOSS.name] == pytest.approx(expected.item(), abs=1e-5)
-    counted = {metrics.WEIGHTS.name, metrics.MODEL_NONZEROS.name}
-    assert read_json(folder / "validation.json").keys() == found.keys() | counted
+    counted = {metrics.WEIGHTS.name, metrics.MODEL_NONZEROS.name, metrics.VALIDATION_WINDOWS.name}
+    assert read_json(folder / "validation.json").keys() >= found.keys() | counted
 
 
 def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:

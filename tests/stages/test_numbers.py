@@ -1,5 +1,6 @@
 """A number that a run cannot use as given is told with the number that it uses, or refused."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ FITS = [
         "trainer.batch_size=4",
         "trainer.tokens=64000",
         "trainer.validation_windows=32",
+        "trainer.final_windows=32",
         "sparsity.nonzeros=20000",
     ),
 ]
@@ -78,6 +80,7 @@ def test_a_kept_fraction_below_what_at_least_needs_is_told(tokens: Path) -> None
             "trainer.validation_windows",
             62,
         ),  # of 16 tokens; there are 1,002
+        (["trainer.final_windows=1000"], "trainer.final_windows", 62),
         (["evidence.text_windows=40"], "evidence.text_windows", 32),
         (["trainer.tokens=100"], "trainer.tokens", 64),
         (["trainer.tokens=200"], "trainer.validations", 3),
@@ -104,6 +107,16 @@ def test_a_number_that_cannot_be_met_is_told(
     (line,) = [record.getMessage() for record in caplog.records if record.getMessage().startswith(f"{key}: ")]
     assert "asked" in line
     assert found[key].reason in line
+
+
+def test_a_file_of_pairs_that_has_fewer_than_asked_is_told(tokens: Path, tmp_path: Path) -> None:
+    pair = {"negative": "b", "answers": ["x", "y"]}
+    lines = [json.dumps({"positive": f"a{i}", **pair, "negative": f"b{i}"}) for i in range(40)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    found = replaced(tokens, f"tasks.path={tmp_path / 'mine.jsonl'}")
+    assert (found["tasks.n_train_pairs"].asked, found["tasks.n_train_pairs"].used) == (1024, 20)
+    assert found["tasks.n_select_pairs"].used == found["tasks.n_test_pairs"].used == 10
+    assert "task mine has no more pairs" in found["tasks.n_test_pairs"].reason
 
 
 def test_a_difference_too_small_to_matter_is_recorded_only(

@@ -72,7 +72,7 @@ def test_a_file_that_cannot_serve_is_told_in_one_line(tmp_path: Path, text: str,
 def test_missing_files_and_names_given_twice_are_told(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"tasks\.path: .*away\.py: No such file"):
         config(tmp_path / "away.py")
-    with pytest.raises(UserError, match=r"tasks\.path: .*no \.py file in this folder"):
+    with pytest.raises(UserError, match=r"tasks\.path: .*no \.py or \.jsonl file in this folder"):
         config(tmp_path)
     write(tmp_path / "a.py")
     write(tmp_path / "b.py")

@@ -107,7 +107,10 @@ def test_the_hash_covers_the_pairs_and_the_waiver(tmp_path: Path) -> None:
         ([line(0, negative="a 0 .")], "mine.jsonl:1: both prompts are 'a 0 .'"),
         ([line(0, positive="")], "mine.jsonl:1: prompts: empty text"),
         ([line(0, answers=["x", ""])], "mine.jsonl:1: answers: empty text"),
-        (['{"positive": "\\ud800", "negative": "b", "answers": ["x", "y"]}'], "mine.jsonl:1: prompts: "),
+        (
+            ['{"positive": "\\ud800", "negative": "b", "answers": ["x", "y"]}'],
+            "mine.jsonl:1: '\\ud800': a lone surrogate",
+        ),
         ([line(0), line(1), line(0)], "mine.jsonl:3: the prompt 'a 0 .' stands in line 1 too"),
         ([line(0, split="test"), line(1)], "mine.jsonl:2: task 'mine': allowed: a split in every line"),
         ([line(i, split="test") for i in range(4)], "mine.jsonl: task 'mine': no pair has the split 'train'"),
