@@ -84,13 +84,14 @@ class Training:
 
     def go_to(self, progress: float) -> None:
         """Bring the weights to what they are like after this share of the training."""
-        module = self.module
+        module, before = self.module, self.module.done
         module.done = round(progress * STEPS)
         if isinstance(module.sparsifier, torch.nn.Module):
             module.sparsifier.steps = module.done
         module.sparsifier.after_step(module.model, module.done)
-        if self.period > 1:
-            for _ in range(self.period):
+        kept = module.sparsifier.kept_fraction
+        if self.period > 1 and kept(before) != kept(module.done):
+            for _ in range(self.period):  # renews the lists
                 self.step()
 
     def step(self) -> None:
@@ -155,12 +156,12 @@ def time_steps(width: int, methods: list[str], repetitions: int, seconds: float)
                 if method != "dense" or moment == moments[0]:
                     training.go_to(moment)
                     costs[method].append(training.seconds_a_step(seconds))
+                    log.info(
+                        "d_model %d, %s, at %.3f of training: %.0f ms a step",
+                        width, method, moment, 1000 * costs[method][-1],
+                    )  # fmt: skip
         for method, found in costs.items():
             steps[method].append(statistics.fmean(found))
-            log.info(
-                "d_model %d, %s: milliseconds a step at %s of training: %s", width, method,
-                " ".join(f"{moment:.3f}" for moment in moments), " ".join(f"{1000 * s:.0f}" for s in found),
-            )  # fmt: skip
     return steps
 
 
