@@ -26,6 +26,7 @@ from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken
 from sparsity_lab.training.sparsity import amortised, magnitude, make_sparsifier, none
+from sparsity_lab.training.sparsity.amortised_module import Amortised
 from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
 
 log = logging.getLogger(__name__)
@@ -86,7 +87,7 @@ class Training:
         """Bring the weights to what they are like after this share of the training."""
         module, before = self.module, self.module.done
         module.done = round(progress * STEPS)
-        if isinstance(module.sparsifier, torch.nn.Module):
+        if isinstance(module.sparsifier, Amortised):
             module.sparsifier.steps = module.done
         module.sparsifier.after_step(module.model, module.done)
         kept = module.sparsifier.kept_fraction
