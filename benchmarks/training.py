@@ -77,13 +77,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         default=list(whole_training.METHODS),
         help="methods of whole trainings",
     )
+    parser.add_argument(
+        "--only", choices=["speed", "memory"], help="measure only this of whole trainings; default: both"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare_processor(options.threads)
     rows: list[dict[str, Any]] = []
     if options.csv is not None:
         for width in options.widths:
-            rows += whole_training.measure(width, options.methods, options.repetitions, options.seconds)
+            rows += whole_training.measure(
+                width, options.methods, options.repetitions, options.seconds, options.only
+            )
             write_table(whole_training.COLUMNS, rows, options.csv)
         return 0
     for width in options.widths:

@@ -10,7 +10,6 @@
 Tokens and weights are random: speed depends on how many weights are zero, not on which.
 """
 
-import gc
 import logging
 import statistics
 import time
@@ -27,6 +26,7 @@ from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken
 from sparsity_lab.training.sparsity import amortised, magnitude, make_sparsifier, none
+from sparsity_lab.training.sparsity.amortised_module import Amortised
 from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
 
 log = logging.getLogger(__name__)
@@ -85,13 +85,15 @@ class Training:
 
     def go_to(self, progress: float) -> None:
         """Bring the weights to what they are like after this share of the training."""
-        module = self.module
+        module, before = self.module, self.module.done
         module.done = round(progress * STEPS)
-        if isinstance(module.sparsifier, torch.nn.Module):
+        if isinstance(module.sparsifier, Amortised):
             module.sparsifier.steps = module.done
         module.sparsifier.after_step(module.model, module.done)
-        for _ in range(self.period if self.period > 1 else 0):
-            self.step()
+        kept = module.sparsifier.kept_fraction
+        if self.period > 1 and kept(before) != kept(module.done):
+            for _ in range(self.period):  # renews the lists
+                self.step()
 
     def step(self) -> None:
         windows = torch.randint(VOCABULARY, (BATCH, N_CTX + 1), generator=self.generator)
@@ -114,10 +116,35 @@ class Training:
                 return passed / steps
 
 
-def measure(width: int, methods: list[str], repetitions: int, seconds: float) -> list[dict[str, Any]]:
-    """Return a row of the table for each method at one d_model."""
+def measure(
+    width: int, methods: list[str], repetitions: int, seconds: float, only: str | None = None
+) -> list[dict[str, Any]]:
+    """Return a row of the table for each method at one d_model; with `only`, "speed" or "memory", a part."""
     threads = torch.get_num_threads()
-    memory = {method: in_own_process(partial(peak_memory, method, width, threads)) for method in methods}
+    rows: list[dict[str, Any]] = [
+        {
+            "d_model": width,
+            "method": method,
+            "kept_fraction": 1.0 if method == "dense" else round(kept_share(width), 5),
+            "precision": "bfloat16" if native_bf16() else "float32",
+            "threads": threads,
+        }
+        for method in methods
+    ]
+    if only != "speed":
+        for row in rows:
+            row["peak_mb"] = round(in_own_process(partial(peak_memory, row["method"], width, threads)))
+    if only != "memory":
+        seconds_a_step = time_steps(width, methods, repetitions, seconds)
+        for row in rows:
+            row.update(_speed(seconds_a_step[row["method"]], seconds_a_step.get("dense")))
+    for row in rows:
+        log.info("%s", ", ".join(f"{key} {value}" for key, value in row.items()))
+    return rows
+
+
+def time_steps(width: int, methods: list[str], repetitions: int, seconds: float) -> dict[str, list[float]]:
+    """Return the mean seconds of each method's steps over a whole training, once per repetition."""
     trainings = {method: Training(method, width) for method in methods}
     moments = [(number + 0.5) / POINTS for number in range(POINTS)]
     for training in trainings.values():
@@ -130,38 +157,31 @@ def measure(width: int, methods: list[str], repetitions: int, seconds: float) ->
                 if method != "dense" or moment == moments[0]:
                     training.go_to(moment)
                     costs[method].append(training.seconds_a_step(seconds))
+                    log.info(
+                        "d_model %d, %s, at %.3f of training: %.0f ms a step",
+                        width, method, moment, 1000 * costs[method][-1],
+                    )  # fmt: skip
         for method, found in costs.items():
             steps[method].append(statistics.fmean(found))
-            log.info(
-                "d_model %d, %s: milliseconds a step at %s of training: %s", width, method,
-                " ".join(f"{moment:.3f}" for moment in moments), " ".join(f"{1000 * s:.0f}" for s in found),
-            )  # fmt: skip
-        del costs
-        gc.collect()
-    return [_row(width, method, steps[method], steps.get("dense"), memory[method]) for method in methods]
+    return steps
 
 
-def _row(
-    width: int, method: str, steps: list[float], dense: list[float] | None, peak_mb: float
-) -> dict[str, Any]:
+def _speed(steps: list[float], dense: list[float] | None) -> dict[str, Any]:
+    """Return the table's entries on speed. Ratios are formed within each repetition."""
     speeds = [TOKENS / step for step in steps]
-    ratios = [own / ours for own, ours in zip(dense or [], steps, strict=False)]
-    row: dict[str, Any] = {
-        "d_model": width,
-        "method": method,
-        "kept_fraction": 1.0 if method == "dense" else round(kept_share(width), 5),
-        "precision": "bfloat16" if native_bf16() else "float32",
-        "threads": torch.get_num_threads(),
+    found = {
         "tokens_per_second": round(statistics.median(speeds)),
         "lowest": round(min(speeds)),
         "highest": round(max(speeds)),
-        "ratio_to_dense": round(statistics.median(ratios), 2) if ratios else "",
-        "ratio_lowest": round(min(ratios), 2) if ratios else "",
-        "ratio_highest": round(max(ratios), 2) if ratios else "",
-        "peak_mb": round(peak_mb),
     }
-    log.info("%s", ", ".join(f"{key} {value}" for key, value in row.items()))
-    return row
+    if dense is None:
+        return found
+    ratios = [theirs / ours for theirs, ours in zip(dense, steps, strict=True)]
+    return found | {
+        "ratio_to_dense": round(statistics.median(ratios), 2),
+        "ratio_lowest": round(min(ratios), 2),
+        "ratio_highest": round(max(ratios), 2),
+    }
 
 
 def peak_memory(method: str, width: int, threads: int) -> float:

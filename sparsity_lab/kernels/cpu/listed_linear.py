@@ -70,7 +70,8 @@ class _ListedLinear(torch.autograd.Function):
         (x_ti,), grad_to = ctx.saved_tensors, grads[0].contiguous()
         d_x_ti = d_weight_oi = d_values_n = None
         if ctx.needs_input_grad[0]:
-            columns = Nonzeros(*transposed(*ctx.rows, x_ti.shape[1]))
+            starts, columns_n, values_n = ctx.rows
+            columns = Nonzeros(*transposed(starts, columns_n, values_n, x_ti.shape[1]))
             d_x_ti = sparse_product(grad_to, columns, x_ti.shape[1], None)
         if ctx.wants_dense:
             dtype = torch.bfloat16 if ctx.bf16 else torch.float32
@@ -119,7 +120,8 @@ def _sample_part(
 ) -> None:
     """Compute the rows whose first entry is one of `first` to `last`, so that threads share the entries."""
     tokens, inputs = x_ti.shape
-    begin_row, end_row = np.searchsorted(starts[:-1], first), np.searchsorted(starts[:-1], last)
+    begin_row: Any = np.searchsorted(starts[:-1], first)
+    end_row: Any = np.searchsorted(starts[:-1], last)
     x_it, g_gt = room(inputs, TOKENS), room(GROUP, TOKENS)
     for begin in range(0, tokens, TOKENS):
         size = min(TOKENS, tokens - begin)

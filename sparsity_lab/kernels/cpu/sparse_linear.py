@@ -23,6 +23,7 @@ from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
 from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, room, transpose
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
+from sparsity_lab.model.listing import listing_of
 
 MOST, MOST_BF16 = 0.25, 0.07  # largest nonzero share at which this beats a dense product (docs/speed_log.md)
 # The limit for a frozen weight, whose nonzeros are listed once. Not measured separately.
@@ -39,7 +40,12 @@ class Nonzeros(NamedTuple):
 
 
 def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
-    """Accept float32 on a CPU, or autocast to bfloat16, if few of the weights are nonzero."""
+    """Accept float32 on a CPU, or autocast to bfloat16, if few of the weights are nonzero.
+
+    Listed weights have their own kernel (`listed_linear.py`).
+    """
+    if listing_of(weight_oi) is not None:
+        return False
     bf16 = torch.is_autocast_enabled("cpu")
     fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32)
     fits = fits and weight_oi.dtype == torch.float32
