@@ -30,7 +30,6 @@ from sparsity_lab.evidence.record import Evidence
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.lab.intervened import Intervened
 from sparsity_lab.lab.interventions import node_mask
-from sparsity_lab.lab.opening import Folder, open_folder
 from sparsity_lab.lab.page import Page
 from sparsity_lab.lab.questions import Question, Questions
 from sparsity_lab.model.checkpoints import count_weights
@@ -39,6 +38,7 @@ from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.stages.evidence import SharedByTasks
 from sparsity_lab.stages.examples import TEXT_TOKENS
+from sparsity_lab.stages.opened import open_model
 from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.viewer.examples import collect_examples
 from sparsity_lab.viewer.examples_record import MAX_NODES
@@ -55,16 +55,9 @@ def load(path: str | Path) -> "Lab":
         UserError: there is no model in the folder, or a file is damaged or of an older version.
     """
     prepare_processor()
-    folder = open_folder(Path(path).expanduser())
-    config = TasksConfig() if folder.config is None else folder.config.tasks
-    return Lab(
-        model=folder.model,
-        tokenizer=folder.tokenizer,
-        questions=Questions(config, folder.tokenizer),
-        read_means=lambda: folder.means_n,
-        read_text=lambda: folder.text,
-        folder=folder,
-    )
+    opened = open_model(Path(path).expanduser())
+    config = TasksConfig() if opened.config is None else opened.config.tasks
+    return Lab(opened=opened, questions=Questions(config, lambda: opened.tokenizer))
 
 
 def runs(path: str | Path = "runs") -> "pd.DataFrame":
@@ -80,28 +73,26 @@ def runs(path: str | Path = "runs") -> "pd.DataFrame":
 class Lab(Intervened):
     """A trained model with all that is known about it."""
 
-    folder: Folder
-
     def __repr__(self) -> str:
         shape = self.model.config
         size = f"d_model {shape.d_model}, {shape.n_layer} layers, {self.model.vocab_size} tokens"
         asked = f"; circuits: {', '.join(self.tasks)}" if self.tasks else ""
-        return f"{self.folder.path}: {size}{asked}"
+        return f"{self.opened.path}: {size}{asked}"
 
     @property
     def config(self) -> RunConfig | None:
         """The run's config; None unless a run was loaded."""
-        return self.folder.config
+        return self.opened.config
 
     @property
     def record(self) -> RunRecord | None:
         """The run's record; None unless a run was loaded."""
-        return self.folder.record
+        return self.opened.record
 
     @cached_property
     def tasks(self) -> list[str]:
         """The tasks of which the run has a circuit."""
-        run = RunFolder(self.folder.path)
+        run = RunFolder(self.opened.path)
         return [task for task in run.tasks() if run.circuits(task)]
 
     def circuit(self, task: str, target: float | None = None) -> Circuit:
@@ -112,9 +103,9 @@ class Lab(Intervened):
         """
         if task not in self.tasks:
             there = ", ".join(self.tasks) or "none"
-            raise UserError(f"{self.folder.path}: no circuit of {task!r}; there: {there}")
+            raise UserError(f"{self.opened.path}: no circuit of {task!r}; there: {there}")
         wanted = self._pruning(target).target
-        circuits = map(load_circuit, RunFolder(self.folder.path).circuits(task))
+        circuits = map(load_circuit, RunFolder(self.opened.path).circuits(task))
         found = {circuit.target: circuit for circuit in circuits}
         if wanted not in found:
             there = ", ".join(f"{value:g}" for value in found)
@@ -142,7 +133,7 @@ class Lab(Intervened):
                 f"{asked.task.name}: not learned: the whole model's loss is {unpruned.raw_loss:.3f} nats, "
                 f"above the target of {pruning.target:g}"
             )
-        for circuit in find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, pruning):
+        for circuit in find_circuits(evaluator, asked.task.name, str(self.opened.path), chosen, pruning):
             if circuit.target == pruning.target:
                 return circuit
         raise UserError(f"{asked.task.name}: no set of nodes reaches {pruning.target:g} nats")
@@ -155,7 +146,9 @@ class Lab(Intervened):
         """
         batch = self.questions.batch(circuit.task if pairs is None else pairs)
         kept_n = node_mask(self.layout, circuit)
-        evaluator = CircuitEvaluator(self.model, self.means, TaskData(batch, batch, batch), "raw")
+        evaluator = CircuitEvaluator(
+            self.model, self.means, TaskData(batch, batch, batch), "raw", closed=circuit.closed
+        )
         return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
 
     def evidence(self, circuit: Circuit, question: Question | None = None, **options: Any) -> Evidence:
@@ -166,9 +159,9 @@ class Lab(Intervened):
         """
         asked = self.questions.ask(circuit.task if question is None else question)
         config = validate(EvidenceConfig, self._evidence_config().model_dump() | options, "evidence")
-        context = self.folder.context
+        context = self.opened.context
         if context is None:
-            raise UserError(f"{self.folder.path}: no text; evidence needs the run's folder")
+            raise UserError(f"{self.opened.path}: no text, which evidence needs; allowed: a run's folder")
         return check_circuit(
             circuit=circuit,
             circuit_file="",
@@ -194,14 +187,14 @@ class Lab(Intervened):
             UserError: the question is not allowed.
         """
         asked = self.questions.ask(circuit.task if question is None else question)
-        context, examples = self.folder.context, None
+        context, examples = self.opened.context, None
         if context is not None and len(circuit.nodes) <= MAX_NODES:
             text_bt = torch.cat(context.text)[: max(1, TEXT_TOKENS // context.n_ctx)]
             tokenizer = context.tokenizer
             examples = collect_examples(
                 asked.task, self.model, self.means, [circuit], asked.data.test, text_bt, tokenizer
             )
-        about = {"name": self.folder.path.name, "sweep": None, "loss": None, "commit": None}
+        about = {"name": self.opened.path.name, "sweep": None, "loss": None, "commit": None}
         weights, nonzeros = count_weights(self.model)
         view = make_view(
             task=circuit.task,

@@ -22,6 +22,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.data.tokenizer_folder import read_folder
@@ -30,6 +31,7 @@ from sparsity_lab.importers.released import CONFIG as RELEASED
 from sparsity_lab.importers.released import read_released
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.results.record import RunRecord, read_record
 from sparsity_lab.stages.context import ModelContext, model_hash
 
 PLAIN, TRANSFORMERS = "model.json", "config.json"
@@ -60,15 +62,27 @@ class OpenedModel:
             return None
         with foreign(f"{self.run.config}: not readable as YAML"):
             plain = yaml.safe_load(self.run.config.read_text(encoding="utf-8"))
+        if renamed := renamed_in_config(plain):
+            raise UserError(f"{self.run.path}: a run of an older version: " + "; ".join(renamed))
         return validate(RunConfig, plain, str(self.run.config))
 
     @cached_property
+    def record(self) -> RunRecord | None:
+        """The run's record; None without one."""
+        return read_record(self.run.path) if self.run is not None and self.run.record.exists() else None
+
+    @cached_property
+    def context(self) -> ModelContext | None:
+        """What the stages of a run look at its model with; None for other folders."""
+        if self.run is None or self.config is None:
+            return None
+        tokens, model = self.run.tokens.resolve(), self.run.model.resolve()
+        return ModelContext.of(self.config, tokens, model, model.parent.parent)
+
+    @property
     def text(self) -> list[Tensor]:
         """The windows of pretraining text (b, n_ctx) of a run's folder; empty for other folders."""
-        if self.run is None or self.config is None:
-            return []
-        tokens, model = self.run.tokens.resolve(), self.run.model.resolve()
-        return ModelContext.of(self.config, tokens, model, model.parent.parent).text
+        return [] if self.context is None else self.context.text
 
     @cached_property
     def means_n(self) -> Tensor | None:
