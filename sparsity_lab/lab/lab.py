@@ -23,7 +23,7 @@ from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.run_folder import RunFolder
+from sparsity_lab.core.run_folder import CIRCUITS, circuit_files
 from sparsity_lab.evidence.checks import check_circuit
 from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.record import Evidence
@@ -91,9 +91,9 @@ class Lab(Intervened):
 
     @cached_property
     def tasks(self) -> list[str]:
-        """The tasks of which the run has a circuit."""
-        run = RunFolder(self.opened.path)
-        return [task for task in run.tasks() if run.circuits(task)]
+        """The tasks of which the folder has a circuit."""
+        folders = sorted((self.opened.path / CIRCUITS).glob("*"))
+        return [folder.name for folder in folders if circuit_files(folder)]
 
     def circuit(self, task: str, target: float | None = None) -> Circuit:
         """Read the run's circuit of a task, at `target` nats or the run's main target.
@@ -105,7 +105,7 @@ class Lab(Intervened):
             there = ", ".join(self.tasks) or "none"
             raise UserError(f"{self.opened.path}: no circuit of {task!r}; there: {there}")
         wanted = self._pruning(target).target
-        circuits = map(load_circuit, RunFolder(self.opened.path).circuits(task))
+        circuits = map(load_circuit, circuit_files(self.opened.path / CIRCUITS / task))
         found = {circuit.target: circuit for circuit in circuits}
         if wanted not in found:
             there = ", ".join(f"{value:g}" for value in found)
