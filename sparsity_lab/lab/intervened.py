@@ -3,7 +3,7 @@
 Shape suffixes: b rows, t tokens, c channels of a site, v vocabulary, n all nodes.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -32,6 +32,7 @@ from sparsity_lab.lab.questions import Question, Questions
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.taps import Record, chain
 from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.stages.opened import Folder
 from sparsity_lab.tasks.batch import TaskBatch, by_length
 
 Text = str | Sequence[str] | Sequence[int] | Tensor
@@ -42,18 +43,25 @@ ROWS = 64  # prompts that are scored together
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Intervened:
-    """A model, what it needs to run on text, and the interventions in force, in their order.
+    """The model of a folder and the interventions in force, in order. `questions` encodes what it is asked."""
 
-    `read_means` and `read_text` load the nodes' means (n) and windows of text (b, t) when first needed. They
-    raise UserError where the opened folder has none.
-    """
-
-    model: Transformer
-    tokenizer: Tokenizer | None
+    folder: Folder
     questions: Questions
-    read_means: Callable[[], Tensor]
-    read_text: Callable[[], Sequence[Tensor]]
     interventions: tuple[Intervention, ...] = ()
+
+    @property
+    def model(self) -> Transformer:
+        """The model itself, in evaluation mode."""
+        return self.folder.model
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            UserError: the opened folder has none.
+        """
+        return self.questions.tokenizer
 
     @cached_property
     def layout(self) -> NodeLayout:
@@ -62,8 +70,12 @@ class Intervened:
 
     @property
     def means(self) -> Tensor:
-        """Mean of every node over validation text, in flat order (n)."""
-        return self.read_means()
+        """Mean of every node over validation text, in flat order (n).
+
+        Raises:
+            UserError: the opened folder has neither means nor text.
+        """
+        return self.folder.means_n
 
     def mean(self, site: str, layer: int) -> Tensor:
         """Mean of each channel of a site in one layer, (c).
@@ -86,15 +98,16 @@ class Intervened:
                 raise UserError(f"text: a tensor {tuple(text.shape)}; allowed: integer ids, (t) or (b, t)")
             rows = text.reshape(-1, text.shape[-1]).tolist()
         elif text and all(isinstance(part, str) for part in text):
-            tokenizer = self._tokenizer()
-            rows = [tokenizer.encode(str(part)) for part in text]
+            rows = [self.tokenizer.encode(str(part)) for part in text]
         elif text and all(isinstance(part, int) for part in text):
             rows = [list(text)]
         else:
             raise UserError("text: allowed: a string, a list of strings, or token ids")
         self._check(rows)
         width = max(map(len, rows))
-        end = 0 if self.tokenizer is None else self.tokenizer.end_of_text
+        if all(len(row) == width for row in rows):
+            return torch.tensor(rows)
+        end = self.tokenizer.end_of_text
         return torch.tensor([[*row, *[end] * (width - len(row))] for row in rows])
 
     def _check(self, rows: Sequence[Sequence[int]]) -> None:
@@ -106,11 +119,6 @@ class Intervened:
         wrong = [id for row in rows for id in row if not 0 <= id < self.model.vocab_size]
         if wrong:
             raise UserError(f"text: token id {wrong[0]}: allowed: 0 to {self.model.vocab_size - 1}")
-
-    def _tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise UserError("text: this folder has no tokenizer; give token ids, or load the run's folder")
-        return self.tokenizer
 
     @torch.no_grad()
     def logits(self, text: Text) -> Tensor:
@@ -143,7 +151,7 @@ class Intervened:
         )
 
     def _shown(self, id: int) -> str:
-        return str(id) if self.tokenizer is None else self.tokenizer.token(id)
+        return str(id) if self.folder.tokenizer is None else self.folder.tokenizer.token(id)
 
     def next_tokens(self, text: str, k: int = 5) -> list[tuple[str, float]]:
         """Return the k most likely next tokens after `text`, with their probabilities."""
@@ -161,7 +169,7 @@ class Intervened:
         """
         mask_n = node_mask(self.layout, nodes)
         if isinstance(by, str) and by == "resample":
-            text_wc = torch.cat(list(self.read_text()))
+            text_wc = torch.cat(list(self.folder.text))
             return self._with(resampled(self.model, self.layout, mask_n, text_wc, seed))
         return self._with(at_values(self.layout, mask_n, self._values(by)))
 
@@ -221,14 +229,8 @@ class Intervened:
         return chain(*made) if made else None
 
     def _with(self, intervention: Intervention) -> "Intervened":
-        return Intervened(
-            model=self.model,
-            tokenizer=self.tokenizer,
-            questions=self.questions,
-            read_means=self.read_means,
-            read_text=self.read_text,
-            interventions=(*self.interventions, intervention),
-        )
+        interventions = (*self.interventions, intervention)
+        return Intervened(folder=self.folder, questions=self.questions, interventions=interventions)
 
 
 def _is_one(text: Text) -> bool:

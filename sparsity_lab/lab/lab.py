@@ -23,7 +23,7 @@ from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.run_folder import RunFolder
+from sparsity_lab.core.run_folder import CIRCUITS, circuit_files
 from sparsity_lab.evidence.checks import check_circuit
 from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.record import Evidence
@@ -38,8 +38,7 @@ from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.stages.evidence import SharedByTasks
 from sparsity_lab.stages.examples import TEXT_TOKENS
-from sparsity_lab.stages.opened import Folder, open_folder
-from sparsity_lab.tasks.config import TasksConfig
+from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.viewer.examples import collect_examples
 from sparsity_lab.viewer.examples_record import MAX_NODES
 from sparsity_lab.viewer.page import make_view, page
@@ -56,15 +55,7 @@ def load(path: str | Path) -> "Lab":
     """
     prepare_processor()
     folder = open_folder(Path(path).expanduser())
-    config = TasksConfig() if folder.config is None else folder.config.tasks
-    return Lab(
-        model=folder.model,
-        tokenizer=folder.tokenizer,
-        questions=Questions(config, folder.tokenizer),
-        read_means=lambda: folder.means_n,
-        read_text=lambda: folder.text,
-        folder=folder,
-    )
+    return Lab(folder=folder, questions=Questions(folder))
 
 
 def runs(path: str | Path = "runs") -> "pd.DataFrame":
@@ -79,8 +70,6 @@ def runs(path: str | Path = "runs") -> "pd.DataFrame":
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Lab(Intervened):
     """A trained model with all that is known about it."""
-
-    folder: Folder
 
     def __repr__(self) -> str:
         shape = self.model.config
@@ -100,9 +89,9 @@ class Lab(Intervened):
 
     @cached_property
     def tasks(self) -> list[str]:
-        """The tasks of which the run has a circuit."""
-        run = RunFolder(self.folder.path)
-        return [task for task in run.tasks() if run.circuits(task)]
+        """The tasks of which the folder has a circuit."""
+        folders = sorted((self.folder.path / CIRCUITS).glob("*"))
+        return [folder.name for folder in folders if circuit_files(folder)]
 
     def circuit(self, task: str, target: float | None = None) -> Circuit:
         """Read the run's circuit of a task, at `target` nats or the run's main target.
@@ -114,7 +103,7 @@ class Lab(Intervened):
             there = ", ".join(self.tasks) or "none"
             raise UserError(f"{self.folder.path}: no circuit of {task!r}; there: {there}")
         wanted = self._pruning(target).target
-        circuits = map(load_circuit, RunFolder(self.folder.path).circuits(task))
+        circuits = map(load_circuit, circuit_files(self.folder.path / CIRCUITS / task))
         found = {circuit.target: circuit for circuit in circuits}
         if wanted not in found:
             there = ", ".join(f"{value:g}" for value in found)
@@ -155,7 +144,9 @@ class Lab(Intervened):
         """
         batch = self.questions.batch(circuit.task if pairs is None else pairs)
         kept_n = node_mask(self.layout, circuit)
-        evaluator = CircuitEvaluator(self.model, self.means, TaskData(batch, batch, batch), "raw")
+        evaluator = CircuitEvaluator(
+            self.model, self.means, TaskData(batch, batch, batch), "raw", closed=circuit.closed
+        )
         return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
 
     def evidence(self, circuit: Circuit, question: Question | None = None, **options: Any) -> Evidence:
@@ -168,7 +159,7 @@ class Lab(Intervened):
         config = validate(EvidenceConfig, self._evidence_config().model_dump() | options, "evidence")
         context = self.folder.context
         if context is None:
-            raise UserError(f"{self.folder.path}: no text; evidence needs the run's folder")
+            raise UserError(f"{self.folder.path}: no text, which evidence needs; allowed: a run's folder")
         return check_circuit(
             circuit=circuit,
             circuit_file="",
@@ -197,9 +188,8 @@ class Lab(Intervened):
         context, examples = self.folder.context, None
         if context is not None and len(circuit.nodes) <= MAX_NODES:
             text_bt = torch.cat(context.text)[: max(1, TEXT_TOKENS // context.n_ctx)]
-            tokenizer = context.tokenizer
             examples = collect_examples(
-                asked.task, self.model, self.means, [circuit], asked.data.test, text_bt, tokenizer
+                asked.task, self.model, self.means, [circuit], asked.data.test, text_bt, self.tokenizer
             )
         about = {"name": self.folder.path.name, "sweep": None, "loss": None, "commit": None}
         weights, nonzeros = count_weights(self.model)

@@ -1,22 +1,23 @@
 """What a model is asked: a task by name, or pairs of your own, encoded by the model's tokenizer."""
 
-import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
 from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.stages.opened import Folder
 from sparsity_lab.tasks.asked import asked_pairs
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
 from sparsity_lab.tasks.config import TasksConfig
-from sparsity_lab.tasks.task import Pair, Split, Task, make_pairs
+from sparsity_lab.tasks.pairs_file import LEAST
+from sparsity_lab.tasks.task import FixedPairs, Pair, Split, Task, make_pairs
 
 OwnPair: TypeAlias = Pair | tuple[str, str, tuple[str, str]]
 Question: TypeAlias = str | Task | Sequence[OwnPair]
 """A task's name, a task, or pairs: `Pair`s, or tuples (prompt, other prompt, (answer, other answer))."""
+OWN = "own pairs"
 
 
 @dataclass(frozen=True)
@@ -30,10 +31,25 @@ class Asked:
 
 @dataclass(frozen=True)
 class Questions:
-    """Encodes questions. `config` gives the tasks that have names, and how many pairs each split has."""
+    """Encodes questions for the model of a folder."""
 
-    config: TasksConfig
-    tokenizer: Tokenizer | None
+    folder: Folder
+
+    @property
+    def config(self) -> TasksConfig:
+        """The tasks that have names, and how many pairs each split has: the run's, or the defaults."""
+        return TasksConfig() if self.folder.config is None else self.folder.config.tasks
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's tokenizer.
+
+        Raises:
+            UserError: the folder has none.
+        """
+        if self.folder.tokenizer is None:
+            raise UserError(f"{self.folder.path}: no tokenizer; give token ids, or load a run or an export")
+        return self.folder.tokenizer
 
     def ask(self, question: Question) -> Asked:
         """Encode a question for finding a circuit.
@@ -43,14 +59,9 @@ class Questions:
         Raises:
             UserError: there is no such task, the pairs are too few, or the tokenizer does not allow them.
         """
-        if isinstance(question, str | Task):
-            task = self._task(question)
-            pairs = {split: self._pairs(task, split) for split in get_args(Split)}
-        else:
-            task = _own()
-            pairs = _divide(_listed(question), seed=self.config.seed)
-        tokenizer = self._tokenizer()
-        batches = {split: encode_pairs(task, some, tokenizer) for split, some in pairs.items()}
+        task = self._task(question)
+        pairs = {split: self._pairs(task, split) for split in get_args(Split)}
+        batches = {split: encode_pairs(task, some, self.tokenizer) for split, some in pairs.items()}
         data = TaskData(train=batches["train"], select=batches["select"], test=batches["test"])
         return Asked(task, pairs["test"], data)
 
@@ -62,12 +73,14 @@ class Questions:
         """
         if isinstance(question, str | Task):
             task = self._task(question)
-            return encode_pairs(task, self._pairs(task, "test"), self._tokenizer())
-        return encode_pairs(_own(), _listed(question), self._tokenizer())
+            return encode_pairs(task, self._pairs(task, "test"), self.tokenizer)
+        return encode_pairs(own_task(question, least=1), _listed(question), self.tokenizer)
 
-    def _task(self, question: str | Task) -> Task:
+    def _task(self, question: Question) -> Task:
         if isinstance(question, Task):
             return question
+        if not isinstance(question, str):
+            return own_task(question)
         available = self.config.available()
         if question not in available:
             raise UserError(f"task {question!r}: unknown; allowed: {', '.join(available)}, or pairs")
@@ -78,10 +91,16 @@ class Questions:
             return asked_pairs(self.config, task.name, split)
         return make_pairs(task, split, self.config.n_pairs(split), self.config.seed)
 
-    def _tokenizer(self) -> Tokenizer:
-        if self.tokenizer is None:
-            raise UserError("pairs: this folder has no tokenizer; load the run's folder or an export")
-        return self.tokenizer
+
+def own_task(pairs: Sequence[OwnPair], least: int = LEAST) -> Task:
+    """Make a task of a list of pairs.
+
+    Raises:
+        UserError: there are fewer than `least`, or one is not a pair.
+    """
+    if len(pairs) < least:
+        raise UserError(f"pairs: {len(pairs)}: at least {least} are needed")
+    return Task(OWN, "", FixedPairs(tuple((pair, None) for pair in _listed(pairs))))
 
 
 def _listed(question: Sequence[OwnPair]) -> list[Pair]:
@@ -97,29 +116,3 @@ def _pair(given: object) -> Pair:
     raise UserError(
         f"pairs: {given!r}: allowed: a Pair, or a tuple (prompt, other prompt, (answer, other answer))"
     )
-
-
-def _own() -> Task:
-    """Name a list of pairs; it has no generator."""
-
-    def make(rng: random.Random) -> Pair:
-        raise UserError("pairs of your own: there are no more of them")
-
-    return Task("own pairs", "", make)
-
-
-def _divide(pairs: Sequence[Pair], seed: int) -> dict[Split, list[Pair]]:
-    """Divide pairs at random: half train, a quarter select, a quarter test.
-
-    Raises:
-        UserError: there are fewer than 4.
-    """
-    if len(pairs) < 4:
-        raise UserError(f"pairs: {len(pairs)}: at least 4 are needed to find a circuit")
-    shuffled = random.Random(derive_seed(seed, "own pairs")).sample(list(pairs), len(pairs))
-    half, quarter = len(pairs) // 2, len(pairs) // 4
-    return {
-        "train": shuffled[:half],
-        "select": shuffled[half : len(pairs) - quarter],
-        "test": shuffled[len(pairs) - quarter :],
-    }
