@@ -23,10 +23,10 @@ from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransf
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.listed.amortised import Amortised
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken
 from sparsity_lab.training.sparsity import amortised, magnitude, make_sparsifier, none
-from sparsity_lab.training.sparsity.amortised_module import Amortised
 from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
 
 log = logging.getLogger(__name__)

@@ -6,7 +6,7 @@ trains each matrix by a list: its nonzeros and, for each, `candidates` zeros.
 1. In every step, gradient, AdamW's moments, update and projection are computed for listed entries. Among
    them the step is that of the exact method: a candidate whose update exceeds the smallest nonzero enters.
 2. Every `dense_every` steps a matrix gets its whole gradient. Its nonzeros and the better half of its
-   candidates stay; the zeros of largest gradient become the other half (`listed.ListedWeight`). The
+   candidates stay; the zeros of largest gradient become the other half (`training/listed/weight.py`). The
    matrices take turns.
 3. Training starts at `start` times the final number of nonzeros, chosen by magnitude from the initial
    weights, and reaches that number at `anneal_until`. While a list would hold more than LISTED of a matrix,
@@ -62,6 +62,20 @@ class Config(BudgetConfig):
             raise ValueError("must be at least 1")
         return start
 
+    def kept_at(self, progress: float, final: float) -> float:
+        """Return the kept fraction: from `start` · `final`, at most 1, to `final` at `anneal_until`."""
+        first = min(1.0, self.start * final)
+        if self.anneal_until <= 0 or progress >= self.anneal_until:
+            return final
+        share = progress / self.anneal_until
+        if self.anneal == "geometric":
+            return first * (final / first) ** share
+        return first + (final - first) * share
+
+    def lists_at(self, kept: float) -> bool:
+        """Return whether matrices are trained by lists at this kept fraction."""
+        return kept * (1 + self.candidates) <= LISTED
+
     @property
     def label(self) -> str:
         return f"amortised-{super().label}"
@@ -69,19 +83,6 @@ class Config(BudgetConfig):
 
 def make(config: Config, model: Transformer, n_steps: int, seed: int) -> Sparsifier:
     """Build the sparsifier, and project the model to its first kept fraction."""
-    from sparsity_lab.training.sparsity.amortised_module import Amortised
+    from sparsity_lab.training.listed.amortised import Amortised
 
     return Amortised(config, model, n_steps)
-
-
-def kept_fraction(
-    progress: float, final: float, start: float, anneal_until: float, anneal: Literal["linear", "geometric"]
-) -> float:
-    """Return the kept fraction: from `start` · `final`, at most 1, to `final` at `anneal_until`."""
-    first = min(1.0, start * final)
-    if anneal_until <= 0 or progress >= anneal_until:
-        return final
-    share = progress / anneal_until
-    if anneal == "geometric":
-        return first * (final / first) ** share
-    return first + (final - first) * share

@@ -9,13 +9,15 @@ from micro import SMALL, write_tokens_folder
 from torch import Tensor, nn
 from twelve_steps import STEPS, new_model, new_module, weights
 
+from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.model.dispatch import plain_operations
 from sparsity_lab.model.listing import listing_of
 from sparsity_lab.training.fit import fit
+from sparsity_lab.training.listed.weight import ListedWeight, largest
 from sparsity_lab.training.sparsity import make_sparsifier
-from sparsity_lab.training.sparsity.amortised import Config, kept_fraction
-from sparsity_lab.training.sparsity.listed import ListedWeight, largest
+from sparsity_lab.training.sparsity.amortised import Config
 from sparsity_lab.training.sparsity.magnitude import project
 
 GROUP = {"lr": 0.1, "betas": (0.9, 0.95), "eps": 0.1, "weight_decay": 0.1, "fused": True}
@@ -74,13 +76,30 @@ def test_largest() -> None:
 
 
 def test_the_schedule() -> None:
-    def at(progress: float, anneal: Any) -> float:
-        return kept_fraction(progress, 0.01, 4.0, 0.5, anneal)
+    def at(progress: float, **changes: Any) -> float:
+        config = Config(kept_fraction=0.01, start=4.0, anneal_until=0.5)
+        return config.model_copy(update=changes).kept_at(progress, changes.get("kept_fraction", 0.01))
 
-    assert [at(p, "linear") for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.04, 0.025, 0.01, 0.01])
-    assert [at(p, "geometric") for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.04, 0.02, 0.01, 0.01])
-    assert kept_fraction(0, 0.5, 4.0, 0.5, "linear") == 1
-    assert kept_fraction(0, 0.5, 4.0, 0.0, "linear") == 0.5
+    assert [at(p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.04, 0.025, 0.01, 0.01])
+    falling = [at(p, anneal="geometric") for p in (0, 0.25, 0.5, 1)]
+    assert falling == pytest.approx([0.04, 0.02, 0.01, 0.01])
+    assert at(0, kept_fraction=0.5) == 1
+    assert at(0, kept_fraction=0.5, anneal_until=0.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"start": 0.5}, "sparsity.start: 0.5: must be at least 1"),
+        ({"anneal_until": 1.5}, "sparsity.anneal_until: 1.5: must lie between 0 and 1"),
+        ({"candidates": 0.0}, "sparsity.candidates: 0.0: input should be greater than 0"),
+        ({"dense_every": 0}, "sparsity.dense_every: 0: input should be greater than 0"),
+    ],
+)
+def test_wrong_values_are_told(values: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError) as caught:
+        validate(Config, {"nonzeros": 5} | values, "sparsity")
+    assert str(caught.value).startswith(told)
 
 
 def train(config: Config, folder: Path) -> Any:

@@ -1,24 +1,42 @@
-"""The sparsifier of the amortised method (`amortised.py`): which weights are listed, and when."""
+"""The amortised method (`training/sparsity/amortised.py`): which weights are listed, and when."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, distributed, nn
 
 from sparsity_lab.model.listing import attach
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.training.sparsity.amortised import LISTED, Config, kept_fraction
-from sparsity_lab.training.sparsity.listed import ListedWeight, largest
+from sparsity_lab.training.listed.weight import ListedWeight, largest
 from sparsity_lab.training.sparsity.magnitude import project
 from sparsity_lab.training.sparsity.sparsifier import PartGradient
+
+
+class Settings(Protocol):
+    """What the sparsifier needs of its config."""
+
+    @property
+    def at_least(self) -> int: ...
+
+    @property
+    def candidates(self) -> float: ...
+
+    @property
+    def dense_every(self) -> int: ...
+
+    def final_fraction(self, weights: int) -> float: ...
+
+    def kept_at(self, progress: float, final: float) -> float: ...
+
+    def lists_at(self, kept: float) -> bool: ...
 
 
 class Amortised(nn.Module):
     """Trains the matrices of one model by lists once few weights are kept. Its state is in checkpoints."""
 
-    def __init__(self, config: Config, model: Transformer, n_steps: int) -> None:
+    def __init__(self, config: Settings, model: Transformer, n_steps: int) -> None:
         super().__init__()
         self.config, self.n_steps, self.steps = config, n_steps, 0
         weights = model.sparse_weights()
@@ -39,9 +57,7 @@ class Amortised(nn.Module):
         self._ask_for_dense()
 
     def kept_fraction(self, step: int) -> float:
-        config = self.config
-        progress = step / self.n_steps
-        return kept_fraction(progress, self.final_fraction, config.start, config.anneal_until, config.anneal)
+        return self.config.kept_at(step / self.n_steps, self.final_fraction)
 
     def updated_names(self) -> list[str]:
         return list(self.matrices)
@@ -78,7 +94,7 @@ class Amortised(nn.Module):
         self._ask_for_dense()
 
     def _fits(self, step: int) -> bool:
-        return self.kept_fraction(step) * (1 + self.config.candidates) <= LISTED
+        return self.config.lists_at(self.kept_fraction(step))
 
     def _list(self, name: str, index_n: Tensor) -> ListedWeight:
         weight, axis = self.matrices[name]
