@@ -43,7 +43,7 @@ ROWS = 64  # prompts that are scored together
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Intervened:
-    """The model of a folder and the interventions in force, in order. `questions` encodes what it is asked."""
+    """The model of a folder and the interventions in force, in order. `questions` encodes pairs for it."""
 
     folder: Folder
     questions: Questions
