@@ -79,9 +79,12 @@ def _left_out(name: str, why: str) -> Check:
 
 
 def named_task(name: str) -> Task:
-    """Return a task that stands for pairs that are read from a file; it makes none."""
+    """Return a task that stands for pairs that are read from a file; it makes none.
+
+    Its prompts may end in different tokens. What the last token alone tells is the loss of the empty circuit.
+    """
 
     def make(rng: random.Random) -> Pair:
         raise NotImplementedError("the pairs of a file are read, not made")
 
-    return Task(name=name, description="", make=make)
+    return Task(name=name, description="", make=make, same_last_token=False)

@@ -164,6 +164,12 @@ def _question(path: Path, circuit: Circuit | None, opened: Folder, given: Path |
     """Return the pairs of the file `given`, or those beside the circuit, or None."""
     if given is not None:
         listed, tokenizer = read_pairs(given), opened.tokenizer
+        names = sorted({pair.name or given.stem for pair in listed})
+        if len(names) > 1:
+            wanted = None if circuit is None else circuit.task
+            if wanted not in names:
+                raise UserError(f"--pairs {given}: tasks {', '.join(names)}; allowed: one, or the circuit's")
+            listed = [pair for pair in listed if (pair.name or given.stem) == wanted]
         if tokenizer is None:
             raise UserError(f"--pairs {given}: {opened.path} has no tokenizer")
         by_split = {

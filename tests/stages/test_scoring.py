@@ -102,6 +102,23 @@ def test_pairs_of_the_users_own(made: tuple[Path, Path, Circuit], tmp_path: Path
         score_file(path, open_folder(run), pairs=tmp_path / "few.jsonl")
 
 
+def test_of_several_tasks_in_a_file_the_circuits_own_is_scored(
+    made: tuple[Path, Path, Circuit], tmp_path: Path
+) -> None:
+    run, path, circuit = made
+    pair = pairs_of("test")[0]
+    line = {"positive": pair.positive, "negative": pair.negative, "answers": pair.answers}
+    other = {"positive": "c;", "negative": "d.", "answers": ["7", "8"], "name": "other"}  # other last tokens
+    (tmp_path / "two.jsonl").write_text("\n".join(map(json.dumps, (line | {"name": circuit.task}, other))))
+    assert score_file(path, open_folder(run), pairs=tmp_path / "two.jsonl").pairs == 1
+    other_task = circuit.model_dump(mode="json") | {"task": "third", "frozen": None, "pairs": None}
+    write_json(tmp_path / "third.json", other_task)
+    with pytest.raises(UserError, match=r"two.jsonl: tasks letter, other; allowed: one, or the circuit's"):
+        score_file(tmp_path / "third.json", open_folder(run), pairs=tmp_path / "two.jsonl")
+    (tmp_path / "one.jsonl").write_text(json.dumps(other))
+    assert score_file(path, open_folder(run), pairs=tmp_path / "one.jsonl").pairs == 1
+
+
 def test_a_circuit_with_nothing_beside_it_has_sizes_and_says_what_is_missing(
     made: tuple[Path, Path, Circuit], tmp_path: Path
 ) -> None:

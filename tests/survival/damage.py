@@ -35,6 +35,9 @@ class Damage(NamedTuple):
     content: bytes
     must_refuse: bool = False
 
+    def __repr__(self) -> str:
+        return f"Damage({len(self.content)} bytes, must_refuse={self.must_refuse})"
+
 
 def damaged(valid: bytes, optional: frozenset[str] = frozenset()) -> st.SearchStrategy[Damage]:
     """What may be found under a file's name in place of `valid`; `optional`: tensors that may be missing."""
