@@ -69,6 +69,7 @@ def test_an_outlier_is_searched_again_once(
         return explained(1275 if name == "final_kwarg" else 50, name, rest[-1])
 
     monkeypatch.setattr(stage, "explain_task", explain)
+    monkeypatch.setattr(stage, "_write_beside", lambda *_: {})
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # no other process, where nothing is patched
     context: Any = SimpleNamespace(
         inputs={"model": "m"},
