@@ -42,11 +42,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--closed", nargs="+", choices=("false", "true"), help="in place of the run's own pruning.closed"
     )
+    parser.add_argument("--tasks", nargs="+", help="some of the run's tasks, in place of all")
     options = parser.parse_args(arguments)
     closed = [choice == "true" for choice in options.closed or ()]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        rows = measure_circuits(options.run, closed)
+        rows = measure_circuits(options.run, closed, options.tasks)
     except UserError as error:
         parser.error(str(error))
     write_table(COLUMNS, rows, options.out / "circuits.csv")
@@ -55,16 +56,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def measure_circuits(run: Path, closed: Sequence[bool] = ()) -> list[dict[str, Any]]:
+def measure_circuits(
+    run: Path, closed: Sequence[bool] = (), tasks: Sequence[str] | None = None
+) -> list[dict[str, Any]]:
     """Return one row per task and setting: the circuit's size and losses at the main target, and the seconds.
 
     `closed` are the settings of `pruning.closed`; the run's own if it is empty. One task runs an extra time
     first, so that no row includes compilation.
 
     Raises:
-        UserError: this version cannot read the run's record, config or model.
+        UserError: this version cannot read the run's record, config or model, or a task is not in the run.
     """
     record = read_record(run)
+    if unknown := sorted(set(tasks or ()) - {task.task for task in record.tasks}):
+        known = ", ".join(task.task for task in record.tasks)
+        raise UserError(f"--tasks {' '.join(unknown)}: not in the run; allowed: {known}")
     if renamed := renamed_in_config(record.config):
         raise UserError(f"{run}: a run of an older version: " + "; ".join(renamed))
     config = validate(RunConfig, record.config, str(run))
@@ -72,12 +78,12 @@ def measure_circuits(run: Path, closed: Sequence[bool] = ()) -> list[dict[str, A
     folder = RunFolder(run)
     context = ModelContext.of(config, folder.tokens, folder.model, run)
     context.load()
-    names = [task.task for task in record.tasks]
+    names = [task.task for task in record.tasks if tasks is None or task.task in tasks]
     settings = [
         config.model_copy(update={"pruning": config.pruning.model_copy(update={"closed": choice})})
         for choice in closed or [config.pruning.closed]
     ]
-    compiled = [task.task for task in record.tasks if task.curve] or names
+    compiled = [task.task for task in record.tasks if task.task in names and task.curve] or names
     _measure(settings[0], context, compiled[0], record)
     return [_measure(setting, context, name, record) for name in names for setting in settings]
 

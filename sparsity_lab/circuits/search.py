@@ -60,7 +60,7 @@ def find_circuits(
     for target, (kept_n, _, notes) in sorted(best.items()):
         provenance: Notes = {"method": finder.label, "selection": pruning.selection, **notes}
         if retries:
-            provenance |= {"retries": retries, "retried_because": "; ".join(doubts)}
+            provenance |= {"retries": retries, "retried_because": "; ".join(dict.fromkeys(doubts))}
         circuit = make_circuit(evaluator, kept_n, task, model_name, target, provenance)
         if pruning.edges == "prune":
             circuit = prune_edges(evaluator, circuit)

@@ -4,14 +4,15 @@ Shape suffixes: b rows, t tokens, c channels of a site, v vocabulary, n all node
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.circuits.circuit import Circuit, Scores
+from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.evaluator import IDENTITY, score
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
@@ -48,11 +49,12 @@ class Intervened:
     folder: Folder
     questions: Questions
     interventions: tuple[Intervention, ...] = ()
+    closed: Transformer | None = None
 
     @property
     def model(self) -> Transformer:
-        """The model itself, in evaluation mode."""
-        return self.folder.model
+        """The model that runs: the folder's, or its closed copy after `keep` of a closed circuit."""
+        return self.folder.model if self.closed is None else self.closed
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -204,8 +206,14 @@ class Intervened:
         return self._with(patched(self.layout, mask_n, values_btn))
 
     def keep(self, nodes: Nodes) -> "Intervened":
-        """Freeze every node outside `nodes` at its mean; what is left is a circuit (§2.2)."""
-        return self._with(kept(self.layout, node_mask(self.layout, nodes), self.means))
+        """Freeze every node outside `nodes` at its mean; what is left is a circuit (§2.2).
+
+        If `nodes` is a closed circuit, weights into the other nodes are zero too.
+        """
+        kept_n = node_mask(self.layout, nodes)
+        alone = self._with(kept(self.layout, kept_n, self.means))
+        is_closed = isinstance(nodes, Circuit) and nodes.closed
+        return replace(alone, closed=close(self.model, kept_n)) if is_closed else alone
 
     @torch.no_grad()
     def score(self, pairs: Question) -> Scores:
@@ -229,8 +237,12 @@ class Intervened:
         return chain(*made) if made else None
 
     def _with(self, intervention: Intervention) -> "Intervened":
-        interventions = (*self.interventions, intervention)
-        return Intervened(folder=self.folder, questions=self.questions, interventions=interventions)
+        return Intervened(
+            folder=self.folder,
+            questions=self.questions,
+            interventions=(*self.interventions, intervention),
+            closed=self.closed,
+        )
 
 
 def _is_one(text: Text) -> bool:

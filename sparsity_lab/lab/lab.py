@@ -144,9 +144,8 @@ class Lab(Intervened):
         """
         batch = self.questions.batch(circuit.task if pairs is None else pairs)
         kept_n = node_mask(self.layout, circuit)
-        evaluator = CircuitEvaluator(
-            self.model, self.means, TaskData(batch, batch, batch), "raw", closed=circuit.closed
-        )
+        data = TaskData(batch, batch, batch)
+        evaluator = CircuitEvaluator(self.model, self.means, data, "raw", closed=circuit.closed)
         return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
 
     def evidence(self, circuit: Circuit, question: Question | None = None, **options: Any) -> Evidence:

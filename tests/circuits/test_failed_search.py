@@ -114,7 +114,7 @@ def test_a_further_search_goes_on_where_the_earlier_one_ended(
     assert {c.provenance["retries"] for c in later} == {4}
     for before, after in zip(earlier, later, strict=True):
         assert len(after.nodes) == (3 if fails == 3 else len(before.nodes))
-        assert str(after.provenance["retried_because"]).endswith("than the model's circuits for other tasks")
+        assert "the model's circuits for other tasks" in str(after.provenance["retried_because"])
 
 
 def test_a_tighter_targets_circuit_stands_in_for_a_larger_one(monkeypatch: pytest.MonkeyPatch) -> None:

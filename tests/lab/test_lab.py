@@ -9,6 +9,7 @@ from torch import Tensor
 import sparsity_lab
 from sparsity_lab import Circuit, Lab, Node, Pair, UserError
 from sparsity_lab.circuits.circuit import Calibration, Scores
+from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.standalone import MEANS, save_means
@@ -146,6 +147,10 @@ def test_a_circuit_scores_as_the_model_with_the_rest_frozen(lab: Lab) -> None:
     alone = lab.evaluate(circuit, PAIRS)
     assert alone.raw_loss == pytest.approx(lab.keep(circuit).score(PAIRS).raw_loss, abs=1e-5)
     assert alone.raw_loss != pytest.approx(lab.score(PAIRS).raw_loss, abs=1e-3)
+    closed = circuit.model_copy(update={"closed": True})
+    drawn = lab.evaluate(closed, PAIRS).raw_loss
+    assert drawn == pytest.approx(lab.keep(closed).score(PAIRS).raw_loss, abs=1e-5)
+    assert (drawn == pytest.approx(alone.raw_loss, abs=1e-5)) is not closing_matters(lab.model.config)
     everything = [
         node for g in NodeLayout(lab.model.config).groups for node in _all(g.layer, g.site, g.stop - g.start)
     ]
