@@ -6,7 +6,14 @@ A variable is bound to a value of some type, and used later as its type asks: a 
 
 from collections.abc import Sequence
 
-from sparsity_lab.data.python.lexicon import COMMENTS, DIGITS, KEYWORD_COMMENTS, MODULES, OPERATORS
+from sparsity_lab.data.python.lexicon import (
+    COMMENTS,
+    DETERMINERS,
+    DIGITS,
+    KEYWORD_COMMENTS,
+    MODULES,
+    OPERATORS,
+)
 from sparsity_lab.data.python.pen import KINDS, Kind, Pen, Statement
 from sparsity_lab.data.python.values import (
     call,
@@ -132,7 +139,7 @@ def use_instance(pen: Pen, pad: str, name: str) -> str:
 
 def comment_line(pen: Pen, pad: str, phrases: Sequence[str] = COMMENTS) -> str:
     """Write a comment, which ends in a word or a mark."""
-    return f"{pad}# {pen.pick(phrases)} {pen.known()}{pen.pick(ENDS)}\n"
+    return f"{pad}# {pen.pick(phrases)} {pen.pick(DETERMINERS)} {pen.known()}{pen.pick(ENDS)}\n"
 
 
 def comment(pen: Pen, pad: str) -> str:
