@@ -5,7 +5,7 @@ in any order, and each is filled as its own type asks.
 """
 
 from sparsity_lab.data.python.lexicon import DIGITS, INDENT
-from sparsity_lab.data.python.lines import LINES, plain, plain_lines, print_string
+from sparsity_lab.data.python.lines import LINES, comment_line, plain, plain_lines, print_string
 from sparsity_lab.data.python.pen import Kind, Pen, Statement
 from sparsity_lab.data.python.values import condition, opened, value
 
@@ -169,5 +169,11 @@ def statements(pen: Pen, pad: str, low: int, high: int, nested: float = 0.35) ->
     """Write low to high statements; each is a block with probability `nested`."""
     if len(pad) >= DEEPEST:
         nested = 0.0
-    texts = [pen.pick(BLOCKS if pen.chance(nested) else LINES)(pen, pad) for _ in range(pen.count(low, high))]
+    texts = []
+    for _ in range(pen.count(low, high)):
+        if pen.chance(nested):
+            texts.append(comment_line(pen, pad) if pen.chance(0.2) else "")
+            texts.append(pen.pick(BLOCKS)(pen, pad))
+        else:
+            texts.append(pen.pick(LINES)(pen, pad))
     return "".join(texts)

@@ -1,7 +1,7 @@
 """Functions and classes of `tinypython`, and the calls that use them as they were defined."""
 
 from sparsity_lab.data.python.blocks import statements
-from sparsity_lab.data.python.lexicon import COMMENTS, INDENT, OPERATORS
+from sparsity_lab.data.python.lexicon import COMMENTS, DETERMINERS, INDENT, OPERATORS
 from sparsity_lab.data.python.lines import make_instance, use_instance
 from sparsity_lab.data.python.pen import Class, Function, Kind, Pen
 from sparsity_lab.data.python.values import (
@@ -19,7 +19,7 @@ PARAMETERS: tuple[Kind, ...] = ("number", "number", "string", "list", "flag")
 
 
 def sentence(pen: Pen) -> str:
-    return f"{pen.pick(COMMENTS).capitalize()} {pen.known()}."
+    return f"{pen.pick(COMMENTS).capitalize()} {pen.pick(DETERMINERS)} {pen.known()}."
 
 
 def new_parameters(pen: Pen, low: int, high: int) -> list[tuple[str, Kind]]:

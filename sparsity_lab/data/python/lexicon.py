@@ -74,18 +74,19 @@ EXTENSIONS = _words(".txt .csv .json .log")
 OPERATORS = _words("+ - *")
 DIGITS = _words("1 2 3 4 5 6 7 8 9")
 KEYWORD_COMMENTS = {
-    "for": ("wait for the", "look for the"),
-    "while": ("stop while the", "wait while the"),
-    "if": ("check if the", "stop if the"),
-    "else": ("or else the",),
-    "with": ("start with the", "go with the"),
-    "in": ("look in the",),
+    "for": ("wait for", "look for"),
+    "while": ("stop while", "wait while"),
+    "if": ("check if", "stop if"),
+    "else": ("or else",),
+    "with": ("start with", "go with"),
+    "in": ("look in",),
 }
 """Keywords that comments use as words, so that a keyword alone does not tell what a line is."""
 COMMENTS = (
-    *(f"{verb} the" for verb in _words("update check read get keep use compute set")),
+    *_words("update check read get keep use compute set"),
     *(phrase for phrases in KEYWORD_COMMENTS.values() for phrase in phrases),
 )
+DETERMINERS = _words("the a every this our")
 MODULES = {
     "math": ("sqrt", "number"),
     "time": ("sleep", "number"),

@@ -4,7 +4,16 @@ A variable is bound to a value of some type, and used later as its type asks: a 
 ` += "..."`, a list `.append`, a dict `[key] = ...`. So the best prediction depends on a line far above.
 """
 
-from sparsity_lab.data.python.lexicon import COMMENTS, DIGITS, KEYWORD_COMMENTS, MODULES, OPERATORS
+from collections.abc import Sequence
+
+from sparsity_lab.data.python.lexicon import (
+    COMMENTS,
+    DETERMINERS,
+    DIGITS,
+    KEYWORD_COMMENTS,
+    MODULES,
+    OPERATORS,
+)
 from sparsity_lab.data.python.pen import KINDS, Kind, Pen, Statement
 from sparsity_lab.data.python.values import (
     call,
@@ -22,6 +31,8 @@ from sparsity_lab.data.python.values import (
     ternary,
     value,
 )
+
+ENDS = ("", "", ".", ":", "!")  # of comments
 
 
 def bind(pen: Pen, pad: str) -> str:
@@ -126,15 +137,20 @@ def use_instance(pen: Pen, pad: str, name: str) -> str:
     return f"{pad}{pen.bind(pen.new(kind), kind)} = {name}.{field}\n"
 
 
+def comment_line(pen: Pen, pad: str, phrases: Sequence[str] = COMMENTS) -> str:
+    """Write a comment, which ends in a word or a mark."""
+    return f"{pad}# {pen.pick(phrases)} {pen.pick(DETERMINERS)} {pen.known()}{pen.pick(ENDS)}\n"
+
+
 def comment(pen: Pen, pad: str) -> str:
     # a block needs a statement besides the comment
-    return f"{pad}# {pen.pick(COMMENTS)} {pen.known()}\n{use(pen, pad)}"
+    return comment_line(pen, pad) + use(pen, pad)
 
 
-def comment_on(*keywords: str) -> Statement:
-    """A comment that uses one of these keywords as a word, with a statement after it."""
+def remark(*keywords: str) -> Statement:
+    """A comment, alone, that uses one of these keywords as a word."""
     phrases = [phrase for keyword in keywords for phrase in KEYWORD_COMMENTS[keyword]]
-    return lambda pen, pad: f"{pad}# {pen.pick(phrases)} {pen.known()}\n{use(pen, pad)}"
+    return lambda pen, pad: comment_line(pen, pad, phrases)
 
 
 def print_string(pen: Pen, pad: str) -> str:

@@ -151,7 +151,8 @@ def condition(pen: Pen, member: bool = True) -> str:
     if form < 7:
         return f"{pen.known()} == {pen.known()}"
     if form < 8:
-        return f"{pen.number()} > {pen.number()}"
+        end = "" if pen.chance(0.5) else f" and {pen.known()} == {pen.known()}"
+        return f"{pen.number()} > {pen.number()}{end}"
     text = comparison(pen)
     return text if member or " in " not in text else f"{pen.known()} and {pen.known()} == True"
 

@@ -4,14 +4,14 @@ import random
 
 from sparsity_lab.data.python.blocks import if_elif
 from sparsity_lab.data.python.lexicon import INDENT
-from sparsity_lab.data.python.lines import bind_alternative, bind_ternary, comment_on, print_ternary
+from sparsity_lab.data.python.lines import bind_alternative, bind_ternary, print_ternary, remark
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.python.values import short_condition
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
 TERNARY = (bind_ternary, print_ternary, bind_alternative)
-COMPETING = (if_elif, if_elif, *TERNARY, comment_on("else"))
+COMPETING = (if_elif, if_elif, *TERNARY, remark("else"))
 
 
 def make(rng: random.Random) -> Pair:

@@ -3,13 +3,13 @@
 import random
 
 from sparsity_lab.data.python.blocks import for_line, while_line
-from sparsity_lab.data.python.lines import bind_comprehension, comment_on
+from sparsity_lab.data.python.lines import bind_comprehension, remark
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.python.values import short_condition
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
-COMPETING = (for_line, while_line, while_line, bind_comprehension, comment_on("for"), comment_on("while"))
+COMPETING = (for_line, while_line, while_line, bind_comprehension, remark("for"), remark("while"))
 
 
 def make(rng: random.Random) -> Pair:

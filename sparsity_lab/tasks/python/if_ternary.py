@@ -3,13 +3,13 @@
 import random
 
 from sparsity_lab.data.python.blocks import if_line
-from sparsity_lab.data.python.lines import bind_alternative, bind_ternary, comment_on, print_ternary
+from sparsity_lab.data.python.lines import bind_alternative, bind_ternary, print_ternary, remark
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.python.values import short_condition
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, context
 from sparsity_lab.tasks.task import Pair, Task
 
-COMPETING = (if_line, if_line, bind_ternary, bind_alternative, print_ternary, comment_on("if"))
+COMPETING = (if_line, if_line, bind_ternary, bind_alternative, print_ternary, remark("if"))
 
 
 def make(rng: random.Random) -> Pair:

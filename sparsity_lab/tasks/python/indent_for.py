@@ -4,19 +4,18 @@ import random
 
 from sparsity_lab.data.python.blocks import for_line
 from sparsity_lab.data.python.lexicon import INDENT
-from sparsity_lab.data.python.lines import bind_list, bind_string, call_any, commented_for, print_string
+from sparsity_lab.data.python.lines import comment_line, commented_for
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, context
 from sparsity_lab.tasks.task import Pair, Task
 
 COMPETING = (for_line, commented_for)
-OTHERS = (print_string, bind_list, call_any, bind_string)  # lines that end in different tokens
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING, (FUNCTION, DEEPER), (1, 1))
-    start += pen.pick(OTHERS)(pen, pad)
+    start += comment_line(pen, pad)
     loop = f"for {', '.join(pen.names(pen.count(1, 2)))} in {pen.many()}:\n"
     # a word takes the last space of its indentation into its own token
     return Pair(f"{start}{pad}{loop}", f"{start}{pad}# {loop}", ((pad + INDENT)[1:], pad[1:]))

@@ -3,18 +3,20 @@
 import random
 
 from sparsity_lab.data.python.blocks import open_with
-from sparsity_lab.data.python.lines import comment_on, open_if
+from sparsity_lab.data.python.lines import open_if, remark
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.python.values import opened
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
-COMPETING = (open_with, open_if, open_if, comment_on("with"), comment_on("with"))
+COMPETING = (open_with, open_if, open_if)
+REMARK = remark("with")
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING, (MODULE, FUNCTION, DEEPER), (1, 1), 0.3)
+    start += REMARK(pen, pad) if pen.chance(0.6) else ""
     text = opened(pen, pen.chance(0.5))
     assigned = pen.pick(("file = ", "stream = "))
     lead = pen.pick((assigned, f"{pen.function()}(", "return " if pad else assigned))
