@@ -17,7 +17,6 @@ from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import Replaced
 from sparsity_lab.tasks.asked import pair_counts
-from sparsity_lab.tasks.task import FixedPairs
 from sparsity_lab.training.snapshots import step_at
 from sparsity_lab.training.sparsity.magnitude import kept_count
 from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
@@ -108,7 +107,7 @@ def _windows(config: RunConfig, meta: TokensMeta) -> Iterator[Replaced]:
 def _pairs(config: RunConfig) -> Iterator[Replaced]:
     tasks = config.tasks
     for name, task in tasks.available().items():
-        if name in tasks.asked() and isinstance(task.make, FixedPairs):
+        if name in tasks.asked() and task.fixed is not None:
             for split, used in pair_counts(tasks, name).items():
                 reason, asked = f"task {name} has no more pairs for this", getattr(tasks, f"n_{split}_pairs")
                 yield Replaced(key=f"tasks.n_{split}_pairs", asked=asked, used=used, reason=reason)

@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.tasks.task import FixedPairs, Kind, Pair, Split, Task
+from sparsity_lab.tasks.fixed_pairs import AnyPair, FixedPairs
+from sparsity_lab.tasks.task import Kind, Pair, Split, Task
 
 SUFFIX = ".jsonl"
 LEAST = 4  # pairs: one for selection, one for testing, two to learn from
@@ -99,13 +100,15 @@ def _task(name: str, pairs: list[tuple[Pair, Split | None]], about: _AboutLine, 
         raise UserError(f"{where}: task {name!r}: {len(pairs)} pairs; at least {LEAST} are needed")
     if splits != {None} and (missing := [split for split in get_args(Split) if split not in splits]):
         raise UserError(f"{where}: task {name!r}: no pair has the split {missing[0]!r}")
+    fixed = FixedPairs(tuple(pairs))
     return Task(
         name,
         about.description or f"the pairs of {Path(where).name}",
-        FixedPairs(tuple(pairs)),
+        AnyPair(fixed),
         about.caveat,
         about.kind,
         about.same_last_token,
+        fixed,
     )
 
 

@@ -4,8 +4,7 @@
 model is asked at each prompt's last token; `batch.py` makes rows of tokens of the pairs.
 
 A hash of each prompt decides if it is for training, selection or test, and a pair is asked only if both its
-prompts fall into the same split. So the splits never overlap, whatever the seed. A task of fixed pairs is
-split as its pairs say, or else in fixed proportions.
+prompts fall into the same split. So the splits never overlap, whatever the seed.
 """
 
 import random
@@ -53,6 +52,8 @@ class Task:
 
     `same_last_token`: whether both prompts of a pair must end in the same token. Without the rule, the last
     token's embedding and bigram row may tell the answers apart: `caveats` says so.
+
+    `fixed` gives the pairs of a split, by seed, if there is a finite set of them (`fixed_pairs.py`).
     """
 
     name: str
@@ -61,35 +62,12 @@ class Task:
     caveat: str = ""
     kind: Kind | None = None
     same_last_token: bool = True
+    fixed: Callable[[Split, int], list[Pair]] | None = None
 
     @property
     def caveats(self) -> str:
         """The caveat, and what follows where the rule of the same last token is waived."""
         return "; ".join(text for text in (self.caveat, "" if self.same_last_token else WAIVED) if text)
-
-
-@dataclass(frozen=True)
-class FixedPairs:
-    """The `make` of a task with a finite set of pairs, each with its split or all without."""
-
-    pairs: tuple[tuple[Pair, Split | None], ...]
-
-    def __call__(self, rng: random.Random) -> Pair:
-        return rng.choice(self.pairs)[0]
-
-    def of(self, split: Split, seed: int) -> list[Pair]:
-        """The pairs of a split: as marked, or else half to train, a quarter each to select and test."""
-        if self.pairs[0][1] is not None:
-            return [pair for pair, own in self.pairs if own == split]
-        pairs = [pair for pair, _ in self.pairs]
-        random.Random(derive_seed(seed, "fixed pairs")).shuffle(pairs)
-        quarter = max(1, len(pairs) // 4)
-        parts = {
-            "select": pairs[:quarter],
-            "test": pairs[quarter : 2 * quarter],
-            "train": pairs[2 * quarter :],
-        }
-        return parts[split]
 
 
 def make_pairs(task: Task, split: Split, n: int, seed: int) -> list[Pair]:
@@ -100,8 +78,8 @@ def make_pairs(task: Task, split: Split, n: int, seed: int) -> list[Pair]:
     """
     if split not in get_args(Split):
         raise UserError(f"split: {split!r}: allowed: {', '.join(get_args(Split))}")
-    if isinstance(task.make, FixedPairs):
-        return task.make.of(split, seed)[:n]
+    if task.fixed is not None:
+        return task.fixed(split, seed)[:n]
     rng = random.Random(derive_seed(seed, "pairs", task.name, split))
     pairs: list[Pair] = []
     seen: set[str] = set()
