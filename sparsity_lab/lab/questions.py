@@ -11,8 +11,10 @@ from sparsity_lab.stages.opened import Folder
 from sparsity_lab.tasks.asked import asked_pairs
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
 from sparsity_lab.tasks.config import TasksConfig
+from sparsity_lab.tasks.drawing import make_pairs
+from sparsity_lab.tasks.fixed_pairs import AnyPair, FixedPairs
 from sparsity_lab.tasks.pairs_file import LEAST
-from sparsity_lab.tasks.task import FixedPairs, Pair, Split, Task, make_pairs
+from sparsity_lab.tasks.task import Pair, Split, Task
 
 OwnPair: TypeAlias = Pair | tuple[str, str, tuple[str, str]]
 Question: TypeAlias = str | Task | Sequence[OwnPair]
@@ -100,7 +102,8 @@ def own_task(pairs: Sequence[OwnPair], least: int = LEAST) -> Task:
     """
     if len(pairs) < least:
         raise UserError(f"pairs: {len(pairs)}: at least {least} are needed")
-    return Task(OWN, "", FixedPairs(tuple((pair, None) for pair in _listed(pairs))))
+    fixed = FixedPairs(tuple((pair, None) for pair in _listed(pairs)))
+    return Task(OWN, "", make=AnyPair(fixed), fixed=fixed)
 
 
 def _listed(question: Sequence[OwnPair]) -> list[Pair]:

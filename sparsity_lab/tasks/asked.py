@@ -5,7 +5,8 @@ from typing import get_args
 
 from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.tasks.config import TasksConfig
-from sparsity_lab.tasks.task import Pair, Split, Task, make_pairs
+from sparsity_lab.tasks.drawing import make_pairs
+from sparsity_lab.tasks.task import Pair, Split, Task
 
 
 def asked_pairs(config: TasksConfig, name: str, split: Split) -> tuple[Pair, ...]:

@@ -15,8 +15,9 @@ from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import Tokenizer, train_bpe
 from sparsity_lab.tasks.batch import NotAskable, encode_pairs
 from sparsity_lab.tasks.config import TasksConfig
+from sparsity_lab.tasks.drawing import make_pairs
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import Kind, Pair, Split, Task, make_pairs
+from sparsity_lab.tasks.task import Kind, Pair, Split, Task
 
 N = 96
 SPLITS: tuple[Split, ...] = ("train", "select", "test")
