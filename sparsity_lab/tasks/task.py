@@ -12,7 +12,7 @@ from typing import Literal
 
 Split = Literal["train", "select", "test"]
 Kind = Literal["look-up", "position", "copy", "state", "count", "binding"]
-WAIVED = "prompts of a pair may end in different tokens, so the last token alone may give the answer"
+WAIVED = "the prompts of a pair may end in different tokens, so the last token alone may answer"
 
 
 @dataclass(frozen=True)
