@@ -1,6 +1,7 @@
 """A run's whole config: each room's own part, composed by Hydra and validated once, at the door."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -127,7 +128,8 @@ class RunConfig(Config):
     def name(self) -> str:
         """What tells this run from others of its sweep, for people: kind, width, depth, nonzero weights."""
         if isinstance(self.model, ImportedConfig):
-            return f"{self.model.kind}-{Path(self.model.path).name}"
+            folder = Path(os.path.normpath(self.model.path)).name
+            return f"{self.model.kind}-{re.sub(r'[^A-Za-z0-9_.+-]', '_', folder)}"  # a folder's name, too
         shape = f"{self.kind}-d{self.model.d_model}-l{self.model.n_layer}"
         return f"{shape}-{self.sparsity.label}" if self.sparsity.label else shape
 

@@ -10,7 +10,6 @@ import logging
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 
@@ -47,7 +46,7 @@ def table(config: RunConfig) -> str:
         UserError: a task fails, or the text cannot be read.
     """
     prepare_processor(config.threads, config.kernels)
-    root = Path(config.root).absolute()
+    root = config.root.absolute
     found = read_shortcuts(task_shortcuts(config, prepare(config.corpus, config.tokenizer, root), root))
     tasks = config.tasks.available()
     lines = [

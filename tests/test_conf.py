@@ -281,6 +281,12 @@ def test_a_runs_name_says_kind_width_depth_and_weights() -> None:
     assert config_of([*from_file, "reference=trained", "bridge=default"]).kind == "bridged"
 
 
+def test_an_imported_models_name_is_one_folder(tmp_path: Path) -> None:
+    for folder, name in (("gpt 2/", "gpt_2"), ("m/../my-model", "my-model"), ("a/\u2028", "_")):
+        imported = ["model=gpt2", f'model.path="{tmp_path}/{folder}"', "sparsity=none"]
+        assert config_of(imported).name == f"gpt2-{name}"
+
+
 def test_every_sparsity_method_has_its_option() -> None:
     options = {option for group, option in OPTIONS if group == "sparsity"}
     assert options == {*METHODS, "magnitude_quick"}  # which is magnitude, with values for short runs
