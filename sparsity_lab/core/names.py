@@ -12,7 +12,8 @@ from sparsity_lab.core.paths import UserPath
 SINGLE = "single"  # the folder of runs without a sweep
 # folders below the root that are no sweeps: those of the stages, and Hydra's logs
 RESERVED = (
-    *("corpora", "tokens", "models", "bridges", "circuits", "evidence", "examples", "agreements", "steering"),
+    *("corpora", "tokens", "baselines", "shortcuts", "models", "bridges"),
+    *("circuits", "evidence", "examples", "agreements", "steering"),
     *(SINGLE, "logs", "frontier", "report", "null", "none"),
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
