@@ -27,7 +27,22 @@ def test_s7_the_all_nodes_circuit_has_the_unpruned_models_loss(model: Transforme
         assert scores.raw_loss == pytest.approx(
             two_way_loss(logit_difference(model, batch), batch.label_b).item()
         )
-    assert evaluator.select_loss(everything(evaluator)) == pytest.approx(select.selection_loss)
+    raw = replace(evaluator, selection="raw")
+    assert raw.select_loss(everything(evaluator)) == pytest.approx(select.raw_loss)
+    assert evaluator.select_loss(everything(evaluator)) >= select.selection_loss
+
+
+def test_a_calibrated_loss_is_checked_on_training_pairs_too() -> None:
+    """The answers are right on the selection pairs and wrong on the training pairs."""
+    evaluator = evaluator_of(planted_model(), CALIBRATED)
+    train = evaluator.data.train
+    wrong = replace(train, label_b=1 - train.label_b)
+    other = replace(evaluator, data=replace(evaluator.data, train=wrong))
+    _, select, _ = other.scores(everything(other))
+    assert select.selection_loss < 0.1
+    assert other.select_loss(everything(other)) > 1
+    raw = replace(other, selection="raw")
+    assert raw.select_loss(everything(raw)) == pytest.approx(select.raw_loss)
 
 
 @pytest.mark.parametrize("model", [small_model(), planted_model()], ids=["small", "planted"])
