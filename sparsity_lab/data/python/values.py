@@ -147,7 +147,7 @@ def condition(pen: Pen, member: bool = True) -> str:
         return f"{pen.known()} == True"
     if form < 6:
         end = pen.pick(("", "", " == True", f" == {pen.known()}"))
-        return f"{pen.known()} and {pen.known()}{end}"
+        return f"{pen.known()} {pen.pick(('and', 'or'))} {pen.known()}{end}"
     if form < 7:
         return f"{pen.known()} == {pen.known()}"
     if form < 8:
