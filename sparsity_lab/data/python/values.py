@@ -142,7 +142,7 @@ def condition(pen: Pen, member: bool = True) -> str:
     if form < 3:
         return pen.known()
     if form < 4:
-        return f"not {pen.known()}"
+        return f"not {pen.known()}{pen.pick(('', f' == {pen.known()}'))}"
     if form < 5:
         return f"{pen.known()} == True"
     if form < 6:
