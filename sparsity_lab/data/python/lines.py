@@ -10,9 +10,11 @@ from sparsity_lab.data.python.lexicon import (
     COMMENTS,
     DETERMINERS,
     DIGITS,
+    INPUT_FILES,
     KEYWORD_COMMENTS,
     MODULES,
     OPERATORS,
+    OUTPUT_FILES,
 )
 from sparsity_lab.data.python.pen import KINDS, Kind, Pen, Statement
 from sparsity_lab.data.python.values import (
@@ -177,6 +179,12 @@ def bind_string(pen: Pen, pad: str) -> str:
     return f"{pad}{pen.bind(pen.new('string'), 'string')} = {quote}{pen.inside(quote)}{quote}\n"
 
 
+def bind_file(pen: Pen, pad: str) -> str:
+    """Bind a variable to a file's name."""
+    quote, file = pen.quote(), pen.file(pen.pick((INPUT_FILES, OUTPUT_FILES)))
+    return f"{pad}{pen.bind(pen.new('string'), 'string')} = {quote}{file}{quote}\n"
+
+
 def bind_fstring(pen: Pen, pad: str) -> str:
     text = fstring(pen)
     return f"{pad}{pen.bind(pen.new('string'), 'string')} = {text}\n"
@@ -296,7 +304,16 @@ LINES: tuple[Statement, ...] = (
     *(bind_call,) * 3,
     *(call_any, call_f, make_instance, comment, comment, bind_none, bind_number, bind_sum),
     *(print_string, print_string, print_more, print_more, print_fstring, print_fstring, print_more_fstring),
-    *(bind_string, bind_fstring, bind_flag, bind_flag, bind_ternary, print_ternary, bind_alternative),
+    *(
+        bind_string,
+        bind_file,
+        bind_fstring,
+        bind_flag,
+        bind_flag,
+        bind_ternary,
+        print_ternary,
+        bind_alternative,
+    ),
     *(swap,) * 3,
     *(set_attribute, bind_list, bind_list, bind_list, bind_dict, bind_dict, bind_dict),
     *(key_function, key_function, open_if, commented_for, commented_for, commented_for),

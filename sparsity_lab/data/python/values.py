@@ -142,12 +142,12 @@ def condition(pen: Pen, member: bool = True) -> str:
     if form < 3:
         return pen.known()
     if form < 4:
-        return f"not {pen.known()}"
+        return f"not {pen.known()}{pen.pick(('', f' == {pen.known()}'))}"
     if form < 5:
         return f"{pen.known()} == True"
     if form < 6:
         end = pen.pick(("", "", " == True", f" == {pen.known()}"))
-        return f"{pen.known()} and {pen.known()}{end}"
+        return f"{pen.known()} {pen.pick(('and', 'or'))} {pen.known()}{end}"
     if form < 7:
         return f"{pen.known()} == {pen.known()}"
     if form < 8:

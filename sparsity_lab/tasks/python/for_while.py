@@ -9,7 +9,7 @@ from sparsity_lab.data.python.values import short_condition
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
-COMPETING = (for_line, while_line, while_line, bind_comprehension, remark("for"), remark("while"))
+COMPETING = (for_line, while_line, while_line, bind_comprehension, remark("for", "in"), remark("while"))
 
 
 def make(rng: random.Random) -> Pair:

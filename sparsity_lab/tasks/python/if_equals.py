@@ -15,7 +15,7 @@ def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING, (FUNCTION, DEEPER, DEEPEST))
     name = pen.known()
-    lead = pen.pick(("", f"{pen.known()} and ", f"{pen.number()} > {pen.number()} and "))
+    lead = pen.pick(("", f"{pen.known()} and ", "not "))
     return Pair(f"{start}{pad}if {lead}{name}", f"{start}{pad}{name}", (" ==", " ="))
 
 

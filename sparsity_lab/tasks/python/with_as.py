@@ -16,7 +16,7 @@ REMARK = remark("with")
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING, (MODULE, FUNCTION, DEEPER), (1, 1), 0.3)
-    start += REMARK(pen, pad) if pen.chance(0.6) else ""
+    start += REMARK(pen, pad) if pen.chance(0.85) else ""
     text = opened(pen, pen.chance(0.5))
     assigned = pen.pick(("file = ", "stream = "))
     lead = pen.pick((assigned, f"{pen.function()}(", "return " if pad else assigned))
