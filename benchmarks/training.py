@@ -28,13 +28,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from benchmarks import whole_training
 from benchmarks.memory import in_own_process, most_resident
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.results.drawing import Figure
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken

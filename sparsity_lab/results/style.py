@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from sparsity_lab.results.drawing import Axes, FuncFormatter, LogLocator, NullFormatter
 
 # Okabe and Ito's colour-blind-safe palette, plus a grey for dense models
 GREY, ORANGE, SKY, GREEN, BLUE, VERMILION, PINK = (

@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_up import record, without_circuit
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from analysis import pictures
@@ -55,7 +54,6 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, and their files are there, but empty: rendering is most of the time."""
 
     def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-        plt.close(figure)
         files = [folder / f"{name}.png", folder / f"{name}.svg"]
         for file in files:
             file.touch()
