@@ -6,7 +6,6 @@ Writes dense_to_sparse.csv, .png and .svg (default: to SOURCE/dense_to_sparse): 
 with the dense model, KL(dense, model), against edges, as a geometric mean over shared tasks.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from analysis.pictures import save
 from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.results.drawing import Figure, mpl
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
@@ -128,4 +128,4 @@ def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

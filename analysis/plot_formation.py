@@ -6,7 +6,6 @@ Needs runs with snapshots.fractions, as in experiment=formation. Overlap is the 
 of a circuit and of the trained model's. Writes formation.png, .svg and .csv.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from analysis.pictures import save
 from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.results.drawing import Axes, Figure, mpl
 from sparsity_lab.results.record import METRICS_FILE, RunRecord, TaskResult
 from sparsity_lab.results.runs import read_all
@@ -197,4 +197,4 @@ def geometric_means(found: pd.DataFrame) -> pd.Series:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -6,7 +6,6 @@ Writes the three figures of `pictures` (PNG and SVG), points.csv, ratios.csv, ta
 of task) and curve.csv.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from analysis.frontier import Model, Ratio
 from analysis.program import say
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.metrics import COMPONENTS
+from sparsity_lab.core.program import start
 from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.remote import read_wandb
@@ -205,4 +205,4 @@ def _table(path: Path, rows: "pd.DataFrame | Iterable[dict[str, Any]]") -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

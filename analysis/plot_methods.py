@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # allows running f
 
 from analysis.pictures import STYLE, log_axis, save
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.results.drawing import Figure, mpl
 from sparsity_lab.results.record import CurvePoint, RunRecord
 from sparsity_lab.results.runs import read_all
@@ -153,4 +154,4 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -5,7 +5,6 @@
 RUN holds steering/TASK/steering.json. Writes steering.png and steering.svg (default: into RUN).
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from analysis.pictures import save
 from analysis.program import say
 from sparsity_lab.bridges.steering_record import Steering, SteeringResult, load_steering
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.results.drawing import Axes, Figure, FuncFormatter, mpl
 from sparsity_lab.results.style import BLUE, GREEN, GREY, STYLE, VERMILION, plain
 
@@ -110,4 +110,4 @@ def _panel(axes: Axes, result: SteeringResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -20,7 +20,6 @@ import argparse
 import csv
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,6 +31,7 @@ import torch
 from benchmarks import whole_training
 from benchmarks.memory import in_own_process, most_resident
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
+from sparsity_lab.core.program import start
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.drawing import Figure
@@ -261,4 +261,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import Transformer
@@ -189,4 +190,4 @@ def main(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start(lambda: main(sys.argv[1:]))

@@ -24,6 +24,7 @@ from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import destination
 from sparsity_lab.core.paths import relative_to
+from sparsity_lab.core.program import start
 from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweep.command_line import arranged
@@ -254,4 +255,4 @@ def program() -> None:
 
 
 if __name__ == "__main__":
-    program()
+    start(program)

@@ -40,6 +40,7 @@ from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.stages.model import help_train, trained_model
 from sparsity_lab.stages.numbers import replaced_numbers, tell_replaced
 from sparsity_lab.stages.parallel import preload
+from sparsity_lab.stages.preflight import check_inputs
 from sparsity_lab.stages.reference import FOLDER, reference_config
 from sparsity_lab.stages.shortcuts import task_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_circuits
@@ -89,6 +90,7 @@ def _run(
     """The record, and the seconds that each part has taken."""
     clock, plain = _Clock(), config.model_dump(mode="json")
     other = reference_config(config)  # before any work, since it may be refused
+    check_inputs(config)
     choose_mode(config.logger)  # likewise
     tokens = prepare(config.corpus, config.tokenizer, root)
     replaced = replaced_numbers(config, tokens)

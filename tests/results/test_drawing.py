@@ -22,7 +22,7 @@ print(found if isinstance(found, str) else "any", os.environ["MPLBACKEND"])
     ("backend", "used"),
     [
         ("nonsense", "any"),
-        ("module://matplotlib_inline.backend_nowhere", "any"),
+        ("module://matplotlib_inline.nowhere", "module://matplotlib_inline.nowhere"),
         ("", "any"),
         ("TkAgg", "tkagg"),  # as for a plot of the user's own
         ("svg", "svg"),
