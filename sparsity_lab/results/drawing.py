@@ -33,7 +33,7 @@ with _any_backend():
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
     from matplotlib.text import Annotation
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+    from matplotlib.ticker import Formatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
     from matplotlib.transforms import Bbox
 
 __all__ = [
@@ -41,9 +41,11 @@ __all__ = [
     "Axes",
     "Bbox",
     "Figure",
+    "Formatter",
     "FuncFormatter",
     "Line2D",
     "LogLocator",
+    "MaxNLocator",
     "NullFormatter",
     "mpl",
     "rc_context",

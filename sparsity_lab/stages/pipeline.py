@@ -38,6 +38,7 @@ from sparsity_lab.stages.examples import task_examples
 from sparsity_lab.stages.finished import Finished, make_record
 from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.stages.model import help_train, trained_model
+from sparsity_lab.stages.next_step import next_step
 from sparsity_lab.stages.numbers import replaced_numbers, tell_replaced
 from sparsity_lab.stages.parallel import preload
 from sparsity_lab.stages.preflight import check_inputs
@@ -66,6 +67,8 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
         if is_new:
             write_json(folder.timings, seconds)
     log.info("%s: done in %.0f s, record in %s", record.name, sum(seconds.values()), folder.path)
+    if not config.sweep_name:
+        log.info("%s", next_step(record, folder.path))
     return record, is_new
 
 

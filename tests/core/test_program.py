@@ -16,7 +16,7 @@ PROGRAMS = sorted(
     path
     for top in ("sparsity_lab", "analysis", "benchmarks")
     for path in (ROOT / top).rglob("*.py")
-    if "__main__" in path.read_text()
+    if 'if __name__ == "__main__"' in path.read_text()
 )
 
 
