@@ -2,6 +2,7 @@
 
 import json
 from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -58,7 +59,9 @@ def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
     key = ".".join(_shown(str(part)) for part in (where, *path) if part != "") or "config"
     if error["type"] == "extra_forbidden":
         allowed = list(getattr(holder, "model_fields", {}))
-        return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+        near = get_close_matches(str(path[-1]), allowed, 1, 0.7)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"{key}: unknown key{meant}" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     if error["type"] == "missing":
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")

@@ -1,20 +1,15 @@
-"""Checks before any work: the sizes of models and tokenizers fit, and W&B accepts the environment."""
+"""A check before any work: the sizes of models and tokenizers fit each other."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
-
-import wandb
 
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
-from sparsity_lab.core.foreign import foreign
 from sparsity_lab.data.tokenizers import vocab_size_of
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.importers.released import CONFIG, read_config
 from sparsity_lab.model.checkpoints import read_card
-from sparsity_lab.results.logger import LoggerConfig
 
 
 class Size(NamedTuple):
@@ -28,10 +23,9 @@ def check_inputs(config: RunConfig) -> None:
     """Compare sizes that are known before the corpus is made, from small files only.
 
     Raises:
-        UserError: the tokenizer, a model from elsewhere or the reference model cannot be read, they do not
-            fit each other, or W&B refuses a variable of the environment.
+        UserError: the tokenizer, a model from elsewhere or the reference model cannot be read, or they do not
+            fit each other.
     """
-    check_environment(config.logger)
     ours = vocab_size_of(config.tokenizer)
     if isinstance(config.model, ImportedConfig):
         _check_imported(config.model, ours, "model")
@@ -44,20 +38,6 @@ def check_inputs(config: RunConfig) -> None:
     elif reference.folder is not None:
         card = read_card(Path(reference.folder))
         _same_vocabulary("reference.folder", str(reference.folder), card.vocab_size, ours)
-
-
-def check_environment(logger: LoggerConfig) -> None:
-    """Let W&B read each of its own variables, if it is used.
-
-    Raises:
-        UserError: W&B refuses a variable.
-    """
-    if logger.kind == "csv" or logger.mode == "disabled":
-        return
-    for name, value in os.environ.items():
-        if name.startswith("WANDB_"):
-            with foreign(f"{name}: W&B refuses it"):
-                wandb.Settings().update_from_env_vars({name: value})
 
 
 def _check_imported(model: ImportedConfig, ours: int | None, key: str) -> Size:

@@ -10,6 +10,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 
+from sparsity_lab.core.foreign import printable
+
 NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
 NOTHING = ("null", "none", "false", "")
 OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a run may lack
@@ -22,6 +24,10 @@ def is_refusal(error: Exception) -> bool:
 
 def refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     """Return the message for `error`, raised by Hydra for `arguments`; `conf` is the config folder."""
+    return printable(_refusal(error, arguments, conf))
+
+
+def _refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)

@@ -53,8 +53,14 @@ def test_integers_may_be_spelt_as_floats_and_a_single_item_as_a_list() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"seed": 1, "sede": 2}, "sede: unknown key; allowed: seed, inner, sizes, ends, name, share"),
-        ({"seed": 1, "inner": {"widht": 2}}, "inner.widht: unknown key; allowed: width, kind"),
+        (
+            {"seed": 1, "sede": 2},
+            "sede: unknown key; did you mean seed?; allowed: seed, inner, sizes, ends, name, share",
+        ),
+        (
+            {"seed": 1, "inner": {"widht": 2}},
+            "inner.widht: unknown key; did you mean width?; allowed: width, kind",
+        ),
         ({}, "seed: missing"),
         ({"seed": "one"}, "seed: 'one': input should be a valid integer"),
         ({"seed": 1.5}, "seed: 1.5: input should be a valid integer"),

@@ -186,18 +186,6 @@ def test_without_wandb_only_the_runs_own_files_are_written(tmp_path: Path, confi
     assert [row["step"] for row in _rows(folder / "metrics.csv")] == ["1", "2"]
 
 
-def test_any_error_of_wandb_at_its_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**settings: Any) -> None:
-        raise TypeError("unexpected\n  settings")
-
-    monkeypatch.setattr(wandb, "init", init)
-    with (
-        pytest.raises(UserError, match=r"^logger: W&B refuses to start: TypeError: unexpected settings$"),
-        track(LoggerConfig(kind="wandb", mode="offline"), tmp_path, name="a"),
-    ):
-        pass
-
-
 def test_no_field_takes_a_key() -> None:
     with pytest.raises(UserError, match="api_key: unknown key"):
         validate(LoggerConfig, {"kind": "wandb", "api_key": SECRET}, "logger")

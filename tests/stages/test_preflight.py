@@ -80,18 +80,6 @@ def test_a_reference_model_of_another_vocabulary(released: Path, tmp_path: Path)
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "value"), [("WANDB_TAGS", "B" * 70), ("WANDB_INIT_TIMEOUT", "soon"), ("WANDB_MODE", "of")]
-)
-def test_a_variable_that_wandb_refuses(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(name, value)
-    line = told("logger=wandb")
-    assert line.startswith(f"{name}: W&B refuses it: ")
-    assert "\n" not in line
-    assert "http" not in line
-    check_inputs(config_of("logger=csv"))
-
-
 def test_a_wrong_switch_of_the_kernels_is_told_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
