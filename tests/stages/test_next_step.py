@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from sparsity_lab.core import next_command
 from sparsity_lab.stages.next_step import next_step
 from tests.analysis.made_up import empty_record, record, without_circuit
 
@@ -20,6 +21,12 @@ def test_the_page_of_the_smallest_circuit(tmp_path: Path, monkeypatch: pytest.Mo
     assert (ROOT / words[1]).is_file()
     assert Path(words[2]).resolve() == tmp_path / "a run"
     assert words[3:] == ["--task", "with_as"]
+
+
+def test_an_installed_package_names_its_circuits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(next_command, "ANALYSIS", tmp_path)
+    found = record("sparse", 16, 100, 3.0, {"var_if": 30, "with_as": 20})
+    assert next_step(found, tmp_path) == "circuits: var_if, with_as"
 
 
 @pytest.mark.parametrize(

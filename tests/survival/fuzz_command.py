@@ -109,11 +109,9 @@ def outcome(command: list[str]) -> Outcome:
         configs.append(config)
         return types.SimpleNamespace(name=config.name), True
 
-    pipeline: Any = types.ModuleType(PIPELINE)
-    pipeline.run = begun
     written, status = io.StringIO(), 0
     with (
-        mock.patch.dict(sys.modules, {PIPELINE: pipeline}),
+        _in_place_of_pipeline(begun),
         mock.patch.object(sys, "argv", ["run", *command]),
         contextlib.redirect_stdout(written),
         contextlib.redirect_stderr(written),
@@ -123,6 +121,20 @@ def outcome(command: list[str]) -> Outcome:
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
     return Outcome(status=status, output=written.getvalue(), runs=len(configs))
+
+
+@contextlib.contextmanager
+def _in_place_of_pipeline(begun: Any) -> Iterator[None]:
+    """Let the program call `begun` instead of `stages.pipeline.run`, without importing that module."""
+    before, stand_in = sys.modules.get(PIPELINE), types.ModuleType(PIPELINE)
+    stand_in.run = begun  # type: ignore[attr-defined]
+    sys.modules[PIPELINE] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[PIPELINE]
+        if before is not None:
+            sys.modules[PIPELINE] = before
 
 
 def fault(command: list[str], found: Outcome) -> str:
