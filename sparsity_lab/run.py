@@ -230,8 +230,9 @@ def program() -> None:
     except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)
     except Exception as error:
-        known = explain(error)[0] if isinstance(error, OSError) else None
-        told = known or command_line_error(error, sys.argv[1:], folder_of("conf"))
+        told = command_line_error(error, sys.argv[1:], folder_of("conf"))
+        if told is None and isinstance(error, OSError):
+            told = explain(error)[0]
         if told is None:
             raise
         sys.stderr.write(f"{told}\n")

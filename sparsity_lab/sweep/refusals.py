@@ -24,7 +24,7 @@ OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a ru
 def command_line_error(error: Exception, arguments: Sequence[str], conf: Path) -> str | None:
     """Return the message for an error that ended a command before its work began.
 
-    Return None for a fault of this package, whose traceback is needed.
+    Return None for a fault of the system, and for one of this package, whose traceback is needed.
     """
     if told := _user_error(error):
         return "; ".join(str(told).splitlines())
@@ -36,7 +36,7 @@ def command_line_error(error: Exception, arguments: Sequence[str], conf: Path) -
         return "\n".join(renamed)
     if is_refusal(error) or isinstance(error, OmegaConfBaseException):
         return refusal(error, arguments, conf)
-    if _raised_by_library(error):
+    if _raised_by_library(error) and not isinstance(error, OSError):
         return f"the command line is refused: {one_line(error)}"
     return None
 
