@@ -2,9 +2,9 @@
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 
 log = logging.getLogger(__name__)
 
@@ -14,11 +14,11 @@ INTERVAL = 8.0  # seconds
 @contextmanager
 def told(what: str, interval: float = INTERVAL) -> Iterator[None]:
     """Log `what` and the seconds that the block has taken, every `interval` seconds until it ends."""
-    ended, began = threading.Event(), time.monotonic()
+    ended, began = threading.Event(), monotonic()
 
     def tell() -> None:
         while not ended.wait(interval):
-            log.info("%s: %.0f s", what, time.monotonic() - began)
+            log.info("%s: %.0f s", what, monotonic() - began)
 
     teller = threading.Thread(target=tell, daemon=True)
     teller.start()
