@@ -6,7 +6,6 @@ Needs sparsity_lab[dashboard]. `--check` builds and validates the workspace with
 sections.
 """
 
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from analysis import program
 from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 
 NAME = "sparsity_lab"
 LINES = "wandb/lineseries/v0"  # W&B's chart for wandb.plot.line_series
@@ -127,4 +127,4 @@ def save(built: Any) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -29,6 +29,7 @@ from sparsity_lab.results.summary import geometric_mean, learned
 
 DRAWS = 10_000
 K = TypeVar("K")
+LEAST_SHARED = 3  # tasks; models with fewer circuits are left out of a comparison until so many are shared
 INTERVAL = (2.5, 97.5)  # percent
 
 
@@ -42,11 +43,13 @@ class Model:
     `id` is the hash of the run's config; `loss` the pretraining loss on validation text, in nats per token,
     and `by_component` that on its generated and its real text, where the record has them. `ngrams` maps n to
     the loss of an n-gram model of as many training tokens. `kinds` maps a task to what it asks ("copy", ...).
+    `seed` is None for records that lack it.
     """
 
     id: str
     name: str
     kind: str
+    seed: int | None
     d_model: int
     weights: int
     nonzeros: int
@@ -113,6 +116,7 @@ def _model(record: RunRecord, target: float) -> Model:
         id=record.config_hash,
         name=record.name,
         kind=record.kind,
+        seed=record.seeds.get("seed"),
         d_model=record.model.d_model,
         weights=int(weights),
         nonzeros=int(nonzeros),
@@ -170,6 +174,20 @@ def by_kind(compared: Sequence[Model]) -> list[KindRow]:
             edges = size(model, solved) if solved else None
             rows.append(KindRow(model.name, kind, len(tasks), len(tasks & model.learned), len(solved), edges))
     return rows
+
+
+def comparable(models: Sequence[Model]) -> list[Model]:
+    """Return the models to compare on the tasks they share, leaving out as few weak models as possible.
+
+    A model with circuits for few tasks would leave nothing to compare the others on. The one with the fewest
+    is left out until the rest share LEAST_SHARED tasks, or as many as the second best of them has.
+    """
+    kept = list(models)
+    counts = sorted((len(model.edges) for model in kept), reverse=True)
+    wanted = min(LEAST_SHARED, *counts[1:2]) if counts[1:] else 0
+    while len(kept) > 2 and len(shared(kept)) < wanted:
+        kept.remove(min(kept, key=lambda model: (len(model.edges), -model.loss, model.name)))
+    return kept
 
 
 def size(model: Model, tasks: Iterable[str]) -> float:

@@ -5,18 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("Agg")
-
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
-from matplotlib.transforms import Bbox
-
 from analysis.frontier import CurveRow, Model, baselines, shared, size
+from sparsity_lab.results.drawing import Annotation, Axes, Bbox, Figure, Line2D, mpl
 from sparsity_lab.results.style import GREY, KINDS, STYLE, log_axis, plain, short
 
 BASELINE = "#8C564B"
@@ -29,14 +19,14 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     with mpl.rc_context(STYLE):
         figure.savefig(files[0], dpi=200, metadata={"Software": None})
         figure.savefig(files[1], metadata={"Date": None})
-    plt.close(figure)
     return files
 
 
 def draw_frontier(compared: Sequence[Model], tasks: Sequence[str], target: float) -> Figure:
     """(a) Pretraining loss against geometric-mean edges over `tasks`, one marker per model."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(8.0, 5.0))
+        figure = Figure(figsize=(8.0, 5.0))
+        axes = figure.subplots()
         point = {model.id: (size(model, tasks), model.loss) for model in compared}
         widths = sorted({model.d_model for model in compared})
         colours = {width: _colour(i, len(widths)) for i, width in enumerate(widths)}
@@ -109,7 +99,8 @@ def _baselines(axes: Axes, compared: Sequence[Model]) -> list[str]:
 def draw_target_curve(rows: Sequence[CurveRow], dense: Model, sparse: Model) -> Figure:
     """(b) Geometric-mean edges against target loss for two models of matched pretraining loss."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 4.4))
+        figure = Figure(figsize=(6.4, 4.4))
+        axes = figure.subplots()
         x = [row.target for row in rows]
         for model, sizes in (
             (dense, [row.dense_edges for row in rows]),
@@ -142,7 +133,8 @@ def draw_tasks(dense: Model, sparse: Model, target: float) -> Figure:
     tasks = shared([dense, sparse])
     tasks.sort(key=lambda task: math.log(max(dense.edges[task], 1) / max(sparse.edges[task], 1)))
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(6.4, 1.7 + 0.27 * len(tasks)))
+        figure = Figure(figsize=(6.4, 1.7 + 0.27 * len(tasks)))
+        axes = figure.subplots()
         for y, task in enumerate(tasks):
             ends = [max(model.edges[task], 1) for model in (sparse, dense)]
             axes.plot(ends, [y, y], color="#C8C8C8", linewidth=2, zorder=1)

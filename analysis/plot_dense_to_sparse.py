@@ -6,21 +6,19 @@ Writes dense_to_sparse.csv, .png and .svg (default: to SOURCE/dense_to_sparse): 
 with the dense model, KL(dense, model), against edges, as a geometric mean over shared tasks.
 """
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
 
 from analysis import frontier, program
 from analysis.pictures import save
 from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
+from sparsity_lab.results.drawing import Figure, mpl
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.style import GREY, KINDS, STYLE, plain
@@ -112,7 +110,8 @@ def ways(records: Sequence[RunRecord], target: float) -> tuple[list[Way], list[s
 def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
     """Draw pretraining loss and KL from the dense model against edges, in two panels."""
     with mpl.rc_context(STYLE):
-        figure, (left, right) = plt.subplots(1, 2, figsize=(9.0, 3.8), sharex=True)
+        figure = Figure(figsize=(9.0, 3.8))
+        left, right = figure.subplots(1, 2, sharex=True)
         for way in found:
             label = plain(f"{way.way}, d_model {way.d_model}")
             left.plot(way.edges, way.loss, "o", color=COLOURS[way.way], markersize=9, label=label)
@@ -129,4 +128,4 @@ def draw(found: Sequence[Way], tasks: int, target: float) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -6,22 +6,19 @@ Needs runs with snapshots.fractions, as in experiment=formation. Overlap is the 
 of a circuit and of the trained model's. Writes formation.png, .svg and .csv.
 """
 
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from analysis import program
 from analysis.pictures import save
 from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
+from sparsity_lab.results.drawing import Axes, Figure, mpl
 from sparsity_lab.results.record import METRICS_FILE, RunRecord, TaskResult
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.style import GREY, SERIES, STYLE, log_axis, plain
@@ -126,10 +123,10 @@ def draw(rows: pd.DataFrame, schedules: dict[str, pd.DataFrame], targets: dict[s
     """Draw a column per run: edges of circuits, overlap with the final ones, task loss, and L0."""
     tasks = sorted(set(rows["task"]))
     with mpl.rc_context(STYLE):
-        figure, panels = plt.subplots(
+        figure = Figure(figsize=(1.5 + 5.5 * len(schedules), 9.5))
+        panels = figure.subplots(
             4,
             len(schedules),
-            figsize=(1.5 + 5.5 * len(schedules), 9.5),
             sharex=True,
             sharey="row",
             squeeze=False,
@@ -200,4 +197,4 @@ def geometric_means(found: pd.DataFrame) -> pd.Series:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -6,7 +6,6 @@ Writes the three figures of `pictures` (PNG and SVG), points.csv, ratios.csv, ta
 of task) and curve.csv.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from analysis.frontier import Model, Ratio
 from analysis.program import say
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.metrics import COMPONENTS
+from sparsity_lab.core.program import start
 from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.remote import read_wandb
@@ -93,32 +93,34 @@ def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
         )
     for model in compared:
         if not model.edges:
-            say(f"left out: {model.name} has no circuit at {target:g} nats")
+            say(f"left out: {_label(model)} has no circuit at {target:g} nats")
     compared = [model for model in compared if model.edges]
-    tasks = frontier.shared(compared)
+    alike = frontier.comparable(compared)
+    tasks = frontier.shared(alike)
     dense = [model for model in compared if model.kind == "dense"]
     sparse = [model for model in compared if model.kind != "dense"]
-    _say_tasks(compared, tasks)
+    _say_tasks(compared, alike, tasks)
 
     out.mkdir(parents=True, exist_ok=True)
     ratios = [frontier.ratio(model, dense) for model in sparse]
-    on_shared = [frontier.ratio(model, dense, among=tasks) for model in sparse]
-    _say_ratios(ratios, on_shared, target)
+    dense_alike = [model for model in dense if model in alike]
+    on_shared = [frontier.ratio(model, dense_alike, among=tasks) for model in sparse]
+    _say_ratios(sparse, ratios, on_shared, target)
     written = [
-        _table(out / "points.csv", [_point(model, tasks) for model in compared]),
+        _table(out / "points.csv", [_point(model, tasks if model in alike else []) for model in compared]),
         _table(out / "ratios.csv", [_ratio_row(a, b) for a, b in zip(ratios, on_shared, strict=True)]),
         _table(out / "tasks.csv", to_frame(records)),
     ]
     if kinds := frontier.by_kind(compared):
         written.append(_table(out / "kinds.csv", [asdict(row) for row in kinds]))
     if tasks:
-        written += pictures.save(pictures.draw_frontier(compared, tasks, target), out, "frontier")
+        written += pictures.save(pictures.draw_frontier(alike, tasks, target), out, "frontier")
     if pair := frontier.matched_pair(compared):
         rows = frontier.target_curve(records, *pair)
         written.append(_table(out / "curve.csv", [asdict(row) for row in rows]))
         written += pictures.save(pictures.draw_target_curve(rows, *pair), out, "circuit_size_vs_target")
         written += pictures.save(pictures.draw_tasks(*pair, target), out, "edges_per_task")
-        say("matched pair: " + "; ".join(f"{model.name} (loss {model.loss:.4f})" for model in pair))
+        say("matched pair: " + "; ".join(f"{_label(model)}, loss {model.loss:.4f}" for model in pair))
     else:
         lacking = (
             "no dense model" if not dense else "no weight-sparse model" if not sparse else "no shared task"
@@ -127,47 +129,71 @@ def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
     say("wrote " + "\n      ".join(str(path) for path in written))
 
 
-def _say_tasks(compared: Sequence[Model], tasks: Sequence[str]) -> None:
-    learned = sorted(frozenset.intersection(*(model.learned for model in compared)))
-    say(f"{len(compared)} models; {len(learned)} tasks learned by all, {len(tasks)} with a circuit in all:")
+def _say_tasks(compared: Sequence[Model], alike: Sequence[Model], tasks: Sequence[str]) -> None:
+    for model in compared:
+        if model not in alike:
+            say(f"not compared on shared tasks: {_label(model)} has only {len(model.edges)} circuits")
+    learned = sorted(frozenset.intersection(*(model.learned for model in alike)))
+    say(f"{len(alike)} models; {len(learned)} tasks learned by all, {len(tasks)} with a circuit in all:")
     say(f"  {', '.join(tasks) or 'none, so there is no picture of the frontier'}")
-    solved = frozenset().union(*(model.solved_by_nothing for model in compared))
+    solved = frozenset().union(*(model.solved_by_nothing for model in alike))
     if without := sorted(set(learned) - set(tasks) - solved):
         say(f"  learned, but without a circuit in some model: {', '.join(without)}")
     if solved:
         say(f"  out, since the circuit without nodes solves them in some model: {', '.join(sorted(solved))}")
-    if empty := sorted({task for model in compared for task in tasks if model.edges[task] == 0}):
+    if empty := sorted({task for model in alike for task in tasks if model.edges[task] == 0}):
         say(f"  counted as 1 edge where the circuit has nodes only: {', '.join(empty)}")
     say("")
     components = [name for name in COMPONENTS if any(name in model.by_component for model in compared)]
-    parts = "".join(f"{name:>9}" for name in components)
-    say(
-        f"{'kind':<11}{'d_model':>8}{'nonzeros':>11}{'loss':>9}{parts}{'learned':>9}{'circuits':>10}{'edges':>9}"
-    )
-    for model in compared:
-        edges = f"{frontier.size(model, tasks):,.1f}" if tasks else "-"
-        by = model.by_component
-        parts = "".join(f"{by[name]:>9.4f}" if name in by else f"{'-':>9}" for name in components)
-        say(
-            f"{model.kind:<11}{model.d_model:>8}{model.nonzeros:>11,}{model.loss:>9.4f}{parts}"
-            f"{len(model.learned):>9}{len(model.edges):>10}{edges:>9}"
+    header = ("kind", "d_model", "seed", "nonzeros", "loss", *components, "learned", "circuits", "edges")
+    rows = [
+        (
+            *_about(model),
+            *(
+                f"{model.by_component[name]:.4f}" if name in model.by_component else "-"
+                for name in components
+            ),
+            str(len(model.learned)),
+            str(len(model.edges)),
+            f"{frontier.size(model, tasks):,.1f}" if tasks and model in alike else "-",
         )
+        for model in compared
+    ]
+    say(program.table([header, *rows]))
     for n, (low, high) in frontier.baselines(compared).items():
         say(f"{n}-gram of as many tokens: {low:.4f}" + (f" to {high:.4f}" if high > low else ""))
     say("")
 
 
-def _say_ratios(ratios: Sequence[Ratio], on_shared: Sequence[Ratio], target: float) -> None:
+def _about(model: Model) -> tuple[str, ...]:
+    seed = "-" if model.seed is None else str(model.seed)
+    return model.kind, str(model.d_model), seed, f"{model.nonzeros:,}", f"{model.loss:.4f}"
+
+
+def _label(model: Model) -> str:
+    return model.name if model.seed is None else f"{model.name} (seed {model.seed})"
+
+
+def _say_ratios(
+    sparse: Sequence[Model], ratios: Sequence[Ratio], on_shared: Sequence[Ratio], target: float
+) -> None:
     if not ratios:
         return
     say(f"edges dense / sparse at matched pretraining loss (geometric means, target {target:g} nats, 95 %)")
-    say(
-        f"{'kind':<11}{'d_model':>8}{'nonzeros':>11}{'loss':>9}  {'on the tasks of the three':<36}"
-        "on the tasks of all"
+    header = (
+        "kind",
+        "d_model",
+        "seed",
+        "nonzeros",
+        "loss",
+        "on the tasks of the three",
+        "on the tasks of all",
     )
-    for own, common in zip(ratios, on_shared, strict=True):
-        sizes = f"{own.kind:<11}{own.d_model:>8}{own.nonzeros:>11,}{own.loss:>9.4f}"
-        say(f"{sizes}  {_words(own):<35} {_words(common)}")
+    rows = [
+        (*_about(model), _words(own), _words(common))
+        for model, own, common in zip(sparse, ratios, on_shared, strict=True)
+    ]
+    say(program.table([header, *rows]))
     say("")
 
 
@@ -205,4 +231,4 @@ def _table(path: Path, rows: "pd.DataFrame | Iterable[dict[str, Any]]") -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

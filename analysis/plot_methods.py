@@ -18,12 +18,10 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # allows running from a clone
 
-import matplotlib as mpl
-from matplotlib import pyplot as plt
-from matplotlib.figure import Figure
-
 from analysis.pictures import STYLE, log_axis, save
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
+from sparsity_lab.results.drawing import Figure, mpl
 from sparsity_lab.results.record import CurvePoint, RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.summary import geometric_mean
@@ -132,7 +130,8 @@ def colours(methods: Iterable[str]) -> dict[str, str]:
 def draw(rows: pd.DataFrame) -> Figure:
     """Draw target loss against geometric-mean edges, one line per method and selection."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(figsize=(7.0, 5.2))
+        figure = Figure(figsize=(7.0, 5.2))
+        axes = figure.subplots()
         colour = colours(rows["method"])
         for key, group in rows.groupby(["method", "selection"], sort=True):
             method, selection = (str(part) for part in key)
@@ -155,4 +154,4 @@ def draw(rows: pd.DataFrame) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -5,21 +5,16 @@
 RUN holds steering/TASK/steering.json. Writes steering.png and steering.svg (default: into RUN).
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import matplotlib as mpl
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from analysis import program
 from analysis.pictures import save
 from analysis.program import say
 from sparsity_lab.bridges.steering_record import Steering, SteeringResult, load_steering
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
+from sparsity_lab.results.drawing import Axes, Figure, FuncFormatter, mpl
 from sparsity_lab.results.style import BLUE, GREEN, GREY, STYLE, VERMILION, plain
 
 
@@ -74,9 +69,8 @@ def summary_lines(result: SteeringResult) -> list[str]:
 def draw(results: Sequence[SteeringResult]) -> Figure:
     """Draw one panel per task: probability of the other prompt's answer against steering strength."""
     with mpl.rc_context(STYLE):
-        figure, all_axes = plt.subplots(
-            1, len(results), figsize=(5.2 * len(results), 5.2), sharey=True, squeeze=False
-        )
+        figure = Figure(figsize=(5.2 * len(results), 5.2))
+        all_axes = figure.subplots(1, len(results), sharey=True, squeeze=False)
         for axes, result in zip(all_axes[0], results, strict=True):
             _panel(axes, result)
         all_axes[0][0].set_ylim(top=1)
@@ -116,4 +110,4 @@ def _panel(axes: Axes, result: SteeringResult) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

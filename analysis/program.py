@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.style import plain
@@ -17,6 +18,21 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
 def say(text: str) -> None:
     """Write lines to standard output without terminal control characters."""
     sys.stdout.write(_shown(text))
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Align rows in columns two spaces apart, numbers to the right; the first row is the header."""
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    numeric = [all(set(cell) <= set("0123456789.,-") for cell in column[1:]) for column in columns]
+    lines = [
+        [
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ]
+        for row in rows
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def refuse(error: UserError) -> int:

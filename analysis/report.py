@@ -5,7 +5,6 @@
 The folder (SWEEP/report unless --out says otherwise) can be moved or sent as a whole; it needs no network.
 """
 
-import sys
 from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
@@ -15,6 +14,7 @@ from analysis import circuit_page, plot_frontier, program
 from analysis.program import say
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
+from sparsity_lab.core.program import start
 from sparsity_lab.results.record import RunRecord, TaskResult
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.style import plain, short
@@ -173,4 +173,4 @@ def _table(head: str, rows: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -6,7 +6,6 @@
 The page is RUN/pages/TASK.html unless --out says otherwise.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from analysis import program
 from analysis.circuit_page import load_view
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
+from sparsity_lab.core.program import start
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.viewer.page import figure, page
 
@@ -38,4 +38,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -24,6 +24,7 @@ from itertools import product
 from pathlib import Path
 
 from sparsity_lab.core.processors import WAIT_VARIABLES
+from sparsity_lab.core.program import start
 
 POLICIES: dict[str, dict[str, str]] = {
     "libgomp's default": {"GOMP_SPINCOUNT": "300000"},
@@ -131,4 +132,4 @@ def write(speeds: Mapping[str, Mapping[Cell, Sequence[float]]], folder: Path) ->
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -8,7 +8,6 @@ and as a closed circuit, one after the other, and the two are compared on the ta
 
 import argparse
 import logging
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from benchmarks.training import write_table
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.kernels.machine import prepare_processor
@@ -125,4 +125,4 @@ def means(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sparsity_lab.core.program import start
 from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import PATTERN, train_bpe
 
@@ -54,4 +55,4 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -20,7 +20,6 @@ import argparse
 import csv
 import logging
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -28,13 +27,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 
 from benchmarks import whole_training
 from benchmarks.memory import in_own_process, most_resident
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
+from sparsity_lab.core.program import start
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.results.drawing import Figure
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken
@@ -261,4 +261,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

@@ -17,10 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.sweep.refusals import is_refusal, refusal
+from sparsity_lab.sweep.refusals import command_line_error
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 # dense bfloat16 products, 1e12 FLOPs per second, from the data sheets; memory in GiB
@@ -181,12 +182,13 @@ def main(overrides: Sequence[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except Exception as error:
-        if not is_refusal(error):
+        told = command_line_error(error, overrides, folder_of("conf"))
+        if told is None:
             raise
-        sys.stderr.write(f"error: {refusal(error, overrides, folder_of('conf'))}\n")
+        sys.stderr.write(f"error: {told}\n")
         return 1
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start(lambda: main(sys.argv[1:]))

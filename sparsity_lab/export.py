@@ -21,6 +21,7 @@ from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT, beside, save_means
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json, write_text
+from sparsity_lab.core.program import start
 from sparsity_lab.core.run_folder import CIRCUITS, RunFolder
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.data.tokenizer_folder import JSON, write_pair
@@ -128,4 +129,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

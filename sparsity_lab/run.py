@@ -7,7 +7,6 @@ python -m sparsity_lab.run +sweep=width_l0 -m
 import errno
 import logging
 import os
-import re
 import sys
 import time
 from pathlib import Path
@@ -17,18 +16,17 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import destination
 from sparsity_lab.core.paths import relative_to
-from sparsity_lab.core.renamed import renamed_in_overrides
+from sparsity_lab.core.program import start
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweep.command_line import arranged
 from sparsity_lab.sweep.job_status import FOLDER, Job, at_work, write_status
-from sparsity_lab.sweep.refusals import is_refusal, refusal
+from sparsity_lab.sweep.refusals import command_line_error, with_origin
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 from sparsity_lab.training.place import Place, hide_launchers, place
 
@@ -85,6 +83,9 @@ def checked(config: DictConfig, hydra_config: Any) -> tuple[RunConfig | Exceptio
                 f"trainer.devices: {found.launcher} has started {found.size} processes, which would each run "
                 "the sweep; allowed: one run without -m, or -m hydra/launcher=slurm_gpu"
             )
+    except UserError as error:
+        overrides, choices = hydra_config.overrides.task, hydra_config.runtime.choices
+        return UserError(with_origin(str(error), overrides, choices, folder_of("conf"))), alone
     except Exception as error:
         return error, alone
     return valid, found
@@ -216,13 +217,6 @@ def help_text(overrides: list[str]) -> str:
     )
 
 
-def user_error(error: BaseException | None) -> UserError | None:
-    """Return `error` if it is a UserError, or the one that a failed interpolation of OmegaConf hides."""
-    while isinstance(error, OmegaConfBaseException):
-        error = error.__cause__ or error.__context__
-    return error if isinstance(error, UserError) else None
-
-
 def program() -> None:
     """Run the command line. Hydra's own errors become one line too."""
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # Hydra raises its errors instead of printing a traceback
@@ -236,22 +230,14 @@ def program() -> None:
     except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)
     except Exception as error:
-        missing = getattr(error, "missing_cfg_file", None) or ""  # "group/option", in a sweep's file as well
-        unknown = re.search(r"Could not override '([^'@]+)", str(error))  # a group in a sweep's defaults
-        if told := user_error(error):
-            sys.stderr.write("; ".join(str(told).splitlines()) + "\n")
-        elif renamed := renamed_in_overrides(
-            [*sys.argv[1:], missing.replace("/", "="), unknown[1] if unknown else ""]
-        ):
-            sys.stderr.write("\n".join(renamed) + "\n")
-        elif is_refusal(error) or isinstance(error, OmegaConfBaseException):
-            sys.stderr.write(refusal(error, sys.argv[1:], folder_of("conf")) + "\n")
-        elif isinstance(error, OSError):
-            sys.stderr.write(explain(error)[0] + "\n")
-        else:
+        told = command_line_error(error, sys.argv[1:], folder_of("conf"))
+        if told is None and isinstance(error, OSError):
+            told = explain(error)[0]
+        if told is None:
             raise
+        sys.stderr.write(f"{told}\n")
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    program()
+    start(program)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
+from sparsity_lab.core.program import start
 from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.stages.opened import open_folder
@@ -80,4 +81,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

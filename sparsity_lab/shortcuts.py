@@ -15,6 +15,7 @@ from hydra import compose, initialize_config_dir
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.stages.shortcuts import read_shortcuts, task_shortcuts
@@ -101,4 +102,4 @@ def main(overrides: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    start(lambda: main(sys.argv[1:]))

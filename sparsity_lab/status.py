@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.program import start
 from sparsity_lab.sweep.job_status import folder_of_jobs
 from sparsity_lab.sweep.status_table import jobs_of, table
 
@@ -31,4 +32,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    start(main)

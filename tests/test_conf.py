@@ -118,6 +118,22 @@ def test_every_launcher_composes_on_its_plugin(launcher: str, plugin: str) -> No
         assert composed.hydra.launcher.cpus_per_task
 
 
+@pytest.mark.parametrize(
+    "corpus",
+    [
+        ["corpus=folder", "corpus.path=texts"],
+        ["corpus=huggingface", "corpus.name=some/dataset"],
+        ["corpus=python_source"],
+        ["corpus=tinypython", "corpus.megabytes=1"],
+    ],
+)
+def test_every_experiment_composes_with_another_corpus(corpus: list[str]) -> None:
+    for path in sorted(CONF.glob("experiment/*.yaml")):
+        needed = NEEDED.get(("experiment", path.stem), [])
+        config = config_of([f"experiment={path.stem}", *needed, *corpus])
+        assert config.corpus.kind == corpus[0].partition("=")[2]
+
+
 def test_there_are_sweeps() -> None:
     assert SWEEP_FILES
 

@@ -41,7 +41,10 @@ ROOMS = {
         "viewer.examples_record",
         "viewer.page",
         "bridges.steering_record",
-        *(f"results.{name}" for name in ("record", "runs", "frames", "summary", "style", "remote")),
+        *(
+            f"results.{name}"
+            for name in ("record", "runs", "frames", "summary", "style", "drawing", "remote")
+        ),
     ),
 }
 OF_ITSELF = {
@@ -76,7 +79,7 @@ NEVER = {
     **dict.fromkeys(
         (
             f"results.{name}"
-            for name in ("record", "upgrades", "runs", "frames", "summary", "style", "remote")
+            for name in ("record", "upgrades", "runs", "frames", "summary", "style", "drawing", "remote")
         ),
         TORCH,
     ),
@@ -153,6 +156,13 @@ def test_third_party_imports(module: str) -> None:
         assert outside <= ONLY[room]
     if (room := room_of(module, NEVER)) is not None:
         assert not outside & NEVER[room]
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - {"results.drawing"}))
+def test_only_one_module_imports_matplotlib(module: str) -> None:
+    """An import elsewhere would fail where MPLBACKEND names a backend that is not installed."""
+    outside = {name.partition(".")[0] for name in imports(MODULES[module], set(MODULES))}
+    assert "matplotlib" not in outside
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))

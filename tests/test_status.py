@@ -42,6 +42,21 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
+def test_jobs_of_earlier_commands_stay_in_the_table(folder: Path) -> None:
+    write_plan(folder, [["seed=7", "+sweep=s"]])
+    with at_work(folder, ["seed=7", "+sweep=s"], "") as begun:
+        write_status(folder, begun.model_copy(update={"state": "finished", "worked": 9.0}))
+    lines = table(folder).splitlines()
+    assert lines[0] == "of earlier commands:"
+    last = lines.index("of the last command:")
+    shown = [line.split()[0] + " " + line.split()[-1] for line in lines[1:last] if not line.startswith(" ")]
+    assert shown == ["finished seed=0", "reused seed=1", "failed seed=2", "interrupted seed=3"]
+    assert lines[last + 1].endswith("seed=7")
+    assert lines[-1] == (
+        "1 jobs: 1 finished; by earlier commands: 1 finished, 1 reused, 1 failed, 1 interrupted"
+    )
+
+
 def states(folder: Path) -> list[str]:
     return [state for state, _, _ in jobs_of(folder)]
 

@@ -1,11 +1,14 @@
 """Strict, frozen configs, and one line for each value that does not fit."""
 
 import json
+from contextlib import suppress
+from difflib import get_close_matches
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.spelling import replace_at, respelled
 
 
 class Config(BaseModel):
@@ -20,16 +23,35 @@ C = TypeVar("C", bound=BaseModel)
 def validate(cls: type[C], values: Any, where: str = "") -> C:
     """Build `cls` from plain containers.
 
+    A float without a fraction may stand for an integer, and one item for a list (`spelling`).
+
     Raises:
         UserError: one line for each wrong key, `where.key: value: what is allowed`.
     """
     try:
-        # JSON mode: strict types, but a list may fill a tuple
-        return cls.model_validate_json(json.dumps(values))
+        return _with_respelling(cls, values)
     except (TypeError, RecursionError) as error:
         raise UserError(f"{where or 'config'}: {error}") from None
     except ValidationError as error:
         raise UserError("\n".join(_one_line(e, where, cls) for e in error.errors())) from None
+
+
+def _with_respelling(cls: type[C], values: Any) -> C:
+    try:
+        # JSON mode: strict types, but a list may fill a tuple
+        return cls.model_validate_json(json.dumps(values))
+    except ValidationError as error:
+        changed = values
+        for wrong in error.errors():
+            path, holder = _resolve(wrong["loc"], cls)
+            field = getattr(holder, "model_fields", {}).get(path[-1] if path else "")
+            new = respelled(wrong["input"], wrong["type"], field.annotation if field else None)
+            if new is not wrong["input"]:
+                with suppress(LookupError, TypeError):  # the error lies in a value that a validator made
+                    changed = replace_at(changed, path, new)
+        if changed is values:
+            raise
+    return _with_respelling(cls, changed)  # ends, because each value is respelled at most twice
 
 
 def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
@@ -37,10 +59,16 @@ def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
     key = ".".join(_shown(str(part)) for part in (where, *path) if part != "") or "config"
     if error["type"] == "extra_forbidden":
         allowed = list(getattr(holder, "model_fields", {}))
-        return f"{key}: unknown key" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+        near = get_close_matches(str(path[-1]), allowed, 1, 0.7)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        return f"{key}: unknown key{meant}" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     if error["type"] == "missing":
         return f"{key}: missing"
     message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "tuple_type":
+        message = "must be a list, as [a, b]"
+    if error["type"] == "string_type" and isinstance(error["input"], int | float):
+        message = f"must be text; to give a number as text: '{key}=\"{error['input']}\"'"
     value = "" if isinstance(error["input"], dict) else f"{_short(repr(error['input']))}: "
     return f"{key}: {value}{message[0].lower()}{message[1:]}"
 

@@ -1,21 +1,25 @@
 """Atomic file writes, JSON, and locks between processes."""
 
+import errno
 import json
 import logging
 import os
 import secrets
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.hashing import _plain
 
 log = logging.getLogger(__name__)
+
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -80,15 +84,38 @@ def locked(path: Path) -> Iterator[None]:
 
     The operating system releases the lock of a process that died. The empty `.NAME.lock` beside the path is
     never removed and has no meaning of its own.
+
+    Raises:
+        UserError: the file system has no locks.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    if not acquired(lock):
         log.info("%s: another process is at work on it; waiting for it to end", path)
-        lock.acquire()
+        acquired(lock, wait=True)
     try:
         yield
     finally:
         lock.release()
+
+
+def acquired(lock: BaseFileLock, wait: bool = False) -> bool:
+    """Acquire the lock and return True, or return False if another process holds it and `wait` is false.
+
+    Raises:
+        UserError: the file system has no locks.
+    """
+    try:
+        with warnings.catch_warnings():  # of a lock that is a mere file, where the system call is missing
+            warnings.simplefilter("ignore", UserWarning)
+            lock.acquire(blocking=wait)
+    except Timeout:
+        return False
+    except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in NO_LOCKS:
+            raise
+        folder = Path(lock.lock_file).parent
+        raise UserError(
+            f"root: {folder}: this file system has no locks; choose a root on another one"
+        ) from None
+    return True

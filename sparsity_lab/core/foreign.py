@@ -4,6 +4,8 @@ import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from pydantic import ValidationError
+
 from sparsity_lab.core.errors import UserError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
@@ -38,12 +40,19 @@ def one_line(error: BaseException) -> str:
     parts: list[str] = []
     current: BaseException | None = error
     while current is not None and len(parts) < 5:
-        message = " ".join(str(current).split())
+        message = " ".join(_message(current).split())
         part = f"{type(current).__name__}: {message}" if message else type(current).__name__
         if not any(message and message in earlier for earlier in parts):
             parts.append(part)
         current = current.__cause__
     return printable("; caused by ".join(parts))
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, ValidationError):  # its own text has links and the values' Python types
+        found = [(".".join(map(str, wrong["loc"])), wrong["msg"]) for wrong in error.errors()]
+        return "; ".join(f"{key}: {message}" if key else message for key, message in found)
+    return str(error)
 
 
 def printable(text: str) -> str:

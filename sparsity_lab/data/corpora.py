@@ -15,8 +15,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.processors import processors
 from sparsity_lab.core.signals import begin_worker
+from sparsity_lab.core.threads import usable_threads
 from sparsity_lab.data import tinypython
 from sparsity_lab.data.documents import GRAMMAR, MEGABYTE, Corpus, Document
 from sparsity_lab.data.folder import FolderConfig
@@ -59,7 +59,7 @@ class TinyPythonConfig(Corpus):
 
     def documents(self) -> Iterator[Document]:
         """Yield `megabytes` of the mixture."""
-        workers = processors() if self.megabytes >= SMALL else 1
+        workers = usable_threads() if self.megabytes >= SMALL else 1
         real = source_files(installed(self.real_packages)) if self.real_fraction else iter(())
         return mix(synthetic(self.seed, workers), real, self.real_fraction, self.megabytes * MEGABYTE)
 

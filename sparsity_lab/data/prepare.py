@@ -13,10 +13,12 @@ import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.core.stage import Stage, content_hash_of, run_stage
+from sparsity_lab.core.waiting import told
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.documents import MEGABYTE, Document, digest
 from sparsity_lab.data.packed import (
@@ -53,11 +55,16 @@ def corpus_folder(corpus: CorpusConfig, root: Path) -> Path:
             room="corpora",
             label=corpus.kind,
             version=CORPUS_VERSION,
-            inputs=corpus.identity(),
+            inputs=_identity(corpus),
             make=partial(_write_corpus, corpus),
         ),
         root,
     ).path
+
+
+def _identity(corpus: CorpusConfig) -> dict[str, Any]:
+    with told(f"corpus {corpus.kind}: reading its files, to know whether it was made before"):
+        return corpus.identity()
 
 
 def tokens_folder(corpus: Path, tokenizer: TokenizerConfig, root: Path) -> Path:
@@ -146,7 +153,8 @@ def _write_corpus(corpus: CorpusConfig, folder: Path) -> None:
 
 def _write_tokens(corpus: Path, config: TokenizerConfig, folder: Path) -> None:
     progress = Progress(f"tokenizer {config.kind}")
-    tokenizer = make_tokenizer(config, _counted(corpus, "train", progress))
+    with told(f"tokenizer {config.kind}: learning from the corpus"):
+        tokenizer = make_tokenizer(config, _counted(corpus, "train", progress))
     tokenizer.save(folder / TOKENIZER)
     progress.done()
     dtype = token_dtype(tokenizer.vocab_size)

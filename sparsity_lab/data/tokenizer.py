@@ -19,7 +19,7 @@ from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.core.foreign import foreign
-from sparsity_lab.core.processors import processors
+from sparsity_lab.core.threads import usable_threads
 from sparsity_lab.data.added_tokens import AddedToken, AddedTokens
 from sparsity_lab.data.long_runs import cut_long_runs
 
@@ -76,8 +76,8 @@ class Tokenizer:
     def encode_batch(
         self, texts: Sequence[str], waiting: Callable[[], None] = lambda: None
     ) -> list[list[int]]:
-        """Encode each text, with one thread per core; call `waiting` every second meanwhile."""
-        with ThreadPoolExecutor(processors()) as pool:  # tiktoken releases the interpreter's lock
+        """Encode each text, on all usable cores; call `waiting` every second meanwhile."""
+        with ThreadPoolExecutor(usable_threads()) as pool:  # tiktoken releases the interpreter's lock
             encoded = [pool.submit(self.encode, text) for text in texts]
             while wait(encoded, timeout=LOOK).not_done:
                 waiting()

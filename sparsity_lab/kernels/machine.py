@@ -7,6 +7,7 @@ import sys
 import torch
 
 from sparsity_lab.core.processors import processors
+from sparsity_lab.core.threads import limit_threads
 from sparsity_lab.kernels.install import Switch, use_kernels
 
 
@@ -21,15 +22,16 @@ def native_bf16() -> bool:
 def prepare_processor(threads: int | None = None, kernels: Switch = "on") -> None:
     """Set up this process for computation. Call it before the first tensor is made.
 
-    `threads` is the number of cores torch may use. None means OMP_NUM_THREADS or, without it, one thread for
-    each core that this process may use. `kernels`: see `use_kernels`. Denormal numbers are flushed to zero:
-    gradients of unused weights and their squared moments decay into them, and a processor handles them a
-    hundred times slower.
+    `threads` is the number of cores that torch, tokenisation and the generation of text may use. None means
+    OMP_NUM_THREADS for torch or, without it, and for the others, each core that this process may use.
+    `kernels`: see `use_kernels`. Denormal numbers are flushed to zero: gradients of unused weights and their
+    squared moments decay into them, and a processor handles them a hundred times slower.
 
     Raises:
         UserError: SPARSITY_LAB_KERNELS has a value that is not allowed.
     """
     use_kernels(kernels)
+    limit_threads(threads)
     torch.set_flush_denormal(True)
     if threads is None and "OMP_NUM_THREADS" not in os.environ:
         threads = min(torch.get_num_threads(), processors())  # torch knows nothing of a container's quota

@@ -8,6 +8,7 @@ from urllib.parse import urlparse
 import wandb
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.foreign import foreign
 from sparsity_lab.results.logger import LoggerConfig, check_entity, check_tag
 
 Mode = Literal["online", "offline", "disabled"]
@@ -55,6 +56,10 @@ def _check_variables(config: LoggerConfig) -> None:
                 check(value)
             except ValueError as error:
                 raise UserError(f"{variable}: {value!r}: {error}") from None
+    for variable, value in os.environ.items():
+        if variable.startswith("WANDB_"):
+            with foreign(f"{variable}: W&B refuses it"):
+                wandb.Settings().update_from_env_vars({variable: value})
 
 
 def _tags(text: str) -> None:

@@ -3,11 +3,8 @@
 import csv
 from pathlib import Path
 
-from matplotlib import rc_context
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-
 from sparsity_lab.core import metrics
+from sparsity_lab.results.drawing import Axes, Figure, rc_context
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.style import GREY, PALE, STYLE, VERMILION, log_axis, plain
 from sparsity_lab.results.summary import learned

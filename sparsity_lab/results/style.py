@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from sparsity_lab.results.drawing import Axes, Formatter, LogLocator, MaxNLocator, NullFormatter
 
 # Okabe and Ito's colour-blind-safe palette, plus a grey for dense models
 GREY, ORANGE, SKY, GREEN, BLUE, VERMILION, PINK = (
@@ -52,10 +51,35 @@ def short(count: float) -> str:
     return f"{count:.3g}"
 
 
+class _LogTicks(LogLocator):
+    """Ticks at 1, 2, 5 × powers of ten, or evenly spaced ones where fewer than two of these are in view."""
+
+    def __init__(self) -> None:
+        super().__init__(subs=(1, 2, 5))
+
+    def tick_values(self, vmin: float, vmax: float) -> Any:
+        low, high = sorted((vmin, vmax))
+        ticks = super().tick_values(vmin, vmax)
+        if sum(low <= tick <= high for tick in ticks) >= 2:
+            return ticks
+        return MaxNLocator(4).tick_values(low, high)
+
+
+class _ShortLabels(Formatter):
+    """Labels like "20" or "5k", in full where two of these would be the same."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return short(x)
+
+    def format_ticks(self, values: Any) -> list[str]:
+        labels = [short(value) for value in values]
+        return labels if len(set(labels)) == len(labels) else [f"{value:,.6g}" for value in values]
+
+
 def log_axis(axes: Axes, which: str) -> None:
-    """Make an axis logarithmic, with ticks at 1, 2, 5 × powers of ten, labelled like "20" or "5k"."""
+    """Make an axis logarithmic, with at least two labelled ticks whatever its range."""
     getattr(axes, f"set_{which}scale")("log")
     axis = axes.xaxis if which == "x" else axes.yaxis
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
+    axis.set_major_locator(_LogTicks())
+    axis.set_major_formatter(_ShortLabels())
     axis.set_minor_formatter(NullFormatter())

@@ -5,10 +5,8 @@ This is a preview while the sweep runs. `analysis/plot_frontier.py` draws the fr
 
 from pathlib import Path
 
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-
 from sparsity_lab.core import metrics
+from sparsity_lab.results.drawing import Figure, rc_context
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.style import KINDS, STYLE, log_axis, plain

@@ -19,13 +19,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import wandb
-from wandb.sdk.lib.service.service_connection import WandbApiFailedError
 
 from sparsity_lab.core import metrics
 from sparsity_lab.core.environment import environment_variables
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json, write_text
-from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.foreign import foreign, one_line
 from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.results.connection import Mode, choose_mode, no_key
 from sparsity_lab.results.logger import LoggerConfig
@@ -108,8 +107,9 @@ class Tracker:
             mirror_record(self.run, self.folder, record, sorted(plots))
             mirror_artifacts(self.run, corpus, model, sorted(circuits))
             self.complete = digest
-        except (wandb.Error, WandbApiFailedError, OSError, ValueError) as error:
-            log.warning("W&B did not take the results (%s); the run's own record is complete", error)
+        except Exception as error:
+            told = one_line(error)
+            log.warning("W&B did not take the results (%s); the run's own record is complete", told)
 
     def finish(self, exit_code: int) -> None:
         """End the W&B run and say how to send later what the server has not got."""
@@ -162,6 +162,7 @@ def track(
             yield Tracker(folder)
             return
         about = {"name": name, "group": group, "job_type": job_type, "config": dict(settings or {})}
+        logging.getLogger("wandb").propagate = False  # it logs tracebacks of what is told in a line here
         mirrored = _mirrored(folder, mode)
         tracker = Tracker(folder, lambda: _start(config, mode, folder, about), mirrored)
         if mirrored is None:

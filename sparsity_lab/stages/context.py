@@ -12,6 +12,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.core.stage import content_hash_of
+from sparsity_lab.core.waiting import told
 from sparsity_lab.data.packed import TOKENIZER, fixed_windows, open_tokens
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.checkpoints import load_model
@@ -125,4 +126,5 @@ def task_batch(config: RunConfig, task: str, split: Split, tokenizer: Tokenizer)
         NotAskable: the tokenizer does not allow it.
     """
     pairs = asked_pairs(config.tasks, task, split)
-    return encode_pairs(config.tasks.available()[task], pairs, tokenizer)
+    with told(f"task {task}: encoding {len(pairs)} pairs for {split}"):
+        return encode_pairs(config.tasks.available()[task], pairs, tokenizer)

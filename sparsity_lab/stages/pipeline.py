@@ -38,8 +38,10 @@ from sparsity_lab.stages.examples import task_examples
 from sparsity_lab.stages.finished import Finished, make_record
 from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.stages.model import help_train, trained_model
+from sparsity_lab.stages.next_step import next_step
 from sparsity_lab.stages.numbers import replaced_numbers, tell_replaced
 from sparsity_lab.stages.parallel import preload
+from sparsity_lab.stages.preflight import check_inputs
 from sparsity_lab.stages.reference import FOLDER, reference_config
 from sparsity_lab.stages.shortcuts import task_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_circuits
@@ -65,6 +67,8 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
         if is_new:
             write_json(folder.timings, seconds)
     log.info("%s: done in %.0f s, record in %s", record.name, sum(seconds.values()), folder.path)
+    if not config.sweep_name:
+        log.info("%s", next_step(record, folder.path))
     return record, is_new
 
 
@@ -89,6 +93,7 @@ def _run(
     """The record, and the seconds that each part has taken."""
     clock, plain = _Clock(), config.model_dump(mode="json")
     other = reference_config(config)  # before any work, since it may be refused
+    check_inputs(config)
     choose_mode(config.logger)  # likewise
     tokens = prepare(config.corpus, config.tokenizer, root)
     replaced = replaced_numbers(config, tokens)

@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import locked, read_json, write_json
+from sparsity_lab.core.files import acquired, locked, read_json, write_json
 from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.core.names import SINGLE
 
@@ -122,9 +122,7 @@ def write_status(folder: Path, job: Job) -> None:
 def is_worked_on(path: Path) -> bool:
     """Return whether some process holds the job's lock."""
     lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
+    if not acquired(lock):
         return True
     lock.release()
     return False

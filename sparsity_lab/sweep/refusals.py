@@ -1,7 +1,8 @@
 """Explain in one line why Hydra rejects a command, with allowed values and the likely intended name."""
 
 import re
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,49 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.foreign import one_line, printable
+from sparsity_lab.core.renamed import renamed_in_overrides
 
 NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
 NOTHING = ("null", "none", "false", "")
 OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a run may lack
+
+
+def command_line_error(error: Exception, arguments: Sequence[str], conf: Path) -> str | None:
+    """Return the message for an error that ended a command before its work began.
+
+    Return None for a fault of the system, and for one of this package, whose traceback is needed.
+    """
+    if told := _user_error(error):
+        return "; ".join(str(told).splitlines())
+    missing = getattr(error, "missing_cfg_file", None) or ""  # "group/option", in a sweep's file as well
+    unknown = re.search(r"Could not override '([^'@]+)", str(error))  # a group in a sweep's defaults
+    if renamed := renamed_in_overrides(
+        [*arguments, missing.replace("/", "="), unknown[1] if unknown else ""]
+    ):
+        return "\n".join(renamed)
+    if is_refusal(error) or isinstance(error, OmegaConfBaseException):
+        return refusal(error, arguments, conf)
+    if _raised_by_library(error) and not isinstance(error, OSError):
+        return f"the command line is refused: {one_line(error)}"
+    return None
+
+
+def _user_error(error: BaseException | None) -> UserError | None:
+    """Return `error` if it is a UserError, or the one that a failed interpolation of OmegaConf hides."""
+    while isinstance(error, OmegaConfBaseException):
+        error = error.__cause__ or error.__context__
+    return error if isinstance(error, UserError) else None
+
+
+def _raised_by_library(error: Exception) -> bool:
+    """Return whether no code of this package ran but the program that called Hydra."""
+    package = Path(__file__).parents[1]
+    frames = traceback.extract_tb(error.__traceback__)
+    return sum(Path(frame.filename).is_relative_to(package) for frame in frames) <= 1
 
 
 def is_refusal(error: Exception) -> bool:
@@ -22,6 +62,10 @@ def is_refusal(error: Exception) -> bool:
 
 def refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     """Return the message for `error`, raised by Hydra for `arguments`; `conf` is the config folder."""
+    return printable(_refusal(error, arguments, conf))
+
+
+def _refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
@@ -36,6 +80,27 @@ def refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
         named = [a for a in arguments if _key(a) in groups and a.partition("=")[2].lower() in NOTHING]
         return "; ".join(f"{a}: to leave a group out: ~{_key(a)}" for a in named or arguments)
     return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+
+
+def with_origin(message: str, arguments: Sequence[str], choices: Mapping[str, Any], conf: Path) -> str:
+    """Add to each line about a value that the command does not give which file of values gives it.
+
+    `choices` maps a group to the option chosen; the groups `experiment` and `sweep` set values of others.
+    """
+    typed = {_key(argument) for argument in arguments}
+    for group, folder, name in (
+        ("experiment", conf / "experiment", ""),
+        ("sweep", conf.parent / "sweeps", "+"),
+    ):
+        path = folder / f"{choices.get(group)}.yaml"
+        if path.is_file():
+            given = set(_flat(OmegaConf.to_container(OmegaConf.load(path)), "")) - typed
+            lines = [
+                f"{line}; {name}{group}={path.stem} sets it" if line.partition(":")[0] in given else line
+                for line in message.splitlines()
+            ]
+            message = "\n".join(lines)
+    return message
 
 
 def _unreadable(argument: str) -> str:

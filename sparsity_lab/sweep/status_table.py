@@ -5,7 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.sweep.job_status import FOLDER, Job, is_worked_on, job_file, read_plan, read_status
+from sparsity_lab.sweep.job_status import FOLDER, PLAN, Job, is_worked_on, job_file, read_plan, read_status
 
 ORDER = ("finished", "reused", "running", "failed", "interrupted", "remaining")
 
@@ -25,14 +25,30 @@ def jobs_of(folder: Path) -> list[tuple[str, Job | None, tuple[str, ...]]]:
         job = read_status(path)
         if job is None:
             state = "remaining"
-        elif job.state == "running":
-            state = "running" if is_worked_on(path) else "interrupted"
-        elif job.state in ("finished", "reused") or job.command == plan.command:
-            state = job.state
+        elif job.state in ("running", "finished", "reused") or job.command == plan.command:
+            state = _state(path, job)
         else:
             state = "remaining"  # it failed under an earlier command and has not been retried yet
         found.append((state, job, overrides))
     return found
+
+
+def earlier_jobs(folder: Path) -> list[tuple[str, Job | None, tuple[str, ...]]]:
+    """Return the jobs that only earlier commands of the sweep named, as `jobs_of` does."""
+    planned = {job_file(folder, overrides) for overrides in read_plan(folder).jobs}
+    others = [path for path in sorted(folder.glob("*.json")) if path.name != PLAN and path not in planned]
+    jobs = [(path, job) for path in others if (job := read_status(path))]
+    return [
+        (_state(path, job), job, job.overrides)
+        for path, job in sorted(jobs, key=lambda pair: pair[1].started)
+    ]
+
+
+def _state(path: Path, job: Job) -> str:
+    """Return the state of a job that has begun."""
+    if job.state != "running":
+        return job.state
+    return "running" if is_worked_on(path) else "interrupted"
 
 
 def seconds_left(jobs: list[tuple[str, Job | None, tuple[str, ...]]], now: float) -> float | None:
@@ -52,7 +68,26 @@ def seconds_left(jobs: list[tuple[str, Job | None, tuple[str, ...]]], now: float
 
 def table(folder: Path) -> str:
     """Format one line per job, then the counts per state and the time left."""
-    jobs = jobs_of(folder)
+    jobs, earlier = jobs_of(folder), earlier_jobs(folder)
+    lines = _lines(earlier)
+    if earlier:
+        lines = ["of earlier commands:", *lines, "of the last command:"]
+    lines += _lines(jobs)
+    summary = _counts(jobs)
+    if earlier:
+        summary += f"; by earlier commands: {_counts(earlier)}"
+    counts = Counter(state for state, _, _ in jobs)
+    left = seconds_left(jobs, time.time())
+    if counts["running"] + counts["remaining"] + counts["interrupted"] == 0:
+        ending = ""
+    elif left is None:
+        ending = "; time left unknown until a job is finished"
+    else:
+        ending = f"; {_duration(left)} left" + ("" if counts["running"] else " when it is started again")
+    return "\n".join([*lines, f"{len(jobs)} jobs: {summary or 'none'}{ending}"])
+
+
+def _lines(jobs: list[tuple[str, Job | None, tuple[str, ...]]]) -> list[str]:
     lines = []
     for state, job, overrides in jobs:
         shown = [override for override in overrides if not override.startswith(("+sweep=", "sweep="))]
@@ -62,16 +97,12 @@ def table(folder: Path) -> str:
             lines += [f"{'':22}{line}" for line in (*job.error.splitlines()[:3], f"log: {job.log}")]
         if job and state == "running" and (progress := last_line(job.log)):
             lines.append(f"{'':22}{progress}")
+    return lines
+
+
+def _counts(jobs: list[tuple[str, Job | None, tuple[str, ...]]]) -> str:
     counts = Counter(state for state, _, _ in jobs)
-    summary = ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
-    left = seconds_left(jobs, time.time())
-    if counts["running"] + counts["remaining"] + counts["interrupted"] == 0:
-        ending = ""
-    elif left is None:
-        ending = "; time left unknown until a job is finished"
-    else:
-        ending = f"; {_duration(left)} left" + ("" if counts["running"] else " when it is started again")
-    return "\n".join([*lines, f"{len(jobs)} jobs: {summary or 'none'}{ending}"])
+    return ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
 
 
 def last_line(log: str) -> str:

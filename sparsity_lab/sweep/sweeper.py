@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import Destination, destination
+from sparsity_lab.core.next_command import analysis_command
 from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.core.signals import received
 from sparsity_lab.sweep.job_status import FOLDER, job_file, read_job, write_plan, write_status
@@ -82,6 +83,8 @@ class GridsSweeper(Sweeper):
         unfinished = sum(state not in ("finished", "reused") for state, _, _ in jobs_of(folder))
         if unfinished:
             raise HydraException(f"{unfinished} of {len(jobs)} jobs are not finished")
+        if command := analysis_command("report.py", folder.parent):
+            log.info("a page of all results: %s", command)
 
     def _destination(self, jobs: Sequence[Sequence[str]]) -> Destination:
         """Return the root and name of the sweep, which all of its jobs share.

@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import get_args
 
 from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.waiting import told
 from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.tasks.drawing import make_pairs
 from sparsity_lab.tasks.task import Pair, Split, Task
@@ -39,4 +40,5 @@ def task_hash(config: TasksConfig, name: str) -> str:
 
 @lru_cache(maxsize=256)  # three splits of each task
 def _pairs(task: Task, split: Split, n: int, seed: int) -> tuple[Pair, ...]:
-    return tuple(make_pairs(task, split, n, seed))
+    with told(f"task {task.name}: making {n} pairs for {split}"):
+        return tuple(make_pairs(task, split, n, seed))

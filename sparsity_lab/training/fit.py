@@ -4,7 +4,7 @@ import logging
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.signals import deferred
+from sparsity_lab.core.waiting import told
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.kernels.compiled import compiled_before
 from sparsity_lab.kernels.machine import native_bf16
@@ -154,7 +155,14 @@ class Progress(lightning.Callback):
         self.warm = self.started, self.first_step  # time and step from which speed is measured
         if module.device.type == "cpu" and kernels_are_on() and not compiled_before():
             log.info("%s: compiling kernels, once: the first step takes about a minute", self.name)
+        self.first = ExitStack()
+        self.first.enter_context(told(f"{self.name}: first step, for which kernels may have to be compiled"))
         self.loss = float("nan")
+
+    def on_exception(
+        self, trainer: lightning.Trainer, module: lightning.LightningModule, exception: BaseException
+    ) -> None:
+        self.first.close()
 
     def on_train_batch_end(
         self,
@@ -172,6 +180,7 @@ class Progress(lightning.Callback):
         speed = steps * per_step / seconds
         if step == self.first_step + 1:
             self.warm = now, step
+            self.first.close()
         if module.is_measured(step):
             row = {metrics.TOKENS.name: step * per_step, metrics.THROUGHPUT.name: speed} | module.measured()
             self.loss = row[metrics.TRAIN_LOSS.name]

@@ -9,6 +9,7 @@ from made_up import record, without_circuit
 from analysis.frontier import (
     bootstrap,
     by_kind,
+    comparable,
     matched_pair,
     models,
     ratio,
@@ -193,3 +194,25 @@ def test_imported_models_are_left_out() -> None:
     ours = record("dense", 64, 1000, 2.0, {"a": 10})
     theirs = ours.model_copy(update={"kind": "imported", "config_hash": "other"})
     assert models([ours, theirs], 0.15) == models([ours], 0.15)
+
+
+def test_as_few_weak_models_as_possible_are_left_out() -> None:
+    tasks = {name: 10 for name in "abcd"}
+    strong = [record("dense", 64, 1000, 1.6, tasks), record("sparse", 64, 100, 1.8, tasks)]
+    weak = record("sparse", 8, 10, 3.0, {"d": 1})
+    weaker = record("sparse", 8, 9, 3.1, {"e": 1})
+
+    def kept(*records: object) -> list[str]:
+        return [model.name for model in comparable(models(records, 0.15))]  # type: ignore[arg-type]
+
+    both = ["dense-64-1000", "sparse-64-100"]
+    assert kept(*strong, weak) == both
+    assert kept(*strong, weak, weaker) == both
+    assert kept(*strong, record("sparse", 8, 10, 3.0, {"a": 1, "b": 1, "c": 1})) == [
+        both[0],
+        "sparse-8-10",
+        both[1],
+    ]
+    assert kept(weak, weaker) == ["sparse-8-9", "sparse-8-10"]  # two share what they share
+    assert kept(strong[0]) == ["dense-64-1000"]
+    assert kept() == []

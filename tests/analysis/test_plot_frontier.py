@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from made_up import record, without_circuit
-from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
 from analysis import pictures
@@ -55,7 +54,6 @@ def unrendered(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures are made, and their files are there, but empty: rendering is most of the time."""
 
     def save(figure: Figure, folder: Path, name: str) -> list[Path]:
-        plt.close(figure)
         files = [folder / f"{name}.png", folder / f"{name}.svg"]
         for file in files:
             file.touch()
@@ -272,3 +270,42 @@ def test_a_wandb_project_is_a_source(
 )
 def test_short_counts(count: float, text: str) -> None:
     assert short(count) == text
+
+
+def test_a_weak_model_does_not_empty_the_frontier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weak = record("sparse", 8, 10, 3.5, {"z": 5})
+    _write(tmp_path, *_records(), weak)
+    assert main([str(tmp_path)]) == 0
+    assert _names(tmp_path / "frontier") == TABLES | PAIR | FRONTIER
+    out = capsys.readouterr().out
+    assert "not compared on shared tasks: sparse-8-10 has only 1 circuits" in out
+    points = pd.read_csv(tmp_path / "frontier" / "points.csv").set_index("name")
+    assert points.tasks_compared["sparse-8-10"] == 0
+    assert points.drop(index="sparse-8-10").geomean_edges.notna().all()
+
+
+def test_seeds_are_told_apart_and_columns_do_not_touch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seeds = [
+        found.model_copy(
+            update={
+                "seeds": {"seed": seed},
+                "name": f"{found.name}-{seed}",
+                "config_hash": f"{found.config_hash}-{seed}",
+            }
+        )
+        for found in _records()
+        for seed in (0, 1)
+    ]
+    outside = record("sparse", 64, 3000, 9.0, {"b": 9, "c": 9})
+    _write(tmp_path, outside, *seeds)
+    assert main([str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    header, *rows = out[out.index("kind ") :].partition("\n\n")[0].splitlines()
+    column = [row[: header.index("seed") + len("seed")].split()[-1] for row in rows if "gram" not in row]
+    assert set(column) == {"-", "0", "1"}
+    ratios = out[out.index("edges dense / sparse") :].partition("\n\n")[0].splitlines()
+    apart = ratios[1].index("on the tasks of all")
+    assert all(line[apart - 2 : apart] == "  " for line in ratios[2:])
+    assert "outside the dense models' range" in "".join(ratios)

@@ -20,7 +20,9 @@ class Inner(Config):
 class Outer(Config):
     seed: int
     inner: Inner = Inner()
-    sizes: tuple[int, ...] = ()
+    sizes: tuple[int, ...] | None = ()
+    ends: tuple[int, int] = (0, 1)
+    name: str = ""
     share: float = 0.5
 
     @field_validator("share")
@@ -42,16 +44,34 @@ def test_valid_values_become_a_config() -> None:
     assert config == Outer(seed=3, inner=Inner(width=2), sizes=(1, 2), share=1.0)
 
 
+def test_integers_may_be_spelt_as_floats_and_a_single_item_as_a_list() -> None:
+    config = validate(Outer, {"seed": 1e6, "inner": {"width": 2.0}, "sizes": 3.0, "ends": [1e1, 20]})
+    assert config == Outer(seed=1_000_000, inner=Inner(width=2), sizes=(3,), ends=(10, 20))
+    assert isinstance(config.seed, int)
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"seed": 1, "sede": 2}, "sede: unknown key; allowed: seed, inner, sizes, share"),
-        ({"seed": 1, "inner": {"widht": 2}}, "inner.widht: unknown key; allowed: width, kind"),
+        (
+            {"seed": 1, "sede": 2},
+            "sede: unknown key; did you mean seed?; allowed: seed, inner, sizes, ends, name, share",
+        ),
+        (
+            {"seed": 1, "inner": {"widht": 2}},
+            "inner.widht: unknown key; did you mean width?; allowed: width, kind",
+        ),
         ({}, "seed: missing"),
         ({"seed": "one"}, "seed: 'one': input should be a valid integer"),
-        ({"seed": 1.0}, "seed: 1.0: input should be a valid integer"),
+        ({"seed": 1.5}, "seed: 1.5: input should be a valid integer"),
+        ({"seed": 1e300}, "seed: 1e+300: input should be a valid integer"),
         ({"seed": True}, "seed: True: input should be a valid integer"),
         ({"seed": 1, "sizes": [1, "x"]}, "sizes.1: 'x': input should be a valid integer"),
+        ({"seed": 1, "sizes": {"a": 1}}, "sizes: must be a list, as [a, b]"),
+        ({"seed": 1, "sizes": True}, "sizes: True: must be a list, as [a, b]"),
+        ({"seed": 1, "ends": 3}, "ends: 3: must be a list, as [a, b]"),
+        ({"seed": 1, "sizes": "x"}, "sizes.0: 'x': input should be a valid integer"),
+        ({"seed": 1, "name": 7}, "name: 7: must be text; to give a number as text: 'name=\"7\"'"),
         ({"seed": 1, "inner": {"kind": "tall"}}, "inner.kind: 'tall': input should be 'wide' or 'narrow'"),
         ({"seed": 1, "share": 2.0}, "share: 2.0: must be at most 1"),
         ({"seed": 1, "share": float("nan")}, "share: nan: input should be a finite number"),

@@ -1,6 +1,7 @@
 """A tiny random GPT-2 of `transformers`, read from its folder: the library's logits, and what is refused."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,21 @@ def test_what_a_transformer_does_not_do_is_refused(
     save_gpt2(**changes)
     with pytest.raises(UserError, match=told):
         read_gpt2(tmp_path)
+
+
+@pytest.mark.parametrize("lacking", [None, "transformer.h.1.ln_2.weight"])
+def test_the_library_says_nothing_on_the_console(
+    save_gpt2: Maker, tmp_path: Path, capfd: pytest.CaptureFixture[str], lacking: str | None
+) -> None:
+    save_gpt2(bos_token_id=50_000)
+    if lacking:
+        tensors = load_file(tmp_path / "model.safetensors")
+        del tensors[lacking]
+        save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    capfd.readouterr()
+    with pytest.raises(UserError) if lacking else nullcontext():
+        read_gpt2(tmp_path)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_folders_that_hold_no_whole_gpt2(save_gpt2: Maker, tmp_path: Path) -> None:

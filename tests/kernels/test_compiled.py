@@ -26,3 +26,32 @@ def test_a_kept_kernel_is_seen(tmp_path: Path) -> None:
         [sys.executable, "-c", PROGRAM], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["False", "True"]
+
+
+NOWHERE = """
+import logging, os, sys
+from numba.core import caching
+import numba
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]  # no other place can be written
+from sparsity_lab.kernels.cpu import projection
+from pathlib import Path
+
+kernel = next(v for v in vars(projection).values() if type(v).__name__ == "CPUDispatcher")
+print(Path(kernel.stats.cache_path).is_relative_to(os.environ["NUMBA_CACHE_DIR"]))
+print(os.environ["NUMBA_CACHE_DIR"])
+"""
+
+
+def test_kernels_compile_where_no_cache_can_be_written(tmp_path: Path) -> None:
+    environment = os.environ | {"TMPDIR": str(tmp_path)}
+    environment.pop("NUMBA_CACHE_DIR", None)
+    done = subprocess.run(
+        [sys.executable, "-c", NOWHERE], cwd=ROOT, env=environment, capture_output=True, text=True, check=True
+    )
+    told, inside, folder = done.stdout.splitlines()
+    assert told.endswith("to keep them, set NUMBA_CACHE_DIR to a folder")
+    assert inside == "True"
+    assert Path(folder).parent == tmp_path
+    assert list(tmp_path.iterdir()) == []  # it is removed with the process

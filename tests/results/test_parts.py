@@ -210,6 +210,21 @@ def test_a_variable_that_wandb_refuses_is_named(
     assert choose_mode(LoggerConfig(kind="csv")) == "disabled"
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("WANDB_INIT_TIMEOUT", "soon"), ("WANDB_BASE_URL", "nowhere at all"), ("WANDB_API_KEY", "secret")],
+)
+def test_any_other_variable_that_wandb_refuses_is_named(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=rf"^{variable}: W&B refuses it: ") as caught:
+        choose_mode(CONFIG)
+    assert "\n" not in str(caught.value)
+    assert "http" not in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
 def test_any_error_of_wandb_at_the_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def init(**settings: Any) -> SimpleNamespace:
         raise TypeError("nothing\nthat W&B calls its own")

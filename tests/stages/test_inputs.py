@@ -46,7 +46,6 @@ class Workplace:
 
     def run(self, *overrides: str) -> RunRecord:
         own = ["corpus=folder", f"corpus.path={self.corpus}", f"root={self.root}", f"tasks.path={self.task}"]
-        own.append("~corpus.megabytes")  # the experiment sets it
         few = ["tasks.names=[own,lambda_func]", "pruning.target=0.66", "pruning.targets=[0.66]"]
         small = [value for value in SMALL if not value.startswith("corpus.")]
         with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):

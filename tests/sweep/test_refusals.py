@@ -4,7 +4,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 
 from sparsity_lab import run
-from sparsity_lab.sweep.refusals import is_refusal, refusal
+from sparsity_lab.cost import describe
+from sparsity_lab.sweep.refusals import command_line_error, is_refusal, refusal, with_origin
 from sparsity_lab.sweep.sweeper import folder_of
 
 
@@ -34,10 +35,25 @@ def refused(*arguments: str) -> str:
         ("bridge=None", "bridge=None: no such option; to leave a group out: ~bridge"),
         ("root=~/x", "root=~/x: not readable; quote the value: 'root=\"~/x\"'"),
         ("smoke", "smoke: expected KEY=VALUE"),
+        ("root=\x1b[31m(", "root=\\x1b[31m(: not readable; quote the value: 'root=\"\\x1b[31m(\"'"),
     ],
 )
 def test_the_line(argument: str, line: str) -> None:
     assert refused(argument) == line
+
+
+@pytest.mark.parametrize("error", [ValueError("two\n lines"), TypeError("x"), KeyError("a")])
+def test_any_error_of_a_library_is_a_line(error: Exception) -> None:
+    told = command_line_error(error, ["a=1"], folder_of("conf"))
+    assert told is not None
+    assert told.startswith(f"the command line is refused: {type(error).__name__}: ")
+    assert "\n" not in told
+
+
+def test_a_fault_of_the_package_keeps_its_traceback() -> None:
+    with pytest.raises(AttributeError) as caught:
+        describe(None)  # type: ignore[arg-type]
+    assert command_line_error(caught.value, ["a=1"], folder_of("conf")) is None
 
 
 def test_a_key_like_no_other_lists_what_its_section_allows() -> None:
@@ -56,6 +72,18 @@ def test_the_quoted_value_is_readable() -> None:
     quoted = refused("root=~/x").partition("'")[2].removesuffix("'")
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
         assert compose("config", [quoted]).root == "~/x"
+
+
+def test_a_value_of_an_experiment_is_told_as_its_own() -> None:
+    message = "model.d_model: unknown key\ntrainer.tokens: 1: too few\nseed: -1: wrong"
+    lines = with_origin(
+        message, ["trainer.tokens=1"], {"experiment": "smoke"}, folder_of("conf")
+    ).splitlines()
+    assert lines[0] == "model.d_model: unknown key; experiment=smoke sets it"
+    assert lines[1:] == message.splitlines()[1:]
+    lines = with_origin("sweep_name: x: wrong", [], {"sweep": "width_l0"}, folder_of("conf")).splitlines()
+    assert lines == ["sweep_name: x: wrong; +sweep=width_l0 sets it"]
+    assert with_origin(message, [], {}, folder_of("conf")) == message
 
 
 @pytest.mark.parametrize(

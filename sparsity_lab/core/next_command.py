@@ -1,0 +1,23 @@
+"""The command that a user may type next, as this program prints it."""
+
+import os
+import shlex
+from pathlib import Path
+
+ANALYSIS = Path(__file__).parents[2] / "analysis"  # in a clone; a wheel has no programs that draw
+
+
+def analysis_command(program: str, *arguments: str | Path) -> str | None:
+    """Return the shell command for a program of analysis/, or None if this is not a clone.
+
+    Paths are relative to the working directory where that is shorter.
+    """
+    path = ANALYSIS / program
+    if not path.is_file():
+        return None
+    words = [_from_here(word) if isinstance(word, Path) else word for word in (path, *arguments)]
+    return shlex.join(["python", *words])
+
+
+def _from_here(path: Path) -> str:
+    return min(os.path.relpath(path), str(path), key=len)

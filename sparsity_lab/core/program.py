@@ -1,0 +1,27 @@
+"""Start a program from the command line. A reader that has gone, as in `| head`, is no error."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+BROKEN_PIPE = 128 + signal.SIGPIPE  # the exit status that a shell gives a process ended by this signal
+
+
+def start(main: Callable[[], int | None]) -> NoReturn:
+    """Call `main` and exit with the status that it returns.
+
+    If nobody reads the output any more, write no more of it and exit with status 141.
+    """
+    try:
+        try:
+            status: int | str | None = main()
+        except SystemExit as ended:
+            status = ended.code
+        sys.stdout.flush()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # else Python's last flush fails, with a message
+        status = BROKEN_PIPE
+    sys.exit(status)

@@ -1,0 +1,211 @@
+"""Random command lines: a run that is composed and validated, or one line for each mistake and exit status 1.
+
+    python tests/survival/fuzz_command.py 2000
+
+Hypothesis draws overrides: keys of the config, mistyped keys, groups, options, and values of right and wrong
+kinds, quoted well and badly. Each command line goes through `run.program`, as a user's does. Only the work of
+a valid run is left out.
+"""
+
+import contextlib
+import io
+import os
+import sys
+import tempfile
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+from unittest import mock
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from sparsity_lab import run
+from sparsity_lab.config import RunConfig
+from sparsity_lab.sweep.sweeper import folder_of
+
+PIPELINE = "sparsity_lab.stages.pipeline"
+# what only a library or Python says
+FORBIDDEN = (
+    "Traceback", "Warning", "Error:", "Exception", "validation error", "https://", "literal[", "tuple[",
+    "function-", "object at 0x", "append to your", "NoneType", "None of",
+)  # fmt: skip
+
+
+def keys_of(cls: Any, prefix: str = "") -> Iterator[str]:
+    """Yield every key that the config class `cls` knows, in all its unions' members, as `section.key`."""
+    if isinstance(cls, type) and issubclass(cls, BaseModel):
+        for name, field in cls.model_fields.items():
+            yield f"{prefix}{name}"
+            yield from keys_of(field.annotation, f"{prefix}{name}.")
+    else:
+        for part in get_args(cls):
+            yield from keys_of(part, prefix)
+
+
+CONF = folder_of("conf")
+KEYS = sorted({*keys_of(RunConfig)} - {"root"})
+GROUPS = sorted({path.parent.name for path in CONF.glob("*/*.yaml")})
+OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml"))
+VALUES = [
+    "null", "true", "on", "0", "-1", "1", "2", "7", "1e6", "1.5", "0.25", "nan", "inf", "-inf", "1e400",
+    "1000000000000000000000", "[]", "[1]", "[0.1,0.3]", "[a,b]", "{}", "{a: 1}", "[[1],[2]]", "x", "all",
+    "with_as", "[with_as]", "[with_as,nothing]", "transformer", "masks", "''", "'\"'", '""', "'~/x'", "~/x",
+    "a b", "a:b", "a/b", "../x", "$HOME", "${seed}", "${nothing}", "${oc.env:NOTHING}", "${", "}", "[", "(",
+    "a=b", "@", "%", "\\", "é", "\u202e", "\x1b[31m", "1,2", "range(3)", "choice(1,2)", "glob(*)",
+    "int(3)", "nothing.py", "a" * 300, "???", "!!python/object:os.system", "0x10", "1_000", "01",
+]  # fmt: skip
+BARE = [
+    "", "=", "+", "~", "smoke", "--", "-x", "--nothing", "--multirun=3", "~seed", "~corpus", "~model.d_model",
+    "~nothing", "~steering", "+sweep=width_l0", "+sweep=nothing", "sweep=x", "++seed=3", "+seed=3", "seed",
+    "+new=1", "+new.key=1", "++model.new=1", "hydra.verbose=maybe", "hydra.job.chdir=true", "hydra.nothing=1",
+    "hydra.run.dir=logs", "hydra/launcher=nothing", "hydra/sweeper=nothing", "experiment=gpt2",
+    "experiment=[smoke,bridge]", "model@reference.model=dense", "model@nothing", "trainer@x.y=default",
+    "-h", "--cfg=job", "--cfg", "--config-name=nothing", "--config-dir=nothing", "--package=x", "-m", "--run",
+    "-m", "trainer.tokens=1e6", "tasks.names=with_as", "pruning.targets=0.15", "logger.tags=a", "seed=1,2",
+]  # fmt: skip
+
+
+def mistyped(key: str, place: int) -> str:
+    """Drop one character of a key."""
+    place %= len(key)
+    return key[:place] + key[place + 1 :]
+
+
+KEY = st.one_of(
+    st.sampled_from(KEYS),
+    st.sampled_from(KEYS),
+    st.builds(mistyped, st.sampled_from(KEYS), st.integers(0, 40)),
+    st.builds("{}.{}".format, st.sampled_from([*GROUPS, "nothing"]), st.sampled_from(KEYS)),
+)
+VALUE = st.one_of(st.sampled_from(VALUES), st.integers().map(str), st.floats().map(str), st.text(max_size=8))
+OVERRIDE = st.one_of(
+    st.builds("{}={}".format, KEY, VALUE),
+    st.builds("{}={}".format, KEY, VALUE),
+    st.sampled_from(OPTIONS),
+    st.builds("{}={}".format, st.sampled_from(GROUPS), VALUE),
+    st.builds(lambda prefix, key: prefix + key, st.sampled_from(["+", "++", "~"]), KEY),
+    st.builds("{}{}={}".format, st.sampled_from(["+", "++", "~"]), KEY, VALUE),
+    st.sampled_from(BARE),
+)
+COMMAND = st.lists(OVERRIDE.filter(lambda text: "\0" not in text), min_size=1, max_size=3)
+
+
+class Outcome(BaseModel):
+    """How a command line ended: exit status, everything written, and whether a run would have begun."""
+
+    status: int
+    output: str
+    runs: int
+
+
+def outcome(command: list[str]) -> Outcome:
+    """Call the program with `command`, in the working directory; no run is begun."""
+    configs: list[RunConfig] = []
+
+    def begun(config: RunConfig, overrides: list[str]) -> tuple[Any, bool]:
+        configs.append(config)
+        return types.SimpleNamespace(name=config.name), True
+
+    written, status = io.StringIO(), 0
+    with (
+        _in_place_of_pipeline(begun),
+        mock.patch.object(sys, "argv", ["run", *command]),
+        contextlib.redirect_stdout(written),
+        contextlib.redirect_stderr(written),
+    ):
+        try:
+            run.program()
+        except SystemExit as ended:
+            status = ended.code if isinstance(ended.code, int) else 1
+    return Outcome(status=status, output=written.getvalue(), runs=len(configs))
+
+
+@contextlib.contextmanager
+def _in_place_of_pipeline(begun: Any) -> Iterator[None]:
+    """Let the program call `begun` instead of `stages.pipeline.run`, without importing that module."""
+    before, stand_in = sys.modules.get(PIPELINE), types.ModuleType(PIPELINE)
+    stand_in.run = begun  # type: ignore[attr-defined]
+    sys.modules[PIPELINE] = stand_in
+    try:
+        yield
+    finally:
+        del sys.modules[PIPELINE]
+        if before is not None:
+            sys.modules[PIPELINE] = before
+
+
+def fault(command: list[str], found: Outcome) -> str:
+    """Say what is wrong with an outcome; empty if it is a run, a help text, or lines about the mistakes."""
+    if found.status == 0:
+        asked = {"-h", "--help", "--cfg"} & {word[:6] for word in command}
+        return "" if found.runs or asked else "exit status 0 without a run"
+    if found.status not in (1, 2):
+        return f"exit status {found.status}"
+    if not found.output.strip():
+        return "nothing is said"
+    typed = " ".join(command)
+    if said := [text for text in FORBIDDEN if text in found.output and text not in typed]:
+        return f"says {said[0]!r}"
+    lines = found.output.rstrip("\n").split("\n")
+    if not all(line.isprintable() for line in lines):
+        return "a line cannot be printed"
+    told = [line for line in lines if " failed: " not in line[:20] and not line.startswith("log: ")]
+    return "" if 0 < len(told) <= 8 * len(command) else f"{len(told)} lines"
+
+
+def fuzz(examples: int) -> tuple[int, int]:
+    """Try `examples` command lines in the working directory; return how many were refused, and how many ran.
+
+    Raises:
+        AssertionError: an outcome is neither. Or whatever the program lets through.
+    """
+    counts = [0, 0]
+
+    @settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(COMMAND)
+    def one(command: list[str]) -> None:
+        found = outcome(command)
+        wrong = fault(command, found)
+        assert not wrong, f"{wrong}\n{command!r}\n{found.output}"
+        counts[found.status == 0] += 1
+
+    one()
+    return counts[0], counts[1]
+
+
+@contextlib.contextmanager
+def own_folder(folder: Path) -> Iterator[None]:
+    """Work and have a home below `folder`."""
+    below = folder / "home" / "work"
+    below.mkdir(parents=True)
+    before = Path.cwd()
+    os.chdir(below)
+    try:
+        with mock.patch.dict(os.environ, {"HOME": str(folder / "home")}):
+            yield
+    finally:
+        os.chdir(before)
+
+
+def main() -> None:
+    """The command."""
+    examples = int(sys.argv[1]) if len(sys.argv) > 1 else 2000
+    with tempfile.TemporaryDirectory() as folder, own_folder(Path(folder)):
+        refused, ran = fuzz(examples)
+    sys.stdout.write(
+        f"{refused + ran} command lines: {refused} refused in a line, {ran} composed and valid\n"
+    )
+
+
+if __name__ == "__main__":
+    main()
