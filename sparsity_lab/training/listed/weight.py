@@ -15,12 +15,14 @@ from sparsity_lab.model.dispatch import kernel_for
 from sparsity_lab.model.listing import Listing, attach
 from sparsity_lab.training.sparsity.magnitude import kept_count, project
 
+NEW = 0.25  # share of the newest dense gradient in the moving averages of squared norms
+
 
 class ListedWeight:
     """A weight trained by the entries in its list: the nonzeros and, for each, `candidates` zeros.
 
-    `axis` and `at_least`: as for `magnitude.project`. `spread`: the squared norm of the whole gradient over
-    that of its listed part, from the last dense gradient.
+    `axis` and `at_least`: as for `magnitude.project`. `norms`: moving averages, over dense gradients, of the
+    squared norm of the whole gradient and of its listed part.
     """
 
     def __init__(
@@ -31,9 +33,16 @@ class ListedWeight:
         self.at_least = 0 if axis is None else min(at_least, weight.numel() // self.channels)
         self.listing = Listing(weight, index_n)
         self.m_n, self.v_n = (torch.zeros_like(self.listing.values_n.detach()) for _ in range(2))
-        self.spread = weight.numel() / max(1, len(index_n))
+        self.norms: tuple[float, float] | None = None
         self.dense_oi: Tensor | None = None
         attach(weight, self.listing)
+
+    @property
+    def spread(self) -> float:
+        """Estimate the squared norm of the whole gradient over that of its listed part."""
+        if self.norms is None or self.norms[1] == 0:
+            return self.weight.numel() / max(1, len(self.listing.index_n))
+        return self.norms[0] / self.norms[1]
 
     def keep(self, kept: float) -> int:
         """Return how many weights are nonzero at kept fraction `kept`."""
@@ -108,9 +117,9 @@ class ListedWeight:
         """
         listing, flat = self.listing, dense_oi.view(-1)
         old_n, values_n = listing.index_n, listing.values_n.detach()
-        part = flat[old_n].square().sum()
-        if part > 0:
-            self.spread = float(flat.square().sum() / part)
+        new = float(flat.square().sum()), float(flat[old_n].square().sum())
+        whole, part = self.norms or new
+        self.norms = (whole + NEW * (new[0] - whole), part + NEW * (new[1] - part))
         length, keep = self.length(kept), self.keep(kept)
         score_n = self.m_n.abs() / (self.v_n.sqrt() + eps)
         score_n[values_n != 0] = torch.inf
@@ -130,11 +139,11 @@ class ListedWeight:
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides the weight itself."""
-        return {"index_n": self.listing.index_n, "m_n": self.m_n, "v_n": self.v_n, "spread": self.spread}
+        return {"index_n": self.listing.index_n, "m_n": self.m_n, "v_n": self.v_n, "norms": self.norms}
 
     def load(self, state: dict[str, Any]) -> None:
         self.listing.relist(self.weight, state["index_n"].to(self.weight.device))
-        self.m_n, self.v_n, self.spread = state["m_n"], state["v_n"], state["spread"]
+        self.m_n, self.v_n, self.norms = state["m_n"], state["v_n"], state["norms"]
         self._to(self.weight.device)
 
     def _to(self, device: torch.device) -> None:
