@@ -24,7 +24,7 @@ def refuse(*overrides: str) -> None:
     hydra_config: Any = SimpleNamespace(
         overrides=SimpleNamespace(task=list(overrides)), runtime=SimpleNamespace(choices=choices)
     )
-    plain = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     run.refuse_half_a_choice(from_hydra(plain), hydra_config)
 
 

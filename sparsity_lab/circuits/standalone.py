@@ -30,7 +30,7 @@ from sparsity_lab.core.foreign import printable
 from sparsity_lab.model.checkpoints import read_safetensors, require_finite, require_tensors
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.tasks.batch import TaskBatch
-from sparsity_lab.tasks.task import Pair
+from sparsity_lab.tasks.task import Pair, Split
 
 MEANS, PAIRS, PAIRS_AS_TEXT = "means.safetensors", "pairs.safetensors", "pairs.jsonl"
 BESIDE = (MEANS, PAIRS, PAIRS_AS_TEXT)
@@ -56,7 +56,9 @@ def load_means(path: Path, config: ModelConfig) -> Tensor:
     return torch.cat([tensors[_name(*key)].float() for key in slices])
 
 
-def save_pairs(pairs: Mapping[str, Sequence[Pair]], batches: Mapping[str, TaskBatch], folder: Path) -> None:
+def save_pairs(
+    pairs: Mapping[Split, Sequence[Pair]], batches: Mapping[Split, TaskBatch], folder: Path
+) -> None:
     """Write the pairs of some splits into `folder`, as tokens and as text. `batches` encodes `pairs`."""
     parts = {"tokens": "tokens_bt", "last": "last_b", "answers": "answers_b2"}
     tensors = {

@@ -38,7 +38,7 @@ class UserPath(os.PathLike[str]):
 
     def __init__(self, written: "str | os.PathLike[str]") -> None:
         self.written = str(written)
-        self.absolute = written.absolute if isinstance(written, UserPath) else _resolve(self.written)
+        self.absolute: Path = written.absolute if isinstance(written, UserPath) else _resolve(self.written)
 
     def __fspath__(self) -> str:
         return str(self.absolute)

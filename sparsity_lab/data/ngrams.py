@@ -83,7 +83,7 @@ def _count(tokens: Ids, vocab_size: int) -> list[_Table]:
             _Table(
                 keys=unique,
                 counts=counts,
-                continuations=np.bincount(history, counts, histories),
+                continuations=np.bincount(history, counts, histories).astype(float),
                 distinct=np.bincount(history, minlength=histories).astype(float),
             )
         )

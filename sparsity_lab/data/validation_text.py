@@ -41,17 +41,18 @@ class ValidationText:
         """
         losses_wt = losses_wt.astype(np.float64)
         cluster_w = np.arange(len(losses_wt)) // (CLUSTER if len(losses_wt) >= CLUSTER * MIN_CLUSTERS else 1)
-        found, residual, total = {}, 0.0, losses_wt.size
+        found: dict[str, Estimate] = {}
+        residual, total = np.zeros(1), losses_wt.size
         for i, name in enumerate(self.names):
             is_in_wt = self.component_wt == i
             if not (count := int(is_in_wt.sum())):
                 continue
             loss = float(losses_wt[is_in_wt].sum() / count)
             deviations_w = np.where(is_in_wt, losses_wt - loss, 0).sum(1)
-            deviations = np.bincount(cluster_w, deviations_w)
+            deviations = np.bincount(cluster_w, deviations_w).astype(np.float64)
             residual = residual + deviations
             found[name] = Estimate(loss, _error(deviations, count))
-        return {**found, "": Estimate(float(losses_wt.mean()), _error(np.asarray(residual), total))}
+        return {**found, "": Estimate(float(losses_wt.mean()), _error(residual, total))}
 
 
 def validation_text(folder: Path, n_ctx: int, n_windows: int) -> ValidationText:

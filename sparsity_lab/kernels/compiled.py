@@ -27,7 +27,8 @@ def ensure_cache(probe: Callable[[], None]) -> None:
         _temporary.append(tempfile.TemporaryDirectory(prefix="sparsity_lab-kernels-"))
         folder = _temporary[-1].name
         log.info("kernels are compiled anew in each run; to keep them, set NUMBA_CACHE_DIR to a folder")
-        os.environ["NUMBA_CACHE_DIR"] = numba.config.CACHE_DIR = folder
+        os.environ["NUMBA_CACHE_DIR"] = folder
+        vars(numba.config)["CACHE_DIR"] = folder  # read when the next kernel is compiled
 
 
 def compiled_before() -> bool:

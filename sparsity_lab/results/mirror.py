@@ -31,7 +31,7 @@ def mirror_record(run: Any, folder: Path, record: RunRecord, plots: Sequence[Pat
 def mirror_artifacts(run: Any, corpus: Path | None, model: Path | None, circuits: Sequence[Path]) -> None:
     """Send the artifacts corpus, model and circuits, each derived from the one before."""
     origin: dict[str, str] = {}
-    made: list[tuple[str, str, list[Path]]] = []
+    made: list[tuple[str, str, Sequence[Path]]] = []
     if corpus:
         made.append(("corpus", corpus.name, sorted(corpus.glob("*.json"))))
     if model:

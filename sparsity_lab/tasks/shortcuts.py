@@ -115,9 +115,9 @@ def _regression(
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
         loss = softplus(sign_b * (inputs_bv @ weights_v)).mean() + penalty * weights_v[:-1].pow(2).sum()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         return loss
 
     with torch.enable_grad():
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        optimizer.step(closure)
     return weights_v.detach().numpy()

@@ -1,6 +1,6 @@
 """A failed search is recognised by its sizes and losses and repeated, and the smallest result is kept."""
 
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -79,7 +79,7 @@ def go_astray(
 def found(
     monkeypatch: pytest.MonkeyPatch, fails: int, earlier: list[Circuit] | None = None, **changes: Any
 ) -> list[Circuit]:
-    monkeypatch.setitem(search.FINDERS, Astray, go_astray)
+    monkeypatch.setitem(cast(dict[Any, Any], search.FINDERS), Astray, go_astray)
     pruning: PruningConfig = quick_pruning(targets=[0.15, 0.3], polish=False, **changes)
     evaluator = evaluator_of(planted_model(), pruning)
     return find_circuits(evaluator, "question", "planted", Astray(fails=fails), pruning, earlier or ())
@@ -125,7 +125,7 @@ def test_a_tighter_targets_circuit_stands_in_for_a_larger_one(monkeypatch: pytes
         everything = torch.ones_like(small[0.3].kept_n)
         return {0.15: small[0.15], 0.3: Found(everything, {})}
 
-    monkeypatch.setitem(search.FINDERS, Astray, tight_only)
+    monkeypatch.setitem(cast(dict[Any, Any], search.FINDERS), Astray, tight_only)
     pruning = quick_pruning(targets=[0.15, 0.3], polish=False, retries=0)
     evaluator = evaluator_of(planted_model(), pruning)
     tight, loose = find_circuits(evaluator, "question", "planted", Astray(fails=0), pruning)
@@ -140,7 +140,7 @@ def test_calibrated_selection_never_ends_with_more_edges_than_raw(monkeypatch: p
         aimed = config.model_copy(update={"fails": 0 if evaluator.selection == "raw" else 9})
         return go_astray(evaluator, aimed, targets, seed)
 
-    monkeypatch.setitem(search.FINDERS, Astray, good_if_raw)
+    monkeypatch.setitem(cast(dict[Any, Any], search.FINDERS), Astray, good_if_raw)
     for polish in (False, True):
         pruning = quick_pruning(targets=[0.15], selection="calibrated", polish=polish, retries=0)
         evaluator = evaluator_of(planted_model(), pruning)

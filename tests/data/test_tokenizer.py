@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data import tokenizer as module
 from sparsity_lab.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, train_bpe
 from sparsity_lab.data.tokenizer_folder import _parts, gpt2_bytes
@@ -192,8 +193,8 @@ def pair(tmp_path: Path) -> FilesConfig:
     (tmp_path / "vocab.bpe").write_text("\n".join(merges) + "\n", encoding="utf-8")
     (tmp_path / "encoder.json").write_text(json.dumps(encoder), encoding="utf-8")
     return FilesConfig(
-        vocab_bpe=str(tmp_path / "vocab.bpe"),
-        encoder_json=str(tmp_path / "encoder.json"),
+        vocab_bpe=UserPath(tmp_path / "vocab.bpe"),
+        encoder_json=UserPath(tmp_path / "encoder.json"),
         pattern=module.PATTERN,
     )
 

@@ -107,8 +107,8 @@ def test_a_pattern_that_the_library_cannot_read_is_not_compared(
 ) -> None:
     library(None).model.save(str(tmp_path))
     files = FilesConfig(
-        vocab_bpe=str(tmp_path / "merges.txt"),
-        encoder_json=str(tmp_path / "vocab.json"),
+        vocab_bpe=UserPath(tmp_path / "merges.txt"),
+        encoder_json=UserPath(tmp_path / "vocab.json"),
         pattern=r"(?R)x|\s|\S+",
     )
     with caplog.at_level("INFO"):

@@ -213,7 +213,8 @@ def test_older_and_larger_forms_of_the_file(save_gpt2: Maker, tmp_path: Path, fo
 def test_an_index_that_names_no_files_is_told(save_gpt2: Maker, tmp_path: Path) -> None:
     save_gpt2()
     (tmp_path / "model.safetensors").unlink()
-    for index in ([], {}, {"weight_map": {}}, {"weight_map": {"a": "../x"}}, {"weight_map": {"a": 1}}):
+    indices: list[Any] = [[], {}, {"weight_map": {}}, {"weight_map": {"a": "../x"}}, {"weight_map": {"a": 1}}]
+    for index in indices:
         write_json(tmp_path / "model.safetensors.index.json", index)
         with pytest.raises(
             UserError, match="weight_map: allowed: an object of tensor: file in the same folder"

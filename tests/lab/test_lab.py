@@ -234,4 +234,4 @@ def test_the_package_names_what_it_offers() -> None:
     assert {"load", "runs"} <= set(dir(sparsity_lab))
     assert all(getattr(sparsity_lab, name) for name in dir(sparsity_lab))
     with pytest.raises(AttributeError):
-        _ = sparsity_lab.nothing  # type: ignore[attr-defined]
+        _ = sparsity_lab.nothing

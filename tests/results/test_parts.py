@@ -44,7 +44,7 @@ def history(part: Path) -> list[dict[str, Any]]:
         whole += data[at + HEADER : at + HEADER + length]
         at += HEADER + length
         if kind in (1, 4):  # a whole record, or the last piece of one
-            record = wandb_internal_pb2.Record()
+            record: Any = vars(wandb_internal_pb2)["Record"]()
             record.ParseFromString(whole)
             whole = b""
             if record.WhichOneof("record_type") == "history":

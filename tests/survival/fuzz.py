@@ -194,7 +194,7 @@ def write_gpt2(folder: Path) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    special = {"bos_token_id": None, "eos_token_id": None}
+    special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
     shape = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 8, "vocab_size": 11}
     GPT2LMHeadModel(GPT2Config(**(shape | special))).save_pretrained(folder)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from sparsity_lab.data.tokenizer import Tokenizer, train_bpe
-from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
+from sparsity_lab.tasks.batch import encode_pairs
 from sparsity_lab.tasks.shortcuts import find_shortcuts
 from sparsity_lab.tasks.shortcuts_record import Shortcuts
 from sparsity_lab.tasks.task import Pair, Task
@@ -26,10 +26,10 @@ def filler(rng: random.Random, n: int = 8, of: str = "klmnop") -> str:
 
 def found(make: Make, tokenizer: Tokenizer) -> Shortcuts:
     task, rng = Task("probe", "", make), random.Random(0)
-    batches: list[TaskBatch] = [
+    train, select, test = [
         encode_pairs(task, [make(rng) for _ in range(n)], tokenizer) for n in (300, 64, 128)
     ]
-    return find_shortcuts(*batches, tokenizer)
+    return find_shortcuts(train, select, test, tokenizer)
 
 
 def occurs(rng: random.Random) -> Pair:

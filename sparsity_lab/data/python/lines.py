@@ -56,7 +56,8 @@ def bind_sum(pen: Pen, pad: str) -> str:
 def bind_call(pen: Pen, pad: str) -> str:
     """Call a function that the program defines, as it was defined; any function if there is none."""
     if not pen.functions:
-        text, returns = f"{pen.function()}({pen.known()})", "number"
+        text = f"{pen.function()}({pen.known()})"
+        returns: Kind | None = "number"
     else:
         function = pen.pick(pen.functions)
         text, returns = call(pen, function), function.returns
