@@ -8,6 +8,7 @@ import pytest
 from byte_level import library
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.paths import UserPath
 from sparsity_lab.data.tokenizer_config import added_beside
 from sparsity_lab.data.tokenizer_folder import read_folder, splits_at_added
 from sparsity_lab.data.tokenizers import FolderTokenizerConfig, identity
@@ -40,7 +41,7 @@ def decoder(*tokens: tuple[int, str, bool]) -> dict[str, Any]:
 @pytest.mark.parametrize("layout", ["tokenizer_config.json", "added_tokens.json"])
 def test_added_tokens_beside_gpt2s_files_give_the_librarys_ids(tmp_path: Path, layout: str) -> None:
     theirs = save_pair(tmp_path)
-    plain = identity(FolderTokenizerConfig(path=str(tmp_path)))
+    plain = identity(FolderTokenizerConfig(path=UserPath(tmp_path)))
     assert read_folder(tmp_path).encode(TEXT) != theirs.encode(TEXT).ids
     if layout == "tokenizer_config.json":
         tokens = ((300, "    ", False), (301, "return", False), (302, "<pad>", True))
@@ -53,7 +54,7 @@ def test_added_tokens_beside_gpt2s_files_give_the_librarys_ids(tmp_path: Path, l
     assert ours.decode(ours.encode(TEXT)) == TEXT
     assert ours.vocab_size == 303
     assert splits_at_added(tmp_path)
-    assert identity(FolderTokenizerConfig(path=str(tmp_path))) != plain
+    assert identity(FolderTokenizerConfig(path=UserPath(tmp_path))) != plain
 
 
 @pytest.mark.parametrize(
