@@ -107,9 +107,9 @@ COMPETITORS = {
     "final_kwarg": ("=None", "):\n"),
     "bracket_brace": ("{", "["),
     "with_as": (" as ", " if "),
-    "with_open": ("'r'", "'w'"),
+    "with_open": (".txt", ".csv"),
     "for_while": ("for ", "while "),
-    "fstring_brace": ("f'", "print('"),
+    "fstring_brace": ("{", "print("),
     "if_equals": (" == ", " = "),
     "enumerate_range": ("enumerate(", "range("),
     "var_if": (" == True", " = True"),
@@ -126,7 +126,7 @@ def test_what_decides_stands_on_other_lines_too_both_ways_round(name: str) -> No
         contexts = [prompt.rpartition("\n")[0] for pair in pairs for prompt in (pair.positive, pair.negative)]
         if name == "indent_for":  # its prompts end in a newline
             contexts = [context.rpartition("\n")[0] for context in contexts]
-        assert sum(cue in f"{context}\n" for context in contexts) > 40, cue
+        assert sum(cue in f"{context}\n" for context in contexts) > 20, cue
 
 
 @pytest.mark.parametrize("name", ["set_or_string", "set_or_string_fixedvarname"])

@@ -5,8 +5,9 @@ in any order, and each is filled as its own type asks.
 """
 
 from sparsity_lab.data.python.lexicon import DIGITS, INDENT
-from sparsity_lab.data.python.lines import LINES, comment_line, plain, plain_lines, print_string
+from sparsity_lab.data.python.lines import LINES, comment_line, plain, plain_lines
 from sparsity_lab.data.python.pen import Kind, Pen, Statement
+from sparsity_lab.data.python.strings import print_string
 from sparsity_lab.data.python.values import condition, opened, value
 
 DEEPEST = 12

@@ -10,25 +10,31 @@ from sparsity_lab.data.python.lexicon import (
     COMMENTS,
     DETERMINERS,
     DIGITS,
-    INPUT_FILES,
     KEYWORD_COMMENTS,
     MODULES,
     OPERATORS,
-    OUTPUT_FILES,
 )
 from sparsity_lab.data.python.pen import KINDS, Kind, Pen, Statement
+from sparsity_lab.data.python.strings import (
+    bind_file,
+    bind_fstring,
+    bind_string,
+    open_if,
+    print_fstring,
+    print_more,
+    print_more_fstring,
+    print_string,
+)
 from sparsity_lab.data.python.values import (
     call,
     comparison,
     comprehension,
     expression,
-    fstring,
     instance,
     list_of_dicts,
     literal,
     nested_list,
     numbered_dict,
-    opened,
     short_condition,
     ternary,
     value,
@@ -156,41 +162,6 @@ def remark(*keywords: str) -> Statement:
     return lambda pen, pad: comment_line(pen, pad, phrases)
 
 
-def print_string(pen: Pen, pad: str) -> str:
-    quote = pen.quote()
-    return f"{pad}print({quote}{pen.inside(quote)}{quote})\n"
-
-
-def print_more(pen: Pen, pad: str) -> str:
-    """Print a variable or a string, and then a string."""
-    quote = pen.quote()
-    return f"{pad}print({pen.pick((pen.known(), pen.string()))}, {quote}{pen.inside(quote)}{quote})\n"
-
-
-def print_fstring(pen: Pen, pad: str) -> str:
-    return f"{pad}print({fstring(pen)})\n"
-
-
-def print_more_fstring(pen: Pen, pad: str) -> str:
-    return f"{pad}print({pen.pick((pen.known(), pen.string()))}, {fstring(pen)})\n"
-
-
-def bind_string(pen: Pen, pad: str) -> str:
-    quote = pen.quote()
-    return f"{pad}{pen.bind(pen.new('string'), 'string')} = {quote}{pen.inside(quote)}{quote}\n"
-
-
-def bind_file(pen: Pen, pad: str) -> str:
-    """Bind a variable to a file's name."""
-    quote, file = pen.quote(), pen.file(pen.pick((INPUT_FILES, OUTPUT_FILES)))
-    return f"{pad}{pen.bind(pen.new('string'), 'string')} = {quote}{file}{quote}\n"
-
-
-def bind_fstring(pen: Pen, pad: str) -> str:
-    text = fstring(pen)
-    return f"{pad}{pen.bind(pen.new('string'), 'string')} = {text}\n"
-
-
 def bind_flag(pen: Pen, pad: str) -> str:
     """Bind a flag: True, False, or a comparison."""
     text = pen.pick(("True", "True", "False", f"{pen.known()} == True", comparison(pen)))
@@ -267,14 +238,6 @@ def key_function(pen: Pen, pad: str) -> str:
     if pen.chance(0.5):
         return f"{pad}{pen.function()} = {text}\n"
     return f"{pad}{pen.bind(pen.collection(), 'list')} = sorted({pen.many()}, key={text})\n"
-
-
-def open_if(pen: Pen, pad: str) -> str:
-    """Open a file on a condition."""
-    text = f"{opened(pen, pen.chance(0.5))} if {short_condition(pen)} else None"
-    if pen.chance(0.4):
-        return f"{pad}{pen.function()}({text})\n"
-    return f"{pad}{pen.pick(('file', 'file', 'stream'))} = {text}\n"
 
 
 def commented_for(pen: Pen, pad: str) -> str:

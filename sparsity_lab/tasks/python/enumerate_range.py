@@ -3,8 +3,9 @@
 import random
 
 from sparsity_lab.data.python.blocks import enumerate_header, one_line, range_header
-from sparsity_lab.data.python.lines import bind_list, call_any, print_more, swap
+from sparsity_lab.data.python.lines import bind_list, call_any, swap
 from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.strings import print_more
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 

@@ -2,15 +2,15 @@
 
 import random
 
-from sparsity_lab.data.python.lines import (
+from sparsity_lab.data.python.lines import call_f
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.strings import (
     bind_fstring,
-    call_f,
     print_fstring,
     print_more,
     print_more_fstring,
     print_string,
 )
-from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.tasks.prompts import context
 from sparsity_lab.tasks.task import Pair, Task
 

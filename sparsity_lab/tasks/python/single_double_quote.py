@@ -2,8 +2,8 @@
 
 import random
 
-from sparsity_lab.data.python.lines import bind_string, print_more, print_string
 from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.strings import bind_string, print_more, print_string
 from sparsity_lab.tasks.prompts import context
 from sparsity_lab.tasks.task import Pair, Task
 

@@ -3,8 +3,9 @@
 import random
 
 from sparsity_lab.data.python.blocks import open_with
-from sparsity_lab.data.python.lines import open_if, remark
+from sparsity_lab.data.python.lines import remark
 from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.strings import open_if
 from sparsity_lab.data.python.values import opened
 from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task

@@ -4,8 +4,8 @@ import random
 
 from sparsity_lab.data.python.blocks import open_with
 from sparsity_lab.data.python.lexicon import EXTENSIONS, INPUT_FILES, OUTPUT_FILES
-from sparsity_lab.data.python.lines import bind_file
 from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.strings import bind_file
 from sparsity_lab.tasks.prompts import context
 from sparsity_lab.tasks.task import Pair, Task
 
