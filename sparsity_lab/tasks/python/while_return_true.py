@@ -2,16 +2,14 @@
 
 import random
 
-from sparsity_lab.data.python.blocks import while_line
-from sparsity_lab.data.python.lines import bind_flag
-from sparsity_lab.data.python.pen import Pen
-from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, context
+from sparsity_lab.data.lexicon import Pen
+from sparsity_lab.tasks.prompts import opening
 from sparsity_lab.tasks.task import Pair, Task
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, (while_line, bind_flag), (FUNCTION, DEEPER))
+    start, pad = opening(pen, 1)
     return Pair(f"{start}{pad}while True", f"{start}{pad}return True", (":\n", "\n"))
 
 
@@ -19,6 +17,5 @@ TASK = Task(
     "while_return_true",
     "while True is followed by :, return True by the end of the line",
     make,
-    caveat="as in the paper, the keyword directly before True decides",
-    kind="position",
+    kind="look-up",
 )
