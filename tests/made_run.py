@@ -16,8 +16,8 @@ from sparsity_lab.data.tokenizer import Tokenizer, train_bpe
 from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.stages.context import model_hash
-from sparsity_lab.tasks.batch import encode_pairs
-from sparsity_lab.tasks.task import Pair, Task
+from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
+from sparsity_lab.tasks.task import Pair, Split, Task
 
 TEXTS = [f"def area_{i}(width, height):\n    return width * {i} + height\n\n\n" for i in range(50)]
 SHAPE: dict[str, Any] = {"n_layer": 2, "d_model": 16, "n_ctx": 16, "d_head": 4, "d_mlp": 24}
@@ -64,8 +64,8 @@ def write_circuit(
     circuit = prune_edges(evaluator, circuit, rounds=1) if pruned else circuit
     folder.mkdir(parents=True)
     save_means(evaluator.means_n, evaluator.model.config, folder / MEANS)
-    splits = ("select", "test")
-    batches = {"select": evaluator.data.select, "test": evaluator.data.test}
+    splits: tuple[Split, ...] = ("select", "test")
+    batches: dict[Split, TaskBatch] = {"select": evaluator.data.select, "test": evaluator.data.test}
     save_pairs({split: pairs_of(split) for split in splits}, batches, folder)
     update = references(folder) | {"model_hash": model_hash(model_folder), "task_hash": "0" * 12}
     save_circuit(circuit.model_copy(update=update), folder / f"circuit-{TARGET:g}.json")

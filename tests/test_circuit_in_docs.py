@@ -23,8 +23,8 @@ from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs, logit_difference
+from sparsity_lab.tasks.drawing import make_pairs
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import make_pairs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "set_or_string"
 TASK = TASKS["set_or_string_fixedvarname"]

@@ -79,7 +79,7 @@ def _evidence_table(record: RunRecord) -> wandb.Table:
     return wandb.Table(columns=["task", "check", "verdict", "values", "sentence"], data=rows)
 
 
-def _artifact(name: str, kind: str, paths: list[Path], origin: Mapping[str, str]) -> wandb.Artifact:
+def _artifact(name: str, kind: str, paths: Sequence[Path], origin: Mapping[str, str]) -> wandb.Artifact:
     artifact = wandb.Artifact(name, type=kind, metadata={"made from": dict(origin)})
     for path in paths:  # "immutable": refer to files in place instead of copying a checkpoint
         if path.is_dir():
