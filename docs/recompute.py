@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 out, file = Path(sys.argv[1]), Path(sys.argv[2])
 config, weights = json.loads((out / "model.json").read_text())["config"], load_file(out / "model.safetensors")
 circuit = json.loads(file.read_text())
+if not (circuit.get("frozen") and circuit.get("pairs")):
+    sys.exit(f"{file}: names no means and pairs; a run writes them beside its circuits")
 means = load_file(file.parent / circuit["frozen"]["file"])  # by site, as "0.attn_in": a value per channel
 pairs = load_file(file.parent / circuit["pairs"]["file"])
 tokens, last, answers = pairs["test.tokens"], pairs["test.last"], pairs["test.answers"]

@@ -72,8 +72,8 @@ class CircuitUnderTest:
 
     def refitted_loss(self, logit_diff_b: Tensor) -> float:
         """Loss on the test pairs, after a scale and shift fitted to them if the circuit has such at all."""
-        own = self.circuit.calibration
-        calibration = own if own == IDENTITY else calibrate(logit_diff_b, self.test.label_b)
+        is_fitted = self.circuit.provenance.get("selection") == "calibrated"
+        calibration = calibrate(logit_diff_b, self.test.label_b) if is_fitted else IDENTITY
         return score(logit_diff_b, self.test.label_b, calibration).selection_loss
 
     @cached_property

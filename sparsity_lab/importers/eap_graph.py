@@ -116,9 +116,15 @@ def read_ranking(path: Path, config: ModelConfig) -> Ranking:
         found = ranking.nodes.get(name, Scored(None, None))
         ranking.nodes[name] = Scored(
             _largest(s.score for s in listed) if found.score is None else found.score,
-            any(s.in_graph for s in listed) if found.in_graph is None else found.in_graph,
+            _any_marked(listed) if found.in_graph is None else found.in_graph,
         )
     return ranking
+
+
+def _any_marked(listed: Iterable[Scored]) -> bool | None:
+    """Return whether some edge is in the graph; None if the file marks none either way."""
+    flags = [scored.in_graph for scored in listed if scored.in_graph is not None]
+    return any(flags) if flags else None
 
 
 def nodes_of(name: str, config: ModelConfig, where: str) -> tuple[Node, ...]:
@@ -155,7 +161,7 @@ def graph_of(circuit: Circuit, config: ModelConfig) -> dict[str, Any]:
     channels. The map is not one to one: `circuit` itself is the exact record.
     """
     reads, writes = defaultdict[str, set[int]](set), defaultdict[str, set[int]](set)
-    for edge in circuit.edges:
+    for edge in circuit.edges if circuit.pruned is None else circuit.pruned.edges:
         source, target = edge.source, edge.target
         if target.site in HEAD_SITES:
             letter = target.site.removeprefix("attn_")

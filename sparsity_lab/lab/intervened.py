@@ -87,6 +87,20 @@ class Intervened:
         """
         return self.means[site_slice(self.layout, layer, site)]
 
+    def mask(self, nodes: Nodes) -> Tensor:
+        """Return a boolean vector over all nodes (n) that is true at `nodes`.
+
+        Raises:
+            UserError: a node is not in this model, or `nodes` is a circuit that was found in another model.
+        """
+        own, other = self.folder.model_hash, nodes.model_hash if isinstance(nodes, Circuit) else None
+        if None not in (own, other) and own != other:
+            raise UserError(
+                f"circuit: found in a model of hash {other}; {self.folder.path} has {own}; to use its nodes "
+                "here, pass circuit.nodes"
+            )
+        return node_mask(self.layout, nodes)
+
     def tokens(self, text: Text) -> Tensor:
         """Encode texts as int64 (b, t). Shorter texts are padded on the right with the end-of-text token.
 
@@ -164,15 +178,15 @@ class Intervened:
         """Set `nodes` to fixed values at every position.
 
         `by`: "mean" (over validation text), "zero", a number, a tensor (n) over all nodes, or "resample": a
-        row takes the values of a random window of validation text, position by position. `seed` draws it.
+        row takes the whole model's values on a window of validation text, drawn by `seed` for each row.
 
         Raises:
             UserError: a node is not in the model, or `by` needs means or text that the folder lacks.
         """
-        mask_n = node_mask(self.layout, nodes)
+        mask_n = self.mask(nodes)
         if isinstance(by, str) and by == "resample":
             text_wc = torch.cat(list(self.folder.text))
-            return self._with(resampled(self.model, self.layout, mask_n, text_wc, seed))
+            return self._with(resampled(self.folder.model, self.layout, mask_n, text_wc, seed))
         return self._with(at_values(self.layout, mask_n, self._values(by)))
 
     def _values(self, by: By) -> Tensor:
@@ -200,7 +214,7 @@ class Intervened:
         Raises:
             UserError: a node is not in the model, or `source` cannot be run.
         """
-        mask_n = node_mask(self.layout, nodes)
+        mask_n = self.mask(nodes)
         tokens_bt = self.tokens(source)
         values_btn = node_values(self.model, tokens_bt, self._tap(tokens_bt))
         return self._with(patched(self.layout, mask_n, values_btn))
@@ -210,7 +224,7 @@ class Intervened:
 
         If `nodes` is a closed circuit, weights into the other nodes are zero too.
         """
-        kept_n = node_mask(self.layout, nodes)
+        kept_n = self.mask(nodes)
         alone = self._with(kept(self.layout, kept_n, self.means))
         is_closed = isinstance(nodes, Circuit) and nodes.closed
         return replace(alone, closed=close(self.model, kept_n)) if is_closed else alone

@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import activations
 from sparsity_lab.model.sites import NODE_SITES, Site, Tap
 from sparsity_lab.model.taps import ablate, on_nodes
@@ -103,13 +104,14 @@ def patched(layout: NodeLayout, mask_n: Tensor, values_btn: Tensor) -> Intervent
 def resampled(
     model: Transformer, layout: NodeLayout, mask_n: Tensor, text_wc: Tensor, seed: int
 ) -> Intervention:
-    """Set the nodes of `mask_n` to their values on random windows of text, one window for each row."""
+    """Set the nodes of `mask_n` to their values on windows of text.
+
+    The window of a row is drawn from `seed` and the row's tokens, whatever rows it is computed with.
+    """
 
     def make(tokens_bt: Tensor) -> Tap:
-        rows, length = tokens_bt.shape
-        generator = torch.Generator().manual_seed(seed)
-        drawn_b = torch.randint(len(text_wc), (rows,), generator=generator)
-        return _set_nodes(layout, mask_n, node_values(model, text_wc[drawn_b, :length]))
+        drawn = [derive_seed(seed, "resampled", str(row)) % len(text_wc) for row in tokens_bt.tolist()]
+        return _set_nodes(layout, mask_n, node_values(model, text_wc[drawn, : tokens_bt.shape[1]]))
 
     return make
 

@@ -7,6 +7,7 @@ circuit = lab.find_circuit("for_while")
 lab.evaluate(circuit), lab.show(circuit)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +30,6 @@ from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.record import Evidence
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.lab.intervened import Intervened
-from sparsity_lab.lab.interventions import node_mask
 from sparsity_lab.lab.page import Page
 from sparsity_lab.lab.questions import Question, Questions
 from sparsity_lab.model.checkpoints import count_weights
@@ -94,7 +94,7 @@ class Lab(Intervened):
         return [folder.name for folder in folders if circuit_files(folder)]
 
     def circuit(self, task: str, target: float | None = None) -> Circuit:
-        """Read the run's circuit of a task, at `target` nats or the run's main target.
+        """Read the circuit of a task, at `target` nats or the run's main target; in an export, the lowest.
 
         Raises:
             UserError: the run has no such circuit.
@@ -102,48 +102,57 @@ class Lab(Intervened):
         if task not in self.tasks:
             there = ", ".join(self.tasks) or "none"
             raise UserError(f"{self.folder.path}: no circuit of {task!r}; there: {there}")
-        wanted = self._pruning(target).target
         circuits = map(load_circuit, circuit_files(self.folder.path / CIRCUITS / task))
         found = {circuit.target: circuit for circuit in circuits}
+        main = min(found) if self.config is None else self.config.pruning.target
+        wanted = main if target is None else target
         if wanted not in found:
             there = ", ".join(f"{value:g}" for value in found)
             raise UserError(f"{task}: no circuit at {wanted:g} nats; there: {there}")
         return found[wanted]
 
     def find_circuit(
-        self, question: Question, finder: str | None = None, target: float | None = None, **options: Any
+        self,
+        question: Question,
+        finder: str | None = None,
+        target: float | None = None,
+        pruning: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Circuit:
         """Find the circuit that answers a task or pairs of your own.
 
         `finder` names a kind, with its `options`; the run's own finder, or learned masks, is the default.
-        `target` is in nats, the run's own or 0.15 by default.
+        `target` is in nats, the run's own or 0.15 by default. `pruning` gives other settings of the config
+        group of this name, such as {"closed": False, "edges": "prune"}.
 
         Raises:
             UserError: the finder or the question is not allowed, the model has not learned to answer, or no
                 set of nodes meets the target.
         """
-        pruning, chosen = self._pruning(target), self._finder(finder, options)
+        settings, chosen = self._pruning(target, pruning or {}), self._finder(finder, options)
         asked = self.questions.ask(question)
-        evaluator = make_evaluator(self.model, self.means, asked.data, chosen, pruning)
+        evaluator = make_evaluator(self.model, self.means, asked.data, chosen, settings)
         unpruned, _ = evaluator.unpruned()
-        if unpruned.raw_loss > pruning.target:
+        if unpruned.raw_loss > settings.target:
             raise UserError(
                 f"{asked.task.name}: not learned: the whole model's loss is {unpruned.raw_loss:.3f} nats, "
-                f"above the target of {pruning.target:g}"
+                f"above the target of {settings.target:g}"
             )
-        for circuit in find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, pruning):
-            if circuit.target == pruning.target:
-                return circuit
-        raise UserError(f"{asked.task.name}: no set of nodes reaches {pruning.target:g} nats")
+        for circuit in find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, settings):
+            if circuit.target == settings.target:
+                return circuit.model_copy(update={"model_hash": self.folder.model_hash})
+        raise UserError(f"{asked.task.name}: no set of nodes reaches {settings.target:g} nats")
 
     def evaluate(self, circuit: Circuit, pairs: Question | None = None) -> Scores:
         """Score a circuit, everything else frozen at its mean, on pairs or on its own task's test pairs.
 
+        All edges between its nodes count, also those that edge pruning dropped.
+
         Raises:
-            UserError: a node is not in this model, or the pairs cannot be asked of it.
+            UserError: the circuit is not of this model, or the pairs cannot be asked of it.
         """
         batch = self.questions.batch(circuit.task if pairs is None else pairs)
-        kept_n = node_mask(self.layout, circuit)
+        kept_n = self.mask(circuit)
         data = TaskData(batch, batch, batch)
         evaluator = CircuitEvaluator(self.model, self.means, data, "raw", closed=circuit.closed)
         return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
@@ -151,9 +160,17 @@ class Lab(Intervened):
     def evidence(self, circuit: Circuit, question: Question | None = None, **options: Any) -> Evidence:
         """Make the checks for and against a circuit; `options` are those of the `evidence` config group.
 
+        The controls repeat the run's own search, so they are left out for a circuit of another finder.
+
         Raises:
-            UserError: an option or the question is not allowed, or the folder has no text.
+            UserError: the circuit is not of this model, an option or the question is not allowed, or the
+                folder has no text.
         """
+        self.mask(circuit)
+        finder = self._finder(None, {})
+        if circuit.provenance.get("method") != finder.label:
+            options = {**options, "controls": False}
+        selection = circuit.provenance.get("selection", self._pruning(None, {}).selection)
         asked = self.questions.ask(circuit.task if question is None else question)
         config = validate(EvidenceConfig, self._evidence_config().model_dump() | options, "evidence")
         context = self.folder.context
@@ -168,8 +185,8 @@ class Lab(Intervened):
             data=asked.data,
             test_pairs=asked.test_pairs,
             shared_inputs=SharedByTasks(context, config).shared_inputs,
-            finder=self._finder(None, {}),
-            pruning=self._pruning(circuit.target),
+            finder=finder,
+            pruning=self._pruning(circuit.target, {"closed": circuit.closed, "selection": selection}),
             config=config,
         )
 
@@ -183,6 +200,7 @@ class Lab(Intervened):
         Raises:
             UserError: the question is not allowed.
         """
+        self.mask(circuit)
         asked = self.questions.ask(circuit.task if question is None else question)
         context, examples = self.folder.context, None
         if context is not None and len(circuit.nodes) <= MAX_NODES:
@@ -204,12 +222,11 @@ class Lab(Intervened):
         )
         return Page(page(view), f"{circuit.task}, {len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
 
-    def _pruning(self, target: float | None) -> PruningConfig:
+    def _pruning(self, target: float | None, changes: Mapping[str, Any]) -> PruningConfig:
         own = PruningConfig() if self.config is None else self.config.pruning
         main = own.target if target is None else target
-        return validate(
-            PruningConfig, own.model_dump(mode="json") | {"target": main, "targets": [main]}, "pruning"
-        )
+        values = own.model_dump(mode="json") | {"target": main, "targets": [main]} | dict(changes)
+        return validate(PruningConfig, values, "pruning")
 
     def _finder(self, kind: str | None, options: dict[str, Any]) -> FinderConfig:
         own = MasksConfig() if self.config is None else self.config.finder

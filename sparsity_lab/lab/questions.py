@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import TypeAlias, get_args
 
 from sparsity_lab.circuits.evaluator import TaskData
+from sparsity_lab.circuits.standalone import PAIRS, load_pairs
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.run_folder import CIRCUITS
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.stages.opened import Folder
 from sparsity_lab.tasks.asked import asked_pairs
@@ -65,18 +67,36 @@ class Questions:
         pairs = {split: self._pairs(task, split) for split in get_args(Split)}
         batches = {split: encode_pairs(task, some, self.tokenizer) for split, some in pairs.items()}
         data = TaskData(train=batches["train"], select=batches["select"], test=batches["test"])
+        for batch in batches.values():
+            self._check_length(batch)
         return Asked(task, pairs["test"], data)
 
     def batch(self, question: Question) -> TaskBatch:
         """Encode a task's test pairs, or all of your own pairs.
 
+        In an export, a task's test pairs are those that lie beside its circuits.
+
         Raises:
             UserError: there is no such task, or the tokenizer does not allow the pairs.
         """
+        batch = self._batch(question)
+        self._check_length(batch)
+        return batch
+
+    def _batch(self, question: Question) -> TaskBatch:
+        if isinstance(question, str) and self.folder.config is None:
+            stored = self.folder.path / CIRCUITS / question / PAIRS
+            if stored.exists():
+                return load_pairs(stored, self.folder.model.vocab_size)["test"]
         if isinstance(question, str | Task):
             task = self._task(question)
             return encode_pairs(task, self._pairs(task, "test"), self.tokenizer)
         return encode_pairs(own_task(question, least=1), _listed(question), self.tokenizer)
+
+    def _check_length(self, batch: TaskBatch) -> None:
+        longest, n_ctx = batch.tokens_bt.shape[1], self.folder.model.config.n_ctx
+        if self.folder.model.positions is not None and longest > n_ctx:
+            raise UserError(f"pairs: prompts of {longest} tokens: too long; this model's n_ctx is {n_ctx}")
 
     def _task(self, question: Question) -> Task:
         if isinstance(question, Task):

@@ -6,8 +6,9 @@ prefix of the sorted list is a circuit:
 - of edges: the edges, and the nodes at their ends. Other edges between these nodes pass their sources' means.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -16,10 +17,13 @@ from sparsity_lab.circuits.discretisation import smallest_size
 from sparsity_lab.circuits.edge_pruning import without_edges
 from sparsity_lab.circuits.edges import count_edges, list_edges
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.importers.eap_graph import Ranking
+from sparsity_lab.importers.eap_graph import Ranking, Scored
 from sparsity_lab.model.transformer import Transformer
 
 SHARES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)  # sizes, as in the MIB benchmark
+
+MARKED = "in_graph"  # the name of the circuit that the file marks
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ def circuits_of(
     `meets` is assumed to hold for every larger size once it holds.
     """
     build, units, inside = _by_edges(ranking, model, means_n) if ranking.edges else _by_nodes(ranking, model)
-    found = [build("in_graph", inside)] if inside is not None else []
+    found = [build(MARKED, inside)] if inside is not None else []
     sizes = sorted({round(share * units) for share in SHARES} - {0})
     found += [build(f"top {size} of {units}", list(range(size))) for size in sizes]
     if meets is not None and units:
@@ -58,40 +62,47 @@ Build = Callable[[str, list[int]], Sized]
 
 def _by_nodes(ranking: Ranking, model: Transformer) -> tuple[Build, int, list[int] | None]:
     layout = NodeLayout(model.config)
-    scored = {name: one for name, one in ranking.nodes.items() if ranking.groups[name]}
-    order = sorted(scored, key=lambda name: -abs(scored[name].score or 0.0))
-    listed = [node for name in order for node in ranking.groups[name]]
-    always_n = ~layout.mask(listed) & ~layout.mask(ranking.dropped)
-    masks = [layout.mask(ranking.groups[name]) for name in order]
+    listed = {name: one for name, one in ranking.nodes.items() if ranking.groups[name]}
+    order, unscored = _ordered(listed)
+    ranked = [node for name in order for node in ranking.groups[name]]
+    always_n = ~layout.mask(ranked) & ~layout.mask(ranking.dropped)
+    names = [*order, *unscored]
+    masks = [layout.mask(ranking.groups[name]) for name in names]
+    marks = any(one.in_graph is not None for one in listed.values())
+    unmarked_n = ~layout.mask(node for name in names for node in ranking.groups[name])
 
     def build(title: str, chosen: list[int]) -> Sized:
-        kept_n = always_n.clone()
+        # what the file marks says of every name whether it is kept; a prefix keeps all names without a score
+        kept_n = (unmarked_n & ~layout.mask(ranking.dropped) if title == MARKED else always_n).clone()
         for index in chosen:
             kept_n |= masks[index]
         return Sized(title, kept_n, count_edges(model, kept_n), model)
 
-    units = sum(scored[name].score is not None for name in order)
-    marked = [index for index, name in enumerate(order) if scored[name].in_graph]
-    return build, units, _marked(marked, [one.in_graph for one in scored.values()])
+    marked = [index for index, name in enumerate(names) if listed[name].in_graph]
+    return build, len(order), marked if marks else None
 
 
 def _by_edges(ranking: Ranking, model: Transformer, means_n: Tensor) -> tuple[Build, int, list[int] | None]:
-    scored = ranking.edges
-    order = sorted(scored, key=lambda edge: -abs(scored[edge].score or 0.0))
+    listed = ranking.edges
+    order, unscored = _ordered(listed)
+    edges = [*order, *unscored]
 
     def build(title: str, chosen: list[int]) -> Sized:
-        kept = {order[index] for index in chosen}
+        kept = {edges[index] for index in chosen}
         nodes: set[Node] = {node for edge in kept for node in edge}
         kept_n = NodeLayout(model.config).mask(nodes)
         there = list_edges(model, kept_n)
         dropped = [edge for edge in there if (edge.source, edge.target) not in kept]
         return Sized(title, kept_n, len(there) - len(dropped), without_edges(model, means_n, dropped))
 
-    units = sum(scored[edge].score is not None for edge in order)
-    marked = [index for index, edge in enumerate(order) if scored[edge].in_graph]
-    return build, units, _marked(marked, [one.in_graph for one in scored.values()])
+    marked = [index for index, edge in enumerate(edges) if listed[edge].in_graph]
+    marks = any(one.in_graph is not None for one in listed.values())
+    return build, len(order), marked if marks else None
 
 
-def _marked(marked: list[int], flags: list[bool | None]) -> list[int] | None:
-    """Return the marked units; None if the file marks nothing at all."""
-    return None if all(flag is None for flag in flags) else marked
+def _ordered(listed: Mapping[T, Scored]) -> tuple[list[T], list[T]]:
+    """Return what has a score, by descending magnitude, and the rest."""
+    magnitudes = {name: abs(one.score) for name, one in listed.items() if one.score is not None}
+    return sorted(magnitudes, key=lambda name: -magnitudes[name]), [
+        name for name in listed if name not in magnitudes
+    ]

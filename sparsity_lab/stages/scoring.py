@@ -225,11 +225,12 @@ def _rows_of_circuit(
 
 
 def _rows_of_ranking(path: Path, model: Transformer, measure: Measure, target: float) -> list[Row]:
+    """Score the circuits of a ranking. They are closed, as ours are by default (`circuits/closing.py`)."""
     ranking = read_ranking(path, model.config)
     can_score = measure.means_n is not None and measure.question is not None
 
     def meets(sized: Sized) -> bool:
-        scores = measure.scores(sized.model, sized.kept_n, select=True)
+        scores = measure.scores(sized.model, sized.kept_n, closed=True, select=True)
         return scores is not None and scores.raw_loss <= target
 
     means_n = torch.zeros(NodeLayout(model.config).size) if measure.means_n is None else measure.means_n
@@ -238,7 +239,7 @@ def _rows_of_ranking(path: Path, model: Transformer, measure: Measure, target: f
             name=sized.name,
             nodes=int(sized.kept_n.sum()),
             edges=sized.edges,
-            scores=measure.scores(sized.model, sized.kept_n),
+            scores=measure.scores(sized.model, sized.kept_n, closed=True),
         )
         for sized in circuits_of(ranking, model, means_n, meets if can_score else None)
     ]

@@ -135,6 +135,8 @@ def _circuit(circuit: Circuit, evidence: Evidence | None) -> dict[str, Any]:
         "pruned": None
         if circuit.pruned is None
         else {"edges": circuit.pruned_edges, "test": circuit.pruned.test.model_dump()},
+        "closed": circuit.closed,
+        "edges_only": None if circuit.edges_only is None else circuit.edges_only.model_dump(),
         "calibration": circuit.calibration.model_dump(),
         "select": circuit.select.model_dump(),
         "test": circuit.test.model_dump(),
