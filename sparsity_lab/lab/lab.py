@@ -131,7 +131,8 @@ class Lab(Intervened):
                 f"{asked.task.name}: not learned: the whole model's loss is {unpruned.raw_loss:.3f} nats, "
                 f"above the target of {pruning.target:g}"
             )
-        for circuit in find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, pruning):
+        found = find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, pruning)
+        for circuit in found.circuits:
             if circuit.target == pruning.target:
                 return circuit
         raise UserError(f"{asked.task.name}: no set of nodes reaches {pruning.target:g} nats")
