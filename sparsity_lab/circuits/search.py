@@ -41,6 +41,14 @@ class Candidate(NamedTuple):
     notes: Notes
 
 
+class Search(NamedTuple):
+    """The circuits found, by ascending target, the number of further searches, and the reasons for them."""
+
+    circuits: list[Circuit]
+    retries: int
+    retried_because: str
+
+
 def find_circuits(
     evaluator: CircuitEvaluator,
     task: str,
@@ -48,24 +56,24 @@ def find_circuits(
     finder: FinderConfig,
     pruning: PruningConfig,
     earlier: Sequence[Circuit] = (),
-) -> list[Circuit]:
-    """Return one circuit for each target that some set of nodes meets, by ascending target.
+) -> Search:
+    """Find one circuit for each target that some set of nodes meets.
 
     `evaluator` must be built by `make_evaluator` from the same `finder` and `pruning`. `earlier` are circuits
     of an earlier search with the same settings that is thought to have failed. The search then goes on with
     other seeds, and returns an earlier circuit where it finds none that is smaller.
     """
     best, retries, doubts = _search(evaluator, finder, pruning, earlier)
-    circuits = []
+    because, circuits = "; ".join(dict.fromkeys(doubts)), []
     for target, (kept_n, _, notes) in sorted(best.items()):
         provenance: Notes = {"method": finder.label, "selection": pruning.selection, **notes}
         if retries:
-            provenance |= {"retries": retries, "retried_because": "; ".join(dict.fromkeys(doubts))}
+            provenance |= {"retries": retries, "retried_because": because}
         circuit = make_circuit(evaluator, kept_n, task, model_name, target, provenance)
         if pruning.edges == "prune":
             circuit = prune_edges(evaluator, circuit)
         circuits.append(circuit)
-    return circuits
+    return Search(circuits, retries, because)
 
 
 def _search(
@@ -74,11 +82,14 @@ def _search(
     pruning: PruningConfig,
     earlier: Sequence[Circuit] = (),
 ) -> tuple[dict[float, Candidate], int, list[str]]:
-    """Return the smallest set found for each target, the number of further searches, and their reasons."""
+    """Return the smallest set found for each target, the number of further searches, and their reasons.
+
+    A calibrated search counts those of the raw search that it begins with.
+    """
     others = [target for target in pruning.all_targets if target != pruning.target]
     targets = (pruning.target, *others)
     best: dict[float, Candidate] = {}
-    first, last, doubts = 0, pruning.retries, list[str]()
+    first, last, before, doubts = 0, pruning.retries, 0, list[str]()
     if earlier:
         first = 1 + int(earlier[0].provenance.get("retries") or 0)
         last = first + max(1, pruning.retries) - 1
@@ -89,14 +100,13 @@ def _search(
             _offer(best, evaluator, kept_n, circuit.target, dict(circuit.provenance))
     elif evaluator.selection == "calibrated":
         # A set that meets the raw target also meets the calibrated one, so calibrated circuits begin there.
-        best, _, _ = _search(replace(evaluator, selection="raw"), finder, pruning)
+        best, before, doubts = _search(replace(evaluator, selection="raw"), finder, pruning)
         for target, candidate in list(best.items()):
             _offer_polished(best, evaluator, pruning, candidate.kept_n, target, candidate.notes)
     for attempt in range(first, last + 1):
         missed = pruning.target not in best
-        found = FINDERS[type(finder)](
-            evaluator, finder.again(attempt, missed), targets, pruning.seed + attempt
-        )
+        seed = derive_seed(pruning.seed, "attempt", attempt) if attempt else pruning.seed
+        found = FINDERS[type(finder)](evaluator, finder.again(attempt, missed), targets, seed)
         for target, (kept_n, notes) in found.items():
             more: Notes = {**notes, "attempt": attempt, "nodes_before_polish": int(kept_n.sum())}
             _offer_polished(best, evaluator, pruning, kept_n, target, more)
@@ -110,7 +120,7 @@ def _search(
             break
         if reason is not None:
             doubts.append(reason)
-    return best, attempt, doubts
+    return best, before + attempt, doubts
 
 
 def _offer_polished(

@@ -47,7 +47,8 @@ VALIDATION_LOSS = Metric(
 )
 VALIDATION_ERROR = Metric("validation/standard_error", "nats/token", "lower", "standard error of that loss")
 VALIDATION_WINDOWS = Metric("validation/windows", "windows", "higher", "windows that loss was measured on")
-COMPONENTS = ("grammar", "real")
+GRAMMAR, REAL = "grammar", "real"  # components of a corpus
+COMPONENTS = (GRAMMAR, REAL)
 COMPONENT_LOSS = {
     name: Metric(f"validation/loss_{name}", "nats/token", "lower", f"cross-entropy on its {name} text")
     for name in COMPONENTS

@@ -15,10 +15,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.metrics import GRAMMAR
 from sparsity_lab.core.signals import begin_worker
 from sparsity_lab.core.threads import usable_threads
 from sparsity_lab.data import tinypython
-from sparsity_lab.data.documents import GRAMMAR, MEGABYTE, Corpus, Document
+from sparsity_lab.data.documents import MEGABYTE, Corpus, Document
 from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.data.huggingface import HuggingFaceConfig
 from sparsity_lab.data.python_source import (
@@ -45,6 +46,7 @@ class TinyPythonConfig(Corpus):
     """Share of bytes from real source; 1 leaves no generated programs."""
     real_packages: tuple[str, ...] | None = (STANDARD_LIBRARY,)
     """Distributions that real source comes from; `python` is the standard library, None is all of them."""
+    validation_share: float = Field(default=0.085, gt=0, lt=1)
 
     def identity(self) -> dict[str, Any]:
         """Return the config, a hash of the grammar's output, and the inventory of the real source."""

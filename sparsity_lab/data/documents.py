@@ -10,18 +10,20 @@ from pydantic import Field
 
 from sparsity_lab.core.config import Config
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.metrics import COMPONENTS as MEASURED
 
 MEGABYTE = 1_000_000
 
 
-GRAMMAR, REAL, TEXT = "grammar", "real", "text"
+TEXT = "text"  # has no loss of its own: such a corpus holds nothing else
+COMPONENTS = (*MEASURED, TEXT)
 
 
 class Document(NamedTuple):
     """A text and its source: a relative path or a number, never an absolute path.
 
-    `component` is the part of the corpus that the document belongs to: generated programs (`GRAMMAR`), real
-    source (`REAL`), or any other `TEXT`. Losses are reported for each.
+    `component` is the part of the corpus that the document belongs to, one of COMPONENTS: generated programs
+    ("grammar"), real source ("real"), or any other text ("text"). The first two have losses of their own.
     """
 
     text: str

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from sparsity_lab.core.metrics import NGRAMS
 from sparsity_lab.data.packed import Tokens
 
-ORDERS = (1, 2, 3, 4)
-MAX_TOKENS = 50_000_000  # counting sorts them: about 1 GiB for each 10 million
+MAX_TOKENS = 10_000_000  # counting sorts them, which takes about 1 GiB
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
@@ -46,15 +46,15 @@ class _Table:
 
 
 def ngram_losses(tokens: Tokens, windows_wc: Ids, vocab_size: int) -> Floats:
-    """Return the loss in nats of each target under each of ORDERS, trained on `tokens`: (order, w, t).
+    """Return the loss in nats of each target under each of NGRAMS, trained on `tokens`: (order, w, t).
 
     A window's first targets have shorter histories: as for a model, nothing before the window is known.
     """
     tables = _count(tokens.astype(np.int64), vocab_size)
     target_wt = windows_wc[:, 1:]
     p_wt = np.full(target_wt.shape, 1 / vocab_size)
-    losses = np.empty((len(ORDERS), *target_wt.shape))
-    for n, table in zip(ORDERS, tables, strict=True):
+    losses = np.empty((len(NGRAMS), *target_wt.shape))
+    for n, table in zip(NGRAMS, tables, strict=True):
         first = max(n - 2, 0)  # the first position with n - 1 tokens up to it
         if first < target_wt.shape[1] and len(table.keys):
             history = _histories(windows_wc, n, tables, vocab_size)
@@ -71,10 +71,10 @@ def ngram_losses(tokens: Tokens, windows_wc: Ids, vocab_size: int) -> Floats:
 
 
 def _count(tokens: Ids, vocab_size: int) -> list[_Table]:
-    """Count the n-grams of each of ORDERS."""
+    """Count the n-grams of each of NGRAMS."""
     tables = []
     ids, histories = np.zeros(len(tokens), np.int64), 1  # of the empty history, which is the only one
-    for n in ORDERS:
+    for n in NGRAMS:
         length = max(len(tokens) - n + 1, 0)
         keys = ids[:length] * vocab_size + tokens[n - 1 :]
         unique, ids, counts = np.unique(keys, return_inverse=True, return_counts=True)

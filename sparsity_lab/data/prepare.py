@@ -20,7 +20,7 @@ from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.core.stage import Stage, content_hash_of, run_stage
 from sparsity_lab.core.waiting import told
 from sparsity_lab.data.corpora import CorpusConfig
-from sparsity_lab.data.documents import MEGABYTE, Document, digest
+from sparsity_lab.data.documents import COMPONENTS, MEGABYTE, Document, digest
 from sparsity_lab.data.packed import (
     META,
     TOKENIZER,
@@ -126,6 +126,11 @@ def _write_corpus(corpus: CorpusConfig, folder: Path) -> None:
             if key in seen or not document.text.strip():
                 continue
             seen.add(key)
+            if document.component not in COMPONENTS:
+                allowed = ", ".join(COMPONENTS)
+                raise ValueError(
+                    f"{document.source}: unknown component {document.component!r}; allowed: {allowed}"
+                )
             components.append(document.component)
             sizes.append(len(document.text.encode("utf-8")))
             hashes.append(int.from_bytes(key[:8], "big"))

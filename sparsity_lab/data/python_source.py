@@ -26,7 +26,8 @@ from typing import Any, Literal, NamedTuple
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.data.documents import MEGABYTE, REAL, Corpus, Document, at_most, digest, printable_name
+from sparsity_lab.core.metrics import REAL
+from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, digest, printable_name
 from sparsity_lab.data.folder import blocks
 
 STANDARD_LIBRARY = "python"

@@ -93,7 +93,7 @@ def controls(
     values, ratios = [count("edges of the circuit", edges, "edges")], {}
     for name, other, its_means_n, its_data in controlled(model, means_n, shuffled, data, seed):
         evaluator = make_evaluator(other, its_means_n, its_data, finder, once)
-        found = find_circuits(evaluator, name, "control", finder, once)
+        found = find_circuits(evaluator, name, "control", finder, once).circuits
         if found:
             values.append(count(f"edges with {name}", len(found[0].edges), "edges"))
             ratios[name] = max(1, len(found[0].edges)) / max(1, edges)

@@ -138,7 +138,8 @@ class Lab(Intervened):
                 f"{asked.task.name}: not learned: the whole model's loss is {unpruned.raw_loss:.3f} nats, "
                 f"above the target of {settings.target:g}"
             )
-        for circuit in find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, settings):
+        found = find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, settings)
+        for circuit in found.circuits:
             if circuit.target == settings.target:
                 return circuit.model_copy(update={"model_hash": self.folder.model_hash})
         raise UserError(f"{asked.task.name}: no set of nodes reaches {settings.target:g} nats")

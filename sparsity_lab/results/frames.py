@@ -15,7 +15,8 @@ def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
 
     `validation_loss`, its standard error, the losses of its components and those of n-gram models of as many
     tokens are in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
-    are the circuit's on the test pairs, `select_...` those on the selection pairs.
+    are the circuit's on the test pairs, `select_...` those on the selection pairs. `edges_only_loss` is the
+    selection loss on the test pairs with weights into dropped nodes at zero.
     """
     import pandas as pd  # local: the import takes a second, and runs without W&B do not need it
 
@@ -42,6 +43,8 @@ _COLUMNS: dict[str, Any] = {
     "task": "str",
     "kind_of_task": "str",
     "status": "str",
+    "retries": "Int64",
+    "retried_because": "str",
     "best_rule_accuracy": "float64",
     "bag_accuracy": "float64",
     "unpruned_loss": "float64",
@@ -54,6 +57,7 @@ _COLUMNS: dict[str, Any] = {
     "selection_loss": "float64",
     "raw_loss": "float64",
     "accuracy": "float64",
+    "edges_only_loss": "float64",
 }
 
 
@@ -79,7 +83,7 @@ def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
         if result.shortcuts is not None:
             task["best_rule_accuracy"] = result.shortcuts.rule_accuracy
             task["bag_accuracy"] = result.shortcuts.bag_accuracy
-        task["retries"] = result.retries
+        task |= {"retries": result.retries, "retried_because": result.retried_because}
         task["unpruned_loss"] = result.unpruned.raw_loss if result.unpruned else None
         yield from (task | _sizes(point) for point in result.curve)
         if not result.curve:

@@ -55,9 +55,9 @@ class TaskResult(Config):
     "circuit". `circuit` is the main target's circuit file, relative to the run's folder. `evidence` lists the
     checks of that circuit. `retries`: further searches after one that may have failed, and why.
 
-    `kind` is what a model must do to answer ("copy", "count", ...), `caveat` a limit of the question, `pairs`
-    the number of pairs by split, and `shortcuts` how well rules without a model answer. Records of schemas 1
-    to 4 lack these four.
+    `kind` is what a model must do to answer ("copy", "look-up", ...), `caveat` a limit of the question,
+    `pairs` the number of pairs by split, and `shortcuts` how well rules without a model answer. Records of
+    schemas 1 to 4 lack these four.
     """
 
     task: str

@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 INIT_TIMEOUT = 15.0  # seconds to reach the server before falling back to offline
 FINISH_TIMEOUT = 120.0  # seconds to send pending data; unsent data stays in the run's folder
 MIRRORED = "mirrored.json"  # in the run's folder wandb/: the record that W&B has got, and where
-UNMIRRORED = {"git_commit", "git_dirty", "packages", "python"}  # a new version of these is no new result
+UNMIRRORED = {"git_commit", "git_dirty", "packages", "python", "overrides"}  # changed alone, no new result
 
 
 class Tracker:

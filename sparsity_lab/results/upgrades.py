@@ -3,7 +3,8 @@
 Schema 2 added the tasks' evidence, and schema 3 the training snapshots. Schema 4 added `kind`, `model` and
 `pruning`, which older records hold only in their config. It also renamed the snapshots and the metrics of the
 reference model. Schema 5 added the tasks' kinds, caveats, pairs and shortcuts, the loss by source, and the
-numbers that a run has replaced, and renamed `sweep` in the config.
+numbers that a run has replaced. In the config it renamed `sweep`, moved `retries` from the finder to
+`pruning`, and added `pruning.closed` and `trainer.final_windows`.
 """
 
 from collections.abc import Callable
@@ -49,12 +50,24 @@ def _to_schema_4(old: Plain) -> Plain:
 
 
 def _to_schema_5(old: Plain) -> Plain:
-    """Convert schema 4 to 5."""
-    config = _part(old, "config")
-    if "sweep" not in config:
-        return old
-    kept = {name: value for name, value in config.items() if name != "sweep"}
-    return old | {"config": kept | {"sweep_name": config["sweep"]}}
+    """Convert schema 4 to 5. Circuits were open then, and the final loss had the windows of the others."""
+    config = dict(_part(old, "config"))
+    if "sweep" in config:
+        config["sweep_name"] = config.pop("sweep")
+    finder = dict(_part(config, "finder"))
+    pruning = {"closed": False, "retries": finder.pop("retries", 0)} | _part(config, "pruning")
+    reference = _with_final_windows(_part(config, "reference"))
+    parts = {"finder": finder, "pruning": pruning, "reference": reference}
+    config |= {name: part for name, part in parts.items() if isinstance(config.get(name), dict)}
+    return old | {"config": _with_final_windows(config)}
+
+
+def _with_final_windows(config: Plain) -> Plain:
+    """Return a config, the run's or that of its reference model, whose trainer has `final_windows`."""
+    trainer = _part(config, "trainer")
+    if "validation_windows" not in trainer:
+        return config
+    return config | {"trainer": {"final_windows": trainer["validation_windows"]} | trainer}
 
 
 def _part(values: Plain, name: str) -> Plain:

@@ -10,7 +10,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
 from sparsity_lab.core.files import write_json
 from sparsity_lab.core.stage import Stage, content_hash_of, run_stage
-from sparsity_lab.data.ngrams import MAX_TOKENS, ORDERS, ngram_losses
+from sparsity_lab.data.ngrams import MAX_TOKENS, ngram_losses
 from sparsity_lab.data.packed import map_tokens, read_meta
 from sparsity_lab.data.validation_text import validation_text
 from sparsity_lab.importers.imported import ImportedConfig
@@ -37,7 +37,7 @@ def baselines(config: RunConfig, tokens: Path, root: Path) -> Path | None:
         train, text = map_tokens(tokens, "train"), validation_text(tokens, n_ctx, n_windows)
         losses = ngram_losses(train.tokens[:n_tokens], text.windows_wc.numpy(), train.vocab_size)
         found = {metrics.NGRAM_TOKENS.name: float(n_tokens)}
-        for n, losses_wt in zip(ORDERS, losses, strict=True):
+        for n, losses_wt in zip(metrics.NGRAMS, losses, strict=True):
             for name, estimate in text.estimates(losses_wt).items():
                 if (n, name) in metrics.NGRAM_LOSS:
                     found[metrics.NGRAM_LOSS[n, name].name] = estimate.loss

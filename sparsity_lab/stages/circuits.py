@@ -31,7 +31,7 @@ from sparsity_lab.tasks.task import Split
 
 log = logging.getLogger(__name__)
 
-CIRCUITS_VERSION = 5  # raise when the same inputs would give other circuits
+CIRCUITS_VERSION = 6  # raise when the same inputs would give other circuits
 SCORED: tuple[Split, ...] = ("select", "test")  # the splits whose pairs are kept beside the circuits
 
 
@@ -157,12 +157,10 @@ def explain_task(
     empty = evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
     if empty <= target:
         return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
-    circuits = find_circuits(evaluator, name, model_name, config.finder, config.pruning, earlier)
-    notes = circuits[0].provenance if circuits else {"retries": config.pruning.retries}
-    tries = {
-        "retries": int(notes.get("retries") or 0),
-        "retried_because": str(notes.get("retried_because") or ""),
-    }
+    circuits, retries, because = find_circuits(
+        evaluator, name, model_name, config.finder, config.pruning, earlier
+    )
+    tries: dict[str, Any] = {"retries": retries, "retried_because": because}
     curve = tuple(
         CurvePoint(
             target=c.target,

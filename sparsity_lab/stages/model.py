@@ -65,8 +65,8 @@ def trained_model(
             raise UserError(f"training: {', '.join(broken)} is not finite: lower trainer.learning_rate")
         if final[metrics.VALIDATION_ERROR.name] > LARGE_ERROR:
             log.warning(
-                "validation loss: its standard error, %.3f nats, is above %g: raise trainer.final_windows, "
-                "or add text",
+                "validation loss: its standard error, %.3f nats, is above %g: in the next run, raise "
+                "trainer.final_windows or add text",
                 final[metrics.VALIDATION_ERROR.name], LARGE_ERROR,
             )  # fmt: skip
         measured = final | weight_counts(module.model)

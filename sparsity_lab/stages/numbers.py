@@ -98,9 +98,10 @@ def _windows(config: RunConfig, meta: TokensMeta) -> Iterator[Replaced]:
         reason = "they are taken from the validation windows"
         yield Replaced(key="evidence.text_windows", asked=wanted, used=min(wanted, used), reason=reason)
     share = size / (size + meta.train.tokens)
-    if share > 1.5 * config.corpus.validation_share:
+    asked_share = config.corpus.validation_share
+    default = type(config.corpus).model_fields["validation_share"].default
+    if asked_share != default and share > 1.5 * asked_share:
         reason = "validation gets at least 2 MB of text or, of a small corpus, a tenth"
-        asked_share = config.corpus.validation_share
         yield Replaced(key="corpus.validation_share", asked=asked_share, used=share, reason=reason)
 
 

@@ -125,7 +125,7 @@ def test_the_search_meets_its_target_as_a_closed_circuit(closed: bool) -> None:
     competing.load_state_dict(model.state_dict())
     pruning = quick_pruning(closed=closed, targets=[0.15])
     evaluator = evaluator_of(competing.eval().requires_grad_(False), pruning)
-    (circuit,) = find_circuits(evaluator, "question", "planted", quick_masks(), pruning)
+    (circuit,) = find_circuits(evaluator, "question", "planted", quick_masks(), pruning).circuits
     kept_n = NodeLayout(config).mask(circuit.nodes)
     alone = replace(evaluator, model=by_brute_force(competing, kept_n), closed=False)
     loss = alone.select_loss(kept_n)

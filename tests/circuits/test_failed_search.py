@@ -14,6 +14,7 @@ from sparsity_lab.circuits.failed_search import Size, doubt, out_of_line
 from sparsity_lab.circuits.finders.finder import FinderConfigBase, Found
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.search import find_circuits
+from sparsity_lab.core.hashing import derive_seed
 
 TARGETS = (0.15, 0.3, 0.5)
 GOOD = {0.15: Size(60, 80, 0.141), 0.3: Size(40, 45, 0.29), 0.5: Size(21, 20, 0.45)}
@@ -82,13 +83,18 @@ def found(
     monkeypatch.setitem(cast(dict[Any, Any], search.FINDERS), Astray, go_astray)
     pruning: PruningConfig = quick_pruning(targets=[0.15, 0.3], polish=False, **changes)
     evaluator = evaluator_of(planted_model(), pruning)
-    return find_circuits(evaluator, "question", "planted", Astray(fails=fails), pruning, earlier or ())
+    return find_circuits(
+        evaluator, "question", "planted", Astray(fails=fails), pruning, earlier or ()
+    ).circuits
 
 
 def test_a_planted_failure_is_searched_again_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     for circuit in found(monkeypatch, fails=1):
         assert len(circuit.nodes) == 3
-        assert (circuit.provenance["retries"], circuit.provenance["seed"]) == (1, 1)
+        assert (circuit.provenance["retries"], circuit.provenance["seed"]) == (
+            1,
+            derive_seed(0, "attempt", 1),
+        )
         assert circuit.provenance["attempt"] == 1
         assert "nodes at 0.15 nats" in str(circuit.provenance["retried_because"])
 
@@ -128,9 +134,41 @@ def test_a_tighter_targets_circuit_stands_in_for_a_larger_one(monkeypatch: pytes
     monkeypatch.setitem(cast(dict[Any, Any], search.FINDERS), Astray, tight_only)
     pruning = quick_pruning(targets=[0.15, 0.3], polish=False, retries=0)
     evaluator = evaluator_of(planted_model(), pruning)
-    tight, loose = find_circuits(evaluator, "question", "planted", Astray(fails=0), pruning)
+    tight, loose = find_circuits(evaluator, "question", "planted", Astray(fails=0), pruning).circuits
     assert tight.nodes == loose.nodes
     assert loose.provenance["found_at"] == 0.15
+
+
+@pytest.mark.parametrize("selection", ["raw", "calibrated"])
+def test_a_search_that_finds_nothing_says_how_often_it_was_repeated(
+    monkeypatch: pytest.MonkeyPatch, selection: str
+) -> None:
+    def nothing(
+        evaluator: CircuitEvaluator, config: Astray, targets: tuple[float, ...], seed: int
+    ) -> dict[float, Found]:
+        return {}
+
+    monkeypatch.setitem(cast(dict[Any, Any], search.FINDERS), Astray, nothing)
+    pruning = quick_pruning(targets=[0.15], selection=selection, retries=2)
+    evaluator = evaluator_of(planted_model(), pruning)
+    found = find_circuits(evaluator, "question", "planted", Astray(fails=0), pruning)
+    repeated = 2 if selection == "raw" else 4  # a calibrated search begins with a raw one
+    assert found == ([], repeated, "no set of nodes reaches 0.15 nats")
+
+
+def test_retries_of_the_raw_search_count_under_calibrated_selection(monkeypatch: pytest.MonkeyPatch) -> None:
+    def bad_if_raw(
+        evaluator: CircuitEvaluator, config: Astray, targets: tuple[float, ...], seed: int
+    ) -> dict[float, Found]:
+        aimed = config.model_copy(update={"fails": 1 if evaluator.selection == "raw" else 0})
+        return go_astray(evaluator, aimed, targets, seed)
+
+    monkeypatch.setitem(cast(dict[Any, Any], search.FINDERS), Astray, bad_if_raw)
+    pruning = quick_pruning(targets=[0.15], selection="calibrated", polish=False)
+    evaluator = evaluator_of(planted_model(), pruning)
+    found = find_circuits(evaluator, "question", "planted", Astray(fails=1), pruning)
+    assert found.retries == found.circuits[0].provenance["retries"] == 1
+    assert "nodes at 0.15 nats" in found.retried_because
 
 
 def test_calibrated_selection_never_ends_with_more_edges_than_raw(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,6 +182,6 @@ def test_calibrated_selection_never_ends_with_more_edges_than_raw(monkeypatch: p
     for polish in (False, True):
         pruning = quick_pruning(targets=[0.15], selection="calibrated", polish=polish, retries=0)
         evaluator = evaluator_of(planted_model(), pruning)
-        (circuit,) = find_circuits(evaluator, "question", "planted", Astray(fails=9), pruning)
+        (circuit,) = find_circuits(evaluator, "question", "planted", Astray(fails=9), pruning).circuits
         assert len(circuit.edges) <= 2
         assert circuit.select.selection_loss <= 0.15

@@ -20,7 +20,7 @@ ONCE = quick_masks()
 
 
 def found_by_masks(evaluator: CircuitEvaluator, pruning: PruningConfig = PRUNING) -> list[Circuit]:
-    return find_circuits(evaluator, "question", "planted", ONCE, pruning)
+    return find_circuits(evaluator, "question", "planted", ONCE, pruning).circuits
 
 
 def unanswerable(batch: TaskBatch) -> TaskBatch:

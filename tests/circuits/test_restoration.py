@@ -38,7 +38,7 @@ def test_a_hardened_search_stands_its_own_subsets_and_finds_what_is_planted() ->
     finder, pruning = quick_masks(restore=0.5), quick_pruning(targets=[0.15])
     evaluator = evaluator_of(planted_model(), pruning, finder)
     assert len(evaluator.restored) == 3
-    (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
+    (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning).circuits
     assert set(PLANTED) <= {(node.layer, node.site, node.channel) for node in circuit.nodes}
     assert circuit.provenance["restore"] == 0.5
     assert circuit.select.raw_loss <= 0.15
@@ -48,7 +48,7 @@ def test_raw_selection_meets_the_target_without_calibration() -> None:
     for selection in ("raw", "calibrated"):
         finder, pruning = quick_masks(), quick_pruning(targets=[0.15], selection=selection)
         evaluator = evaluator_of(planted_model(), pruning)
-        (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning)
+        (circuit,) = find_circuits(evaluator, "question", "planted", finder, pruning).circuits
         assert circuit.select.selection_loss <= 0.15
         if selection == "raw":
             assert circuit.select.raw_loss <= 0.15

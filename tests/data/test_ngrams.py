@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sparsity_lab.data.ngrams import ORDERS, ngram_losses
+from sparsity_lab.core.metrics import NGRAMS
+from sparsity_lab.data.ngrams import ngram_losses
 
 
 def slow(tokens: list[int], history: list[int], target: int, vocab_size: int) -> float:
@@ -41,7 +42,7 @@ def test_agrees_with_the_formula_at_every_order_and_position() -> None:
     windows = rng.integers(0, 5, (6, 7)).tolist()  # 4 is never seen in training
     found = losses_of(tokens, windows, 5)
     assert found.shape == (4, 6, 6)
-    for n in ORDERS:
+    for n in NGRAMS:
         for w, window in enumerate(windows):
             for t in range(6):
                 history = window[max(0, t - n + 2) : t + 1] if n > 1 else []

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_json
 from sparsity_lab.core.paths import UserPath
 from sparsity_lab.core.stage import Stage, run_stage
 from sparsity_lab.data import tokenizer as tokenizer_module
@@ -26,7 +27,14 @@ from sparsity_lab.data.packed import (
     windows,
     write_tokens,
 )
-from sparsity_lab.data.prepare import Progress, corpus_folder, prepare, read_documents, tokens_folder
+from sparsity_lab.data.prepare import (
+    COMPOSITION,
+    Progress,
+    corpus_folder,
+    prepare,
+    read_documents,
+    tokens_folder,
+)
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.data.tokenizers import BpeConfig
 
@@ -123,6 +131,7 @@ def test_a_text_that_takes_long_shows_progress(tmp_path: Path, monkeypatch: pyte
     def write(folder: Path) -> None:
         for split in ("train", "validation"):
             (folder / f"{split}.jsonl").write_text('{"text": "def area(width)", "source": "0"}\n')
+        write_json(folder / COMPOSITION, {split: {"text": 15} for split in ("train", "validation")})
 
     corpus = run_stage(Stage("corpora", "two", 1, {}, write), tmp_path).path
     folder = tokens_folder(corpus, BpeConfig(vocab_size=257), tmp_path)

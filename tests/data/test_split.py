@@ -13,6 +13,7 @@ from sparsity_lab.config import from_hydra
 from sparsity_lab.core.files import read_json
 from sparsity_lab.data import corpora
 from sparsity_lab.data.corpora import TinyPythonConfig
+from sparsity_lab.data.documents import Document
 from sparsity_lab.data.packed import open_tokens, read_components, read_meta
 from sparsity_lab.data.prepare import COMPOSITION, corpus_folder, read_documents, tokens_folder
 from sparsity_lab.data.split import VALIDATION_FLOOR, in_validation, validation_share
@@ -70,6 +71,12 @@ def test_every_shipped_corpus_has_the_same_mixture_on_both_sides(
     assert sum(composition["validation"].values()) > 0.095 * min(
         10 * VALIDATION_FLOOR, 1e6 * config.megabytes
     )
+
+
+def test_a_component_of_no_known_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TinyPythonConfig, "documents", lambda corpus: iter([Document("x", "0", "poems")]))
+    with pytest.raises(ValueError, match="0: unknown component 'poems'; allowed: grammar, real, text"):
+        corpus_folder(TinyPythonConfig(real_fraction=0), tmp_path)
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.5, 1.0])

@@ -107,6 +107,7 @@ def test_a_finished_run_opens_no_further_part_unless_its_record_has_changed(
     with caplog.at_level(logging.INFO):
         run(tmp_path, 6, 5)
         run(tmp_path, 6, 5, record=empty_record("a", git_commit="another"))
+        run(tmp_path, 6, 5, record=empty_record("a", overrides=("logger=wandb",)))
     assert len(parts(tmp_path)) == 1
     assert "wandb sync" not in caplog.text
     run(tmp_path, 6, 5, record=empty_record("a", metrics={"validation/loss": 1.5}))

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 
 from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import metrics
+from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.evidence.record import Check, Measured
 from sparsity_lab.results import record as module
-from sparsity_lab.results.frames import to_frame
+from sparsity_lab.results.frames import _rows, to_frame
 from sparsity_lab.results.provenance import environment
 from sparsity_lab.results.record import (
     CurvePoint,
@@ -28,7 +32,9 @@ from sparsity_lab.results.record import (
 )
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.results.summary import geometric_mean, learned, summarise
+from sparsity_lab.sweep.sweeper import folder_of, register_sweeper
 
+register_sweeper()
 GOOD = Scores(raw_loss=0.5, selection_loss=0.1, accuracy=0.875)
 POOR = Scores(raw_loss=2.5, selection_loss=0.69, accuracy=0.5)
 
@@ -55,6 +61,8 @@ def make(name: str = "sparse-64", **changes: Any) -> RunRecord:
                 "polish": True,
                 "target": 0.15,
                 "targets": (0.05, 0.15),
+                "closed": False,
+                "retries": 0,
             },
         },
         "config_hash": "0123456789ab",
@@ -151,6 +159,24 @@ def test_s10_a_record_of_schema_4_names_its_sweep_in_the_config(tmp_path: Path) 
     old["config"] = {"sweep": "mine", "seed": 0}
     (tmp_path / "record.json").write_text(json.dumps(old))
     assert read_record(tmp_path) == record
+
+
+def test_s10_a_run_of_schema_4_has_the_settings_of_its_time(tmp_path: Path) -> None:
+    """Circuits were open, the finder counted the retries, and the final loss had no windows of its own."""
+    plain = make().model_dump(mode="json")
+    with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
+        composed: Any = from_hydra(compose("config", ["reference=trained"])).model_dump(mode="json")
+    pruning = {k: v for k, v in composed["pruning"].items() if k not in ("closed", "retries")}
+    trainer = _without(composed["trainer"], "final_windows") | {"validation_windows": 32}
+    reference = composed["reference"] | {"trainer": trainer}
+    old = _without(composed, "sweep_name") | {"sweep": None, "reference": reference}
+    old |= {"pruning": pruning, "finder": composed["finder"] | {"retries": 1}, "trainer": trainer}
+    (tmp_path / "record.json").write_text(json.dumps(plain | {"config": old, "schema_version": 4}))
+    read = read_record(tmp_path).config
+    assert read["pruning"] == composed["pruning"] | {"closed": False, "retries": 1}
+    assert read["trainer"]["final_windows"] == read["reference"]["trainer"]["final_windows"] == 32
+    assert renamed_in_config(read) == []
+    assert validate(RunConfig, read).pruning.retries == 1
 
 
 def test_s10_replaced_numbers_are_read_back(tmp_path: Path) -> None:
@@ -305,6 +331,20 @@ def test_the_frame_has_a_row_for_each_task_and_target() -> None:
 
 def test_an_empty_frame_has_the_same_columns() -> None:
     assert list(to_frame([]).columns) == list(to_frame([make()]).columns)
+
+
+def test_every_value_of_a_row_has_a_column() -> None:
+    record = make()
+    curve = tuple(point.model_copy(update={"edges_only": POOR}) for point in record.tasks[0].curve)
+    changes = {"curve": curve, "retries": 2, "retried_because": "half of all nodes"}
+    record = record.model_copy(
+        update={"tasks": (record.tasks[0].model_copy(update=changes), *record.tasks[1:])}
+    )
+    frame = to_frame([record])
+    assert all(set(row) <= set(frame.columns) for row in _rows(record))
+    first = frame.iloc[0]
+    assert (first.retries, first.retried_because, first.edges_only_loss) == (2, "half of all nodes", 0.69)
+    assert frame.retries.tolist() == [2, 2, 0, 0]
 
 
 def test_a_curves_point_is_found_though_the_last_digit_of_the_target_differs() -> None:

@@ -161,7 +161,7 @@ def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:
     evaluator = make_evaluator(model, means_n, data, finder, pruning)
     assert evaluator.unpruned()[0].raw_loss < 0.15
     assert evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool)) > 0.15
-    circuits = find_circuits(evaluator, "question", "gpt2", finder, pruning)
+    circuits = find_circuits(evaluator, "question", "gpt2", finder, pruning).circuits
     found = next(circuit for circuit in circuits if circuit.target == 0.15)
     assert 0 < len(found.nodes) < len(means_n)
     assert found.edges

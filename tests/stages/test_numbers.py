@@ -12,6 +12,7 @@ from micro import VOCABULARY, write_tokens_folder
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.data.corpora import TinyPythonConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import Replaced
 from sparsity_lab.stages.numbers import replaced_numbers, tell_replaced
@@ -119,6 +120,13 @@ def test_a_file_of_pairs_that_has_fewer_than_asked_is_told(tokens: Path, tmp_pat
     assert "task mine has no more pairs" in found["tasks.n_test_pairs"].reason
 
 
+def test_a_validation_share_that_nobody_asked_for_is_not_told(tokens: Path) -> None:
+    """The tiny corpus has a share of a quarter."""
+    default = TinyPythonConfig().validation_share
+    assert "corpus.validation_share" not in replaced(tokens, f"corpus.validation_share={default}")
+    assert config_of("~corpus.validation_share").corpus.validation_share == default
+
+
 def test_a_difference_too_small_to_matter_is_recorded_only(
     tokens: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -135,7 +143,7 @@ def test_an_imported_model_is_asked_for_its_own_numbers_only(tokens: Path) -> No
     with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
         config = from_hydra(compose("config", [*plain, *overrides]))
     keys = {one.key for one in replaced_numbers(config, tokens)}
-    assert keys == {"trainer.validation_windows", "evidence.text_windows"}
+    assert keys == {"trainer.validation_windows", "trainer.final_windows", "evidence.text_windows"}
 
 
 def test_less_than_one_step_of_training_is_refused() -> None:

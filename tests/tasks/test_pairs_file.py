@@ -102,7 +102,10 @@ def test_the_hash_covers_the_pairs_and_the_waiver(tmp_path: Path) -> None:
             "mine.jsonl:1.split: 'valid': input should be 'train', 'select' or 'test'",
         ),
         ([line(0, colour=1)], "mine.jsonl:1.colour: unknown key; allowed: positive, "),
-        ([{"same_last_tokn": False}], "mine.jsonl:1.same_last_tokn: unknown key; allowed: name, "),
+        (
+            [{"same_last_tokn": False}],
+            "mine.jsonl:1.same_last_tokn: unknown key; did you mean same_last_token?; allowed: name, ",
+        ),
         ([line(0, answers=["x", "x"])], "mine.jsonl:1: both answers are 'x'"),
         ([line(0, negative="a 0 .")], "mine.jsonl:1: both prompts are 'a 0 .'"),
         ([line(0, positive="")], "mine.jsonl:1: prompts: empty text"),

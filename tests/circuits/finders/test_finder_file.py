@@ -30,7 +30,7 @@ def config_of(path: Path, **options: Any) -> Config:
 
 def found(config: Config) -> list[Circuit]:
     evaluator = evaluator_of(planted_model(), PRUNING, config)
-    return find_circuits(evaluator, "question", "planted", config, PRUNING)
+    return find_circuits(evaluator, "question", "planted", config, PRUNING).circuits
 
 
 def test_it_goes_through_find_polish_and_edge_pruning(file: Path) -> None:

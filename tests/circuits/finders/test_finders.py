@@ -37,7 +37,7 @@ def finder_of(option: str) -> FinderConfig:
 def test_the_planted_circuit_is_found(option: str, edges: str, tmp_path: Path) -> None:
     finder, pruning = finder_of(option), quick_pruning(targets=[0.05], edges=edges)
     evaluator = evaluator_of(planted_model(), pruning, finder)
-    circuits = find_circuits(evaluator, "question", "planted", finder, pruning)
+    circuits = find_circuits(evaluator, "question", "planted", finder, pruning).circuits
     assert [circuit.target for circuit in circuits] == [0.05, 0.15]
     for circuit in circuits:
         assert set(PLANTED) <= {(node.layer, node.site, node.channel) for node in circuit.nodes}
