@@ -19,7 +19,7 @@ import numpy.typing as npt
 from sparsity_lab.data.packed import Tokens
 
 ORDERS = (1, 2, 3, 4)
-MAX_TOKENS = 50_000_000  # counting sorts them: about 1 GiB for each 10 million
+MAX_TOKENS = 10_000_000  # counting sorts them, in about 1 GiB
 Ids = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
