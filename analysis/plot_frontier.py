@@ -132,7 +132,8 @@ def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
 def _say_tasks(compared: Sequence[Model], alike: Sequence[Model], tasks: Sequence[str]) -> None:
     for model in compared:
         if model not in alike:
-            say(f"not compared on shared tasks: {_label(model)} has only {len(model.edges)} circuits")
+            count = f"{len(model.edges)} circuit{'s' * (len(model.edges) != 1)}"
+            say(f"not compared on shared tasks: {_label(model)} has only {count}")
     learned = sorted(frozenset.intersection(*(model.learned for model in alike)))
     say(f"{len(alike)} models; {len(learned)} tasks learned by all, {len(tasks)} with a circuit in all:")
     say(f"  {', '.join(tasks) or 'none, so there is no picture of the frontier'}")

@@ -22,7 +22,7 @@ from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import destination
 from sparsity_lab.core.paths import relative_to
-from sparsity_lab.core.program import start
+from sparsity_lab.core.program import reader_has_gone, start
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweep.command_line import arranged
 from sparsity_lab.sweep.job_status import FOLDER, Job, at_work, write_status
@@ -230,6 +230,8 @@ def program() -> None:
     except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and reader_has_gone():
+            raise
         told = command_line_error(error, sys.argv[1:], folder_of("conf"))
         if told is None and isinstance(error, OSError):
             told = explain(error)[0]

@@ -19,7 +19,7 @@ from sparsity_lab.core.program import start
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.stages.shortcuts import read_shortcuts, task_shortcuts
-from sparsity_lab.sweep.refusals import is_refusal, refusal
+from sparsity_lab.sweep.refusals import command_line_error
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 HEAD = """# Shortcuts of the tasks
@@ -94,9 +94,10 @@ def main(overrides: Sequence[str]) -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     except Exception as error:
-        if not is_refusal(error):
+        told = command_line_error(error, overrides, folder_of("conf"))
+        if told is None:
             raise
-        sys.stderr.write(f"error: {refusal(error, overrides, folder_of('conf'))}\n")
+        sys.stderr.write(f"error: {told}\n")
         return 1
     return 0
 

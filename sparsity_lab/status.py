@@ -6,11 +6,11 @@ python -m sparsity_lab.status single --root elsewhere
 
 import argparse
 import sys
-from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.names import SINGLE, destination
 from sparsity_lab.core.program import start
-from sparsity_lab.sweep.job_status import folder_of_jobs
+from sparsity_lab.sweep.job_status import FOLDER
 from sparsity_lab.sweep.status_table import jobs_of, table
 
 
@@ -20,10 +20,11 @@ def main() -> int:
         prog="sparsity_lab.status", description="Print the status of a sweep's jobs."
     )
     parser.add_argument("sweep", help="name of the sweep; single: the runs without a sweep")
-    parser.add_argument("--root", default="runs", type=Path, help="the folder of runs (runs)")
+    parser.add_argument("--root", default="runs", help="the folder of runs (runs)")
     arguments = parser.parse_args()
-    folder = folder_of_jobs(arguments.root, arguments.sweep)
+    sweep = None if arguments.sweep == SINGLE else arguments.sweep
     try:
+        folder = destination(arguments.root, sweep).folder / FOLDER
         sys.stdout.write(table(folder) + "\n")
         return int(any(state == "failed" for state, _, _ in jobs_of(folder)))
     except UserError as error:

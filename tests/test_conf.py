@@ -196,7 +196,7 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
         ),
         (
             ["reference=trained", "bridge=default", "sparsity=none", "model=dense"],
-            r"^config: bridge needs a sparse model; allowed: sparsity=file, sparsity=magnitude, sparsity=ran",
+            r"^config: bridge needs a sparse model; allowed: sparsity=amortised, sparsity=file, sparsity=mag",
         ),
         (
             ["tasks.names=[with_as,with_ass]"],

@@ -137,3 +137,21 @@ def test_a_sweep_can_be_named_on_the_command_line(tmp_path: Path, monkeypatch: p
 def test_a_grid_cannot_send_its_jobs_elsewhere() -> None:
     with pytest.raises(HydraException, match=r"^root: there: one sweep has one root; give it on the command"):
         sweeper()._destination([["seed=0", "root=there"], ["seed=1", "root=there"]])
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_broken_pipe_ends_the_program_quietly_only_if_its_reader_has_gone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], gone: bool
+) -> None:
+    """`start` treats the error that is passed on; any other is told."""
+
+    def broken() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(run, "main", broken)
+    monkeypatch.setattr(run, "reader_has_gone", lambda: gone)
+    monkeypatch.setattr(run.signals, "take_over", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["run"])
+    with pytest.raises(BrokenPipeError if gone else SystemExit):
+        run.program()
+    assert capsys.readouterr().err == ("" if gone else "a file: Broken pipe\n")

@@ -35,5 +35,12 @@ def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err.startswith("error: tasks.names: ")
 
 
+def test_what_hydra_refuses_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert shortcuts.main(["model.dmodel=3"]) == 1
+    assert capsys.readouterr().err == "error: model.dmodel: unknown key; did you mean model.d_model?\n"
+    assert shortcuts.main(["sparsity=dense"]) == 1
+    assert capsys.readouterr().err == "error: sparsity=dense is now sparsity=none\n"
+
+
 def test_s12_a_token_cannot_break_the_table() -> None:
     assert shortcuts._row("a|b", "`x` *y* <script>", "1\n2") == r"| a\|b | \`x\` \*y\* \<script> | 1 2 |"

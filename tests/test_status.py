@@ -8,9 +8,10 @@ import pytest
 
 from sparsity_lab import status
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.names import SINGLE
 from sparsity_lab.sweep.job_status import (
+    FOLDER,
     at_work,
-    folder_of_jobs,
     is_worked_on,
     job_file,
     read_job,
@@ -32,7 +33,7 @@ def end(folder: Path, index: int, state: str, **values: object) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A sweep of which one job is finished, one reused, one failed, one interrupted; two are to come."""
-    folder = folder_of_jobs(tmp_path, "s")
+    folder = tmp_path / "s" / FOLDER
     write_plan(folder, SEEDS)
     end(folder, 0, "finished", worked=100.0)
     end(folder, 1, "reused", worked=50.0)
@@ -95,7 +96,7 @@ def test_a_new_command_has_its_own_failures_and_keeps_what_is_finished(folder: P
 
 
 def test_nothing_finished_means_no_estimate(tmp_path: Path) -> None:
-    folder = folder_of_jobs(tmp_path, None)
+    folder = tmp_path / SINGLE / FOLDER
     write_plan(folder, SEEDS[:1])
     assert table(folder).splitlines()[-1] == "1 jobs: 1 remaining; time left unknown until a job is finished"
     end(folder, 0, "finished", worked=1.0)
@@ -103,7 +104,7 @@ def test_nothing_finished_means_no_estimate(tmp_path: Path) -> None:
 
 
 def test_single_runs_are_listed_without_a_plan(tmp_path: Path) -> None:
-    folder = folder_of_jobs(tmp_path, None)
+    folder = tmp_path / SINGLE / FOLDER
     end(folder, 1, "finished", worked=2.0)
     assert [job.overrides for _, job, _ in jobs_of(folder) if job] == [tuple(SEEDS[1])]
     assert read_plan(folder).command == ""
@@ -119,7 +120,7 @@ def test_a_damaged_file_of_a_point_costs_its_history_alone(folder: Path) -> None
 
 def test_an_unknown_sweep_names_those_there_are(folder: Path) -> None:
     with pytest.raises(UserError, match=r"^t: no such sweep; there: s$"):
-        table(folder_of_jobs(folder.parents[1], "t"))
+        table(folder.parents[1] / "t" / FOLDER)
 
 
 def test_the_command_needs_no_torch_and_its_status_tells(folder: Path) -> None:

@@ -2,11 +2,14 @@
 
 import netrc
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Literal
 from urllib.parse import urlparse
 
 import wandb
 
+from sparsity_lab.core.environment import environment_variables
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.foreign import foreign
 from sparsity_lab.results.logger import LoggerConfig, check_entity, check_tag
@@ -22,7 +25,20 @@ def choose_mode(config: LoggerConfig) -> Mode:
     """
     if config.kind == "csv" or config.mode == "disabled":
         return "disabled"
-    _check_variables(config)
+    with replaced_variables_hidden(config):
+        _check_variables()
+        return _available_mode(config)
+
+
+@contextmanager
+def replaced_variables_hidden(config: LoggerConfig) -> Iterator[None]:
+    """Hide the variables whose place a value of the config takes. W&B checks them even so."""
+    given = {"WANDB_ENTITY": config.entity, "WANDB_TAGS": config.tags}
+    with environment_variables(dict.fromkeys(variable for variable, value in given.items() if value)):
+        yield
+
+
+def _available_mode(config: LoggerConfig) -> Mode:
     asked = os.environ.get("WANDB_MODE", "auto") if config.mode == "auto" else config.mode
     if asked == "disabled":
         return "disabled"
@@ -43,15 +59,15 @@ def no_key(config: LoggerConfig) -> bool:
     return wanted and not _has_key()
 
 
-def _check_variables(config: LoggerConfig) -> None:
-    """Check the variables that W&B reads where the config leaves a value out.
+def _check_variables() -> None:
+    """Check the variables that W&B reads.
 
     Raises:
         UserError: W&B would refuse one, or take it and never find the run's place.
     """
-    given = {"WANDB_ENTITY": (check_entity, config.entity), "WANDB_TAGS": (_tags, config.tags)}
-    for variable, (check, chosen) in given.items():
-        if (value := os.environ.get(variable)) and not chosen:
+    checks: dict[str, Callable[[str], object]] = {"WANDB_ENTITY": check_entity, "WANDB_TAGS": _tags}
+    for variable, check in checks.items():
+        if value := os.environ.get(variable):
             try:
                 check(value)
             except ValueError as error:

@@ -26,7 +26,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json, write_text
 from sparsity_lab.core.foreign import foreign, one_line
 from sparsity_lab.core.hashing import content_hash
-from sparsity_lab.results.connection import Mode, choose_mode, no_key
+from sparsity_lab.results.connection import Mode, choose_mode, no_key, replaced_variables_hidden
 from sparsity_lab.results.logger import LoggerConfig
 from sparsity_lab.results.metrics_log import COLUMNS, MetricsLog
 from sparsity_lab.results.mirror import mirror_artifacts, mirror_record
@@ -203,7 +203,10 @@ def _start(config: LoggerConfig, mode: Mode, folder: Path, about: dict[str, Any]
     variables = ", ".join(
         sorted(key for key in os.environ if key.startswith("WANDB_") and key not in _own(folder))
     )
-    with foreign(f"logger: W&B refuses a setting (variables that are set: {variables or 'none'})"):
+    with (
+        replaced_variables_hidden(config),
+        foreign(f"logger: W&B refuses a setting (variables that are set: {variables or 'none'})"),
+    ):
         try:
             run = init("online" if mode == "online" else "offline")
         except wandb.Error as error:

@@ -6,7 +6,6 @@ own, so that its bits do not depend on the number of cores or on what was there 
 
 import logging
 import multiprocessing
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -76,7 +75,7 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     listener.start()
     level = logging.getLogger().getEffectiveLevel()
     switch: Switch = "on" if kernels_are_on() else "off"
-    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level, os.getcwd(), switch))
+    pool = ProcessPoolExecutor(workers, context, _begin, (lines, level, switch))
     try:
         yield pool
     except BaseException:
@@ -88,9 +87,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         listener.stop()
 
 
-def _begin(lines: Any, level: int, folder: str, kernels: Switch) -> None:
+def _begin(lines: Any, level: int, kernels: Switch) -> None:
     begin_worker()
-    os.chdir(folder)  # the config's paths are relative to it
     prepare_processor(threads=1, kernels=kernels)
     logging.getLogger().addHandler(QueueHandler(lines))
     logging.getLogger().setLevel(level)

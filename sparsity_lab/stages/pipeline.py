@@ -81,10 +81,26 @@ def _stages_of(folder: RunFolder) -> dict[str, str] | None:
 
 
 def help_run(config: RunConfig) -> None:
-    """Train as one of the processes, but the first, that srun or torchrun started for a run."""
+    """Train as one of the processes, but the first, that srun or torchrun started for a run.
+
+    Refuses the config for the same reasons as the first process: it would wait for a refused one for ever.
+    """
     prepare_processor(config.threads, config.kernels)
+    _check(config)
     root = config.root.absolute
     help_train(config, prepare(config.corpus, config.tokenizer, root), root)
+
+
+def _check(config: RunConfig) -> RunConfig | None:
+    """Refuse before any work what can be refused; return the run of the reference model, if there is one.
+
+    Raises:
+        UserError: the reference model's run, the sizes of the inputs or a variable of W&B is wrong.
+    """
+    other = reference_config(config)
+    check_inputs(config)
+    choose_mode(config.logger)
+    return other
 
 
 def _run(
@@ -92,9 +108,7 @@ def _run(
 ) -> tuple[RunRecord, dict[str, float]]:
     """The record, and the seconds that each part has taken."""
     clock, plain = _Clock(), config.model_dump(mode="json")
-    other = reference_config(config)  # before any work, since it may be refused
-    check_inputs(config)
-    choose_mode(config.logger)  # likewise
+    other = _check(config)
     tokens = prepare(config.corpus, config.tokenizer, root)
     replaced = replaced_numbers(config, tokens)
     tell_replaced(replaced)

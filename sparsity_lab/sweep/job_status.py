@@ -18,7 +18,6 @@ from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import acquired, locked, read_json, write_json
 from sparsity_lab.core.hashing import content_hash
-from sparsity_lab.core.names import SINGLE
 
 FOLDER, PLAN = ".jobs", "plan.json"
 State = Literal["running", "finished", "reused", "failed", "interrupted"]
@@ -47,11 +46,6 @@ class Job(Config):
     worked: float = 0.0
     memory: int = 0
     command: str = ""
-
-
-def folder_of_jobs(root: Path, sweep: str | None) -> Path:
-    """Return the folder of a sweep's job status files."""
-    return root / (sweep or SINGLE) / FOLDER
 
 
 def job_file(folder: Path, overrides: Sequence[str]) -> Path:

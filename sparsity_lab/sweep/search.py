@@ -20,7 +20,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import locked, write_json
 from sparsity_lab.core.names import destination
 from sparsity_lab.core.signals import received
-from sparsity_lab.sweep.job_status import folder_of_jobs, job_file, read_status, write_plan
+from sparsity_lab.sweep.job_status import FOLDER, job_file, read_status, write_plan
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -83,7 +83,7 @@ def _study(search: Search, journal: Path, fixed: Sequence[str], config: DictConf
 
 def _rounds(search: Search, studies: Sequence["Study"], runs: Path, launch: Launch) -> None:
     """Ask, launch and tell until this command has run as many trials as each study was missing."""
-    folder, command, first = folder_of_jobs(runs.parent, runs.name), secrets.token_hex(4), 0
+    folder, command, first = runs / FOLDER, secrets.token_hex(4), 0
     lacking = [max(0, search.n_trials - len(study.finished())) for study in studies]
     waiting = [study.begun() for study in studies]
     plan = [study.overrides(trial) for study in studies for trial in study.finished()]
@@ -117,7 +117,7 @@ def _tell(study: "Study", trial: "FrozenTrial", runs: Path, folder: Path) -> Non
 
 def _report(studies: Sequence["Study"], runs: Path) -> None:
     """Log the best trials and write them beside the runs."""
-    folder, found = folder_of_jobs(runs.parent, runs.name), []
+    folder, found = runs / FOLDER, []
     for study in studies:
         best: list[dict[str, Any]] = []
         for trial in study.front():

@@ -148,6 +148,7 @@ class Progress(lightning.Callback):
 
     def __init__(self, name: str, seconds: float = 10.0) -> None:
         self.name, self.seconds = name, seconds
+        self.first = ExitStack()  # empty until the training starts, which an earlier failure prevents
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         self.started = self.spoken = time.monotonic()
@@ -155,7 +156,6 @@ class Progress(lightning.Callback):
         self.warm = self.started, self.first_step  # time and step from which speed is measured
         if module.device.type == "cpu" and kernels_are_on() and not compiled_before():
             log.info("%s: compiling kernels, once: the first step takes about a minute", self.name)
-        self.first = ExitStack()
         self.first.enter_context(told(f"{self.name}: first step, for which kernels may have to be compiled"))
         self.loss = float("nan")
 

@@ -15,6 +15,7 @@ from sparsity_lab.data.tokenizer import train_bpe
 
 @pytest.fixture(autouse=True)
 def _no_limit() -> Iterator[None]:
+    limit_threads(None)
     yield
     limit_threads(None)
 

@@ -213,7 +213,7 @@ def test_a_variable_that_wandb_refuses_is_named(
 
 @pytest.mark.parametrize(
     ("variable", "value"),
-    [("WANDB_INIT_TIMEOUT", "soon"), ("WANDB_BASE_URL", "nowhere at all"), ("WANDB_API_KEY", "secret")],
+    [("WANDB_INIT_TIMEOUT", "soon"), ("WANDB_BASE_URL", "nowhere at all"), ("WANDB_API_KEY", "secret ")],
 )
 def test_any_other_variable_that_wandb_refuses_is_named(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
@@ -224,6 +224,16 @@ def test_any_other_variable_that_wandb_refuses_is_named(
     assert "\n" not in str(caught.value)
     assert "http" not in str(caught.value)
     assert "secret" not in str(caught.value)
+
+
+def test_wandb_does_not_see_a_variable_that_the_config_replaces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would refuse the variable, although it takes the tags that it is given."""
+    monkeypatch.setenv("WANDB_TAGS", "B" * 70)
+    with track(CONFIG.model_copy(update={"tags": ("a",)}), tmp_path, name="a"):
+        assert os.environ["WANDB_TAGS"] == "B" * 70
+    assert len(parts(tmp_path)) == 1
 
 
 def test_any_error_of_wandb_at_the_start_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

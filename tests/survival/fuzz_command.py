@@ -9,6 +9,7 @@ a valid run is left out.
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import tempfile
@@ -111,6 +112,7 @@ def outcome(command: list[str]) -> Outcome:
 
     written, status = io.StringIO(), 0
     with (
+        _own_logging(),
         _in_place_of_pipeline(begun),
         mock.patch.object(sys, "argv", ["run", *command]),
         contextlib.redirect_stdout(written),
@@ -121,6 +123,21 @@ def outcome(command: list[str]) -> Outcome:
         except SystemExit as ended:
             status = ended.code if isinstance(ended.code, int) else 1
     return Outcome(status=status, output=written.getvalue(), runs=len(configs))
+
+
+@contextlib.contextmanager
+def _own_logging() -> Iterator[None]:
+    """Undo the block's changes of logging, and close the log files that it has opened, as its end would."""
+    root, raising = logging.getLogger(), logging.raiseExceptions
+    handlers, level = list(root.handlers), root.level
+    try:
+        yield
+    finally:
+        for handler in root.handlers:
+            if handler not in handlers:
+                handler.close()
+        root.handlers[:], logging.raiseExceptions = handlers, raising
+        root.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,5 @@
 """A sample of fuzz_command.py's command lines, and the oracle itself."""
 
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,13 +9,9 @@ from fuzz_command import KEYS, Outcome, fault, fuzz, outcome, own_folder
 
 @pytest.fixture(autouse=True)
 def _workplace(tmp_path: Path) -> Iterator[None]:
-    """A working directory and a home of their own; Hydra's logging ends with the test."""
-    root, raising = logging.getLogger(), logging.raiseExceptions
-    handlers, level = list(root.handlers), root.level
+    """A working directory and a home of their own."""
     with own_folder(tmp_path):
         yield
-    root.handlers[:], logging.raiseExceptions = handlers, raising
-    root.setLevel(level)
 
 
 def test_command_lines_are_refused_in_a_line_or_composed() -> None:

@@ -15,7 +15,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
 from sparsity_lab.core.signals import Interrupted
 from sparsity_lab.results.record import RunRecord, write_record
-from sparsity_lab.sweep.job_status import Job, folder_of_jobs, job_file, read_plan, read_status, write_status
+from sparsity_lab.sweep.job_status import FOLDER, Job, job_file, read_plan, read_status, write_status
 from sparsity_lab.sweep.optuna_study import distribution
 from sparsity_lab.sweep.search import BEST, JOURNAL, Search, tune
 from tests.analysis.made_up import empty_record
@@ -39,7 +39,7 @@ class Launcher:
 
     def __call__(self, jobs: list[list[str]], first: int) -> None:
         assert first == len(self.launched)
-        folder = folder_of_jobs(self.root, "tuned")
+        folder = self.root / "tuned" / FOLDER
         assert [tuple(job) for job in jobs] == list(read_plan(folder).jobs)[-len(jobs) :]
         for overrides in jobs:
             self.launched.append(overrides)
@@ -106,7 +106,7 @@ def test_a_trial_that_fails_ends_nothing_and_is_made_up_for_by_the_same_command(
     assert search(tmp_path, again) == 0
     assert len(again.launched) == 2
     assert all("task=b" in overrides for overrides in again.launched)
-    folder = folder_of_jobs(tmp_path, "tuned")
+    folder = tmp_path / "tuned" / FOLDER
     states = {read_status(job_file(folder, job)).state for job in read_plan(folder).jobs}  # type: ignore[union-attr]
     assert states == {"finished"}
 

@@ -127,6 +127,11 @@ def test_time_left_is_that_of_the_steps_after_the_first_and_not_told_too_early(
     assert lines[6].endswith(", 16 tokens/s, 13 s left")
 
 
+def test_a_failure_before_the_training_starts_is_not_hidden() -> None:
+    failure = RuntimeError("a checkpoint that cannot be read")
+    Progress("test").on_exception(SimpleNamespace(), new_module(DENSE), failure)  # type: ignore[arg-type]
+
+
 class Interrupted(Exception):
     """A power cut."""
 

@@ -124,7 +124,10 @@ class ListedWeight:
         score_n = self.m_n.abs() / (self.v_n.sqrt() + eps)
         score_n[values_n != 0] = torch.inf
         stay = min(len(old_n), max(int((values_n != 0).sum()), (keep + length) // 2))
-        stays_n = score_n.topk(stay, sorted=False).indices if stay < len(old_n) else torch.arange(len(old_n))
+        if stay < len(old_n):
+            stays_n = score_n.topk(stay, sorted=False).indices
+        else:
+            stays_n = torch.arange(len(old_n), device=old_n.device)
         size = dense_oi.abs()
         size.view(-1)[old_n[stays_n]] = 0
         picked = largest(size, max(0, length - stay))
