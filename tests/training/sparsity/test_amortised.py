@@ -45,6 +45,17 @@ def test_with_every_weight_listed_a_step_is_the_exact_methods() -> None:
     assert (exact.detach() != 0).ne(start != 0).any()  # the set of nonzeros has changed
 
 
+def test_growth_of_a_short_list_stays_on_the_weights_device() -> None:
+    """All listed entries stay; nothing is made on the default device, here another than the weight's."""
+    weight = nn.Parameter(torch.zeros(2, 10))
+    weight.data[0, :2] = torch.tensor([5.0, -6.0])
+    listed = ListedWeight(weight, None, 0, 1.0, torch.tensor([0, 1]))
+    gradient = torch.arange(20.0).view(2, 10)
+    with torch.device("meta"):
+        listed._grow(gradient, 0.2, 0.9, 1e-8)
+    assert {0, 1, 19} <= set(listed.listing.index_n.tolist())
+
+
 def test_growth_takes_the_zeros_of_largest_gradient_and_keeps_the_better_half_of_the_candidates() -> None:
     weight = nn.Parameter(torch.zeros(2, 10))
     weight.data[0, :4] = torch.tensor([5.0, -6.0, 7.0, 8.0])
