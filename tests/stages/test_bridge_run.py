@@ -18,6 +18,7 @@ SMALL = [
     "experiment=smoke", "logger=csv", "threads=1", "root=out", "corpus.megabytes=1", "corpus.real_fraction=0",
     "tokenizer.vocab_size=700", *(f"model.{value}" for value in SHAPE), "sparsity.nonzeros=20000",
     "trainer.tokens=120000", "trainer.learning_rate=0.02", "trainer.validation_windows=16",
+    "trainer.final_windows=16",
     "trainer.precision=float32", "reference=trained", *(f"reference.model.{value}" for value in SHAPE),
     "reference.trainer.tokens=150000", "reference.trainer.batch_size=8",
     "reference.trainer.learning_rate=0.02",
@@ -75,7 +76,7 @@ def test_running_again_makes_nothing_anew(folder: Path) -> None:
 
 def test_sparsifying_starts_at_the_dense_models_weights(folder: Path) -> None:
     same_switches = ["model.activation_fraction=1.0", "trainer.start=reference"]
-    status, said = run(folder, *same_switches, "trainer.tokens=1", "sparsity.anneal_until=1.0")
+    status, said = run(folder, *same_switches, "trainer.tokens=512", "sparsity.anneal_until=1.0")
     assert status == 0, said
     (made,) = (folder / "out" / "single").glob("sparsified-*")
     sparse = load_model(made / "model").state_dict()
