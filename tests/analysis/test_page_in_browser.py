@@ -173,6 +173,22 @@ def test_evidence_stands_in_plain_words(tab: Tab) -> None:
     assert "0.75" in below
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_open_circuits_have_the_loss_of_their_edges_alone(
+    browser: Any, files: dict[str, Path], is_closed: bool, tmp_path: Path
+) -> None:
+    view = load_view(files[TASK].parent, TASK)
+    for circuit in view["circuits"]:
+        circuit |= {"closed": is_closed, "edges_only": circuit["test"]}
+    write_text(tmp_path / "page.html", page(view))
+    opened = Tab(browser, tmp_path / "page.html")
+    said = opened.text("#below")
+    assert ("with weights into dropped nodes at zero" in said) is not is_closed
+    assert ("the circuit computes from the edges drawn" in said) is is_closed
+    assert "false" not in str(opened.page.locator("#below").text_content())  # text between cells counts too
+    opened.page.close()
+
+
 def test_a_run_without_examples_says_so(browser: Any, files: dict[str, Path]) -> None:
     tab = Tab(browser, files[PLAIN_TASK])
     assert tab.count("#graph .node") == 3

@@ -176,7 +176,7 @@
     return card("How well it answers",
       h("table", {}, h("thead", {}, row("th", ["on held-out pairs", "loss", ...(raw ? [] : ["calibrated loss"]), "accuracy"])),
         h("tbody", {}, view.unpruned && row("td", cells("the whole model", view.unpruned)), row("td", cells("the circuit alone", circuit.test)),
-          !circuit.closed && circuit.edges_only && row("td", cells("with weights into dropped nodes at zero", circuit.edges_only)),
+          circuit.closed || !circuit.edges_only ? null : row("td", cells("with weights into dropped nodes at zero", circuit.edges_only)),
           circuit.pruned && row("td", cells("with its edges pruned", circuit.pruned.test)))),
       h("p", { class: "soft" }, "Loss between the two answers; guessing costs 0.693 nats." +
         (circuit.closed ? " Weights into dropped nodes are zero: the circuit computes from the edges drawn." : "") +
