@@ -17,6 +17,7 @@ from sparsity_lab.core.foreign import one_line, printable
 from sparsity_lab.core.renamed import renamed_in_overrides
 
 NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
+DELETED_GROUP = "Config group override deletion value must be a string"  # likewise
 NOTHING = ("null", "none", "false", "")
 OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a run may lack
 
@@ -57,7 +58,7 @@ def _raised_by_library(error: Exception) -> bool:
 
 def is_refusal(error: Exception) -> bool:
     """Return whether the error is Hydra's rejection of the command rather than a bug."""
-    return isinstance(error, HydraException) or str(error).startswith(NULL_GROUP)
+    return isinstance(error, HydraException) or str(error).startswith((NULL_GROUP, DELETED_GROUP))
 
 
 def refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
@@ -69,6 +70,9 @@ def _refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     text = str(error)
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override)
+    if text.startswith(DELETED_GROUP):
+        argument = next((a for a in arguments if a.startswith("~") and "=" in a), "~")
+        return f"{argument}: a group is left out by its name alone; allowed: {argument.partition('=')[0]}"
     if found := re.match(r"Could not override '([^']+)'", text):
         key = found[1]
         argument = next((a for a in arguments if _key(a) == key), key)

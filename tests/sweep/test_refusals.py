@@ -105,3 +105,9 @@ def test_the_program_tells_it(
         run.program()
     assert ended.value.code == 1
     assert capsys.readouterr().err == line
+
+
+def test_a_group_is_left_out_by_its_name_alone() -> None:
+    error = ValueError("Config group override deletion value must be a string : Override(...)")
+    told = command_line_error(error, ["~bridge=0.0", "model=gpt2"], folder_of("conf"))
+    assert told == "~bridge=0.0: a group is left out by its name alone; allowed: ~bridge"
