@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from hydra import compose, initialize_config_dir
 from torch.utils.flop_counter import FlopCounterMode
 
 from sparsity_lab.config import RunConfig, from_hydra
@@ -21,8 +20,7 @@ from sparsity_lab.core.program import start
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.sweep.refusals import command_line_error
-from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
+from sparsity_lab.sweep.composed import write_about
 
 # dense bfloat16 products, 1e12 FLOPs per second, from the data sheets; memory in GiB
 DEVICES = {"A100": (312.0, 80), "H100": (989.0, 80), "H200": (989.0, 141)}
@@ -173,21 +171,7 @@ def main(overrides: Sequence[str]) -> int:
     if {"--help", "-h"} & set(overrides):
         sys.stdout.write(__doc__ or "")
         return 0
-    register_sweeps()
-    register_sweeper()
-    try:
-        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            sys.stdout.write(describe(from_hydra(compose("config", list(overrides)))))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except Exception as error:
-        told = command_line_error(error, overrides, folder_of("conf"))
-        if told is None:
-            raise
-        sys.stderr.write(f"error: {told}\n")
-        return 1
-    return 0
+    return write_about(overrides, lambda config: describe(from_hydra(config)))
 
 
 if __name__ == "__main__":

@@ -11,16 +11,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from hydra import compose, initialize_config_dir
-
 from sparsity_lab.config import RunConfig, from_hydra
-from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.program import start
 from sparsity_lab.data.prepare import prepare
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.stages.shortcuts import read_shortcuts, task_shortcuts
-from sparsity_lab.sweep.refusals import command_line_error
-from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
+from sparsity_lab.sweep.composed import write_about
 
 HEAD = """# Shortcuts of the tasks
 
@@ -84,22 +80,8 @@ def main(overrides: Sequence[str]) -> int:
         sys.stdout.write(__doc__ or "")
         return 0
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    register_sweeps()
-    register_sweeper()
-    try:
-        with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
-            command = shlex.join(["python", "-m", "sparsity_lab.shortcuts", *overrides])
-            sys.stdout.write(page(from_hydra(compose("config", list(overrides))), command))
-    except UserError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    except Exception as error:
-        told = command_line_error(error, overrides, folder_of("conf"))
-        if told is None:
-            raise
-        sys.stderr.write(f"error: {told}\n")
-        return 1
-    return 0
+    command = shlex.join(["python", "-m", "sparsity_lab.shortcuts", *overrides])
+    return write_about(overrides, lambda config: page(from_hydra(config), command))
 
 
 if __name__ == "__main__":

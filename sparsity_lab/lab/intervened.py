@@ -17,6 +17,7 @@ from sparsity_lab.circuits.evaluator import IDENTITY, score
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.tokenizer import Tokenizer
+from sparsity_lab.evidence.circuit_under_test import activations
 from sparsity_lab.lab.cache import Cache
 from sparsity_lab.lab.interventions import (
     Intervention,
@@ -24,7 +25,6 @@ from sparsity_lab.lab.interventions import (
     at_values,
     kept,
     node_mask,
-    node_values,
     patched,
     resampled,
     site_slice,
@@ -216,7 +216,7 @@ class Intervened:
         """
         mask_n = self.mask(nodes)
         tokens_bt = self.tokens(source)
-        values_btn = node_values(self.model, tokens_bt, self._tap(tokens_bt))
+        values_btn = activations(self.model, tokens_bt, self._tap(tokens_bt))
         return self._with(patched(self.layout, mask_n, values_btn))
 
     def keep(self, nodes: Nodes) -> "Intervened":

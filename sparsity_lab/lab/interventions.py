@@ -111,15 +111,9 @@ def resampled(
 
     def make(tokens_bt: Tensor) -> Tap:
         drawn = [derive_seed(seed, "resampled", str(row)) % len(text_wc) for row in tokens_bt.tolist()]
-        return _set_nodes(layout, mask_n, node_values(model, text_wc[drawn, : tokens_bt.shape[1]]))
+        return _set_nodes(layout, mask_n, activations(model, text_wc[drawn, : tokens_bt.shape[1]]))
 
     return make
-
-
-@torch.no_grad()
-def node_values(model: Transformer, tokens_bt: Tensor, tap: Tap | None = None) -> Tensor:
-    """Return the values of all nodes on the tokens, in flat order (b, t, n)."""
-    return activations(model, tokens_bt, tap)
 
 
 def _set_nodes(layout: NodeLayout, mask_n: Tensor, values: Tensor) -> Tap:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt, field_validator
 
-from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
+from sparsity_lab.training.sparsity.sparsifier import BudgetConfig, ShareOfTraining
 
 if TYPE_CHECKING:
     from sparsity_lab.model.transformer import Transformer
@@ -43,17 +43,10 @@ class Config(BudgetConfig):
 
     kind: Literal["amortised"] = "amortised"
     start: float = 4.0
-    anneal_until: float = 0.25
+    anneal_until: ShareOfTraining = 0.25
     anneal: Literal["linear", "geometric"] = "linear"
     dense_every: PositiveInt = 16
     candidates: PositiveFloat = 1.0
-
-    @field_validator("anneal_until")
-    @classmethod
-    def _within_training(cls, anneal_until: float) -> float:
-        if not 0 <= anneal_until <= 1:
-            raise ValueError("must lie between 0 and 1")
-        return anneal_until
 
     @field_validator("start")
     @classmethod

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import field_validator
-
 from sparsity_lab.model.dispatch import kernel_for
-from sparsity_lab.training.sparsity.sparsifier import BudgetConfig
+from sparsity_lab.training.sparsity.sparsifier import BudgetConfig, ShareOfTraining
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,14 +30,7 @@ class Config(BudgetConfig):
     """
 
     kind: Literal["magnitude"] = "magnitude"
-    anneal_until: float = 0.5
-
-    @field_validator("anneal_until")
-    @classmethod
-    def _within_training(cls, anneal_until: float) -> float:
-        if not 0 <= anneal_until <= 1:
-            raise ValueError("must lie between 0 and 1")
-        return anneal_until
+    anneal_until: ShareOfTraining = 0.5
 
 
 class Magnitude:

@@ -5,9 +5,9 @@ Importing this module does not import torch, so that configs can be read without
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, runtime_checkable
 
-from pydantic import NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, NonNegativeInt, PositiveInt, field_validator, model_validator
 
 from sparsity_lab.core.config import Config
 from sparsity_lab.core.errors import UserError
@@ -92,6 +92,16 @@ class SparsifierConfig(Config):
         Raises:
             UserError: the config asks for more weights than there are.
         """
+
+
+def _within_training(share: float) -> float:
+    if not 0 <= share <= 1:
+        raise ValueError("must lie between 0 and 1")
+    return share
+
+
+ShareOfTraining = Annotated[float, AfterValidator(_within_training)]
+"""A moment of training, as a fraction of its steps."""
 
 
 class BudgetConfig(SparsifierConfig):
