@@ -62,6 +62,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
         def _split_scope(self, nodeid: str) -> str:
             return nodeid if file_of(nodeid) in SPREAD else file_of(nodeid)
 
+        def remove_node(self, node: Any) -> str | None:
+            """Never repeat the test that has ended its process: it would end every process in turn."""
+            units = self.assigned_work.get(node, {}).values()
+            crashed = next((name for unit in units for name, done in unit.items() if not done), None)
+            for unit in units:
+                if crashed in unit:
+                    unit[crashed] = True
+            super().remove_node(node)
+            return crashed
+
     if config.getoption("dist") != "loadscope":
         return None
     config.option.loadscopereorder = False
