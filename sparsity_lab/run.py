@@ -28,7 +28,7 @@ from sparsity_lab.sweep.command_line import arranged
 from sparsity_lab.sweep.job_status import FOLDER, Job, at_work, write_status
 from sparsity_lab.sweep.refusals import command_line_error, with_origin
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
-from sparsity_lab.training.place import Place, hide_launchers, place
+from sparsity_lab.training.place import Place, hide_launchers, place, unused_processes
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +58,9 @@ def main(config: DictConfig) -> None:
             signals.die_with_parent()
     with relative_to(Path(hydra_config.runtime.cwd)):  # hydra.job.chdir has changed the working directory
         valid, found = checked(config, hydra_config)
+        is_first = hydra_config.mode == RunMode.RUN or hydra_config.job.num == 0
+        if is_first and isinstance(valid, RunConfig) and (told := unused_processes(valid.trainer)):
+            log.warning("%s", told)
         with hide_launchers(found):
             if found.rank == 0:
                 ended, status = work(config, valid, hydra_config)

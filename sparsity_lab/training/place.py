@@ -54,6 +54,31 @@ def place(config: TrainerConfig) -> Place:
     return Place(rank, size, launcher)
 
 
+def unused_processes(config: TrainerConfig) -> str:
+    """Say that a launcher may have started several processes for a run of one; empty if nothing suggests it.
+
+    The variables may also be left over, or belong to processes that are meant to make a run each, so this is
+    a warning and never an error.
+    """
+    if config.ranks > 1:
+        return ""
+    try:
+        launcher = _launcher()
+        if launcher == "none":
+            return ""
+        _, size_variable = _RANK_AND_SIZE[launcher]
+        size = _number(size_variable)
+    except UserError:
+        return ""  # left over, and not even a number
+    if size == 1:
+        return ""
+    return (
+        f"trainer.devices · trainer.num_nodes is 1, but {size_variable} is {size}: if {launcher} has started "
+        f"{size} processes, each of them makes the whole run, or waits for another that makes the same one; "
+        f"to train one model in all of them: trainer.devices={size}"
+    )
+
+
 @contextmanager
 def hide_launchers(found: Place) -> Iterator[None]:
     """Hide the variables of launchers in the block, unless one of them has started this process."""

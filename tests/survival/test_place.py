@@ -47,6 +47,7 @@ def test_a_sweep_under_stale_ranks_and_in_a_jobs_own_folder_leaves_its_records(t
     program = start(tmp_path, command, World(environment=SRUN | TORCHRUN))
     assert program.end() == 0, program.said()
     assert "2 jobs: 2 finished" in program.said()
+    assert program.said().count("each of them makes the whole run") == 1  # once a sweep, not once a job
     assert len(records(tmp_path / "out")) == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "said"]
     assert len(list((tmp_path / "out" / "corpora").glob("[!.]*"))) == 1  # both jobs have one root
@@ -75,6 +76,7 @@ def test_s13_two_processes_that_srun_has_started_for_one_device_make_one_record(
     assert [program.end() for program in both] == [0, 0], both[0].said()
     assert len(records(tmp_path / "out")) == 1
     assert both[0].said().count("step 10 of 10") == 1
+    assert "SLURM_NTASKS is 2: if srun has started 2 processes" in both[0].said()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.training.config import TrainerConfig
-from sparsity_lab.training.place import VARIABLES, Place, hide_launchers, place
+from sparsity_lab.training.place import VARIABLES, Place, hide_launchers, place, unused_processes
 
 ONE = TrainerConfig(tokens=1000, batch_size=8, learning_rate=0.01)
 TWO = ONE.model_copy(update={"devices": 2})
@@ -74,6 +74,31 @@ def test_variables_that_are_no_ranks_are_refused(
         monkeypatch.setenv(variable, value)
     with pytest.raises(UserError, match=message):
         place(TWO)
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        (TORCHRUN, "but WORLD_SIZE is 2: if torchrun has started 2 processes, each of them makes the whole run"),
+        (SRUN, "but SLURM_NTASKS is 2: if srun has started 2 processes, each of them makes the whole run"),
+        ({}, ""),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, ""),  # left by a parent process that no launcher started
+        ({"TORCHELASTIC_RUN_ID": "0"}, ""),
+        (TORCHRUN | {"WORLD_SIZE": "1", "RANK": "0"}, ""),
+        (TORCHRUN | {"WORLD_SIZE": "abc"}, ""),
+        (SRUN | {"SLURM_NTASKS": "1"}, ""),  # srun -n 1
+        (SRUN | {"SLURM_NTASKS": "many"}, ""),
+        (SRUN | {"SLURM_JOB_NAME": "interactive"}, ""),
+    ],
+    ids=str,
+)
+def test_processes_that_one_device_has_no_use_for_are_told(
+    variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    assert (expected in unused_processes(ONE)) if expected else unused_processes(ONE) == ""
+    assert unused_processes(TWO) == ""
 
 
 def test_libraries_do_not_see_variables_of_a_launcher_that_has_not_started_this_process(
