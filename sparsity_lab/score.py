@@ -62,11 +62,12 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     given = parser.parse_args(arguments)
-    prepare_processor()
     try:
+        opened = open_folder(given.model)
+        prepare_processor(*opened.threads_and_kernels)
         report = score_file(
             given.circuit,
-            open_folder(given.model),
+            opened,
             given.pairs,
             given.means,
             given.target,

@@ -19,10 +19,9 @@ from sparsity_lab.circuits.circuit import Calibration, Scores
 from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.compaction import compact
 from sparsity_lab.circuits.config import Selection
-from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.model.taps import ablate
+from sparsity_lab.circuits.difference import circuit_difference
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.tasks.batch import TaskBatch, first_pairs, logit_difference
+from sparsity_lab.tasks.batch import TaskBatch, first_pairs
 
 
 @dataclass(frozen=True)
@@ -58,15 +57,14 @@ class CircuitEvaluator:
         """Return the model compacted to `kept_n`, closed if circuits are."""
         return compact(self.model, kept_n, self.means_n, self.closed)
 
-    @torch.no_grad()
     def logit_difference(self, kept_n: Tensor, batch: TaskBatch, wider: Transformer | None = None) -> Tensor:
         """Return logit differences (b) with all but `kept_n` frozen.
 
         `wider` may be the model compacted to a superset of `kept_n`. A closed circuit needs fewer weights.
         """
         closes = self.closed and closing_matters(self.model.config)
-        narrow = self.compacted(kept_n) if wider is None or closes else wider
-        return logit_difference(narrow, batch, ablate(NodeLayout(self.model.config), kept_n, self.means_n))
+        compacted = None if closes else wider
+        return circuit_difference(self.model, kept_n, self.means_n, batch, self.closed, compacted)
 
     def select_loss(self, kept_n: Tensor, wider: Transformer | None = None) -> float:
         """Return the loss in nats that has to meet the target: the selection loss, or a larger one.

@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Circuit
+from sparsity_lab.circuits.circuit import Circuit, Scores
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.discretisation import polish
 from sparsity_lab.circuits.edge_pruning import prune_edges
@@ -31,6 +31,28 @@ def make_evaluator(
     generator = torch.Generator().manual_seed(derive_seed(pruning.seed, "restored for selection"))
     restored = [restored_nodes(len(means_n), share * most, generator) for share in (0.3, 0.6, 1) if most]
     return CircuitEvaluator(model, means_n, data, pruning.selection, tuple(restored), pruning.closed)
+
+
+class Unsearched(NamedTuple):
+    """Why no circuit is searched for: a status of `results.record.TaskResult`, and the reason in words."""
+
+    status: Literal["not_learned", "empty_solves"]
+    reason: str
+
+
+def unsearched(evaluator: CircuitEvaluator, unpruned: Scores, target: float) -> Unsearched | None:
+    """Return why a search for circuits at `target` nats would mean nothing; None if it means something.
+
+    `unpruned`: the whole model's scores on the selection pairs.
+    """
+    if unpruned.raw_loss > target:
+        return Unsearched(
+            "not_learned", f"the whole model's loss, {unpruned.raw_loss:.3f}, is above {target:g} nats"
+        )
+    empty = evaluator.select_loss(torch.zeros_like(evaluator.means_n, dtype=torch.bool))
+    if empty <= target:
+        return Unsearched("empty_solves", f"the empty circuit's loss is {empty:.3f}, at most {target:g} nats")
+    return None
 
 
 class Candidate(NamedTuple):

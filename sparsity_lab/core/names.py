@@ -12,7 +12,7 @@ from sparsity_lab.core.paths import UserPath
 SINGLE = "single"  # the folder of runs without a sweep
 # folders below the root that are no sweeps: those of the stages, and Hydra's logs
 RESERVED = (
-    *("corpora", "tokens", "baselines", "shortcuts", "models", "bridges"),
+    *("corpora", "tokens", "baselines", "shortcuts", "models", "bridges", "validations"),
     *("circuits", "evidence", "examples", "agreements", "steering"),
     *(SINGLE, "logs", "frontier", "report", "null", "none"),
 )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 TOKENS, MODEL, REFERENCE, AGREEMENT = "tokens", "model", "reference", "agreement"
 CIRCUITS, EVIDENCE, EXAMPLES, STEERING = "circuits", "evidence", "examples", "steering"
-SHORTCUTS, BASELINES = "shortcuts", "baselines"
+SHORTCUTS, BASELINES, VALIDATION = "shortcuts", "baselines", "validation"
 SNAPSHOTS = "snapshots"
 LINKED = (
     CIRCUITS,
@@ -25,6 +25,7 @@ LINKED = (
     REFERENCE,
     AGREEMENT,
     BASELINES,
+    VALIDATION,
 )
 RESULT = "result.json"
 _PREFIX, _SUFFIX = "circuit-", ".json"

@@ -1,8 +1,6 @@
 """Batches for Lightning: a resumable training loader, and fixed validation windows."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ class TokenDataModule(LightningDataModule):
 
     The batch of a step depends only on `seed` and the step. Each rank takes its share of the rows.
     `pin_memory` has an effect only with a GPU. Validation uses `validation_windows` evenly spaced windows, or
-    fewer if the split is short; within `final_validation`, `final_windows` (default: the same).
+    fewer if the split is short.
 
     Raises:
         UserError: a size is below 1, the folder is damaged, or a split is too short for a window.
@@ -38,7 +36,6 @@ class TokenDataModule(LightningDataModule):
         validation_windows: int = 256,
         num_workers: int = 0,
         pin_memory: bool = False,
-        final_windows: int | None = None,
     ) -> None:
         super().__init__()
         if n_ctx < 1:
@@ -51,7 +48,6 @@ class TokenDataModule(LightningDataModule):
             raise UserError(f"trainer.validation_windows: {validation_windows}: must be at least 1")
         self.n_ctx, self.batch_size, self.n_steps, self.seed = n_ctx, batch_size, n_steps, seed
         self.validation_windows, self.num_workers = validation_windows, num_workers
-        self.final_windows = validation_windows if final_windows is None else final_windows
         self.pin_memory = pin_memory and torch.cuda.is_available()
         self.folder, self.rank, self.ranks = folder, 0, 1
         self._open()
@@ -85,16 +81,6 @@ class TokenDataModule(LightningDataModule):
     def validation_text(self) -> ValidationText:
         """Return the windows of `val_dataloader` with their components."""
         return validation_text(self.folder, self.n_ctx, self.validation_windows)
-
-    @contextmanager
-    def final_validation(self) -> Iterator[None]:
-        """Validate on `final_windows` windows inside a `with` block."""
-        during = self.validation_windows
-        self.validation_windows = self.final_windows
-        try:
-            yield
-        finally:
-            self.validation_windows = during
 
 
 def tell_epochs(available: int, trained: int) -> None:

@@ -9,11 +9,12 @@ from torch import Tensor
 from sparsity_lab.circuits.circuit import Circuit, Scores
 from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.difference import circuit_difference
 from sparsity_lab.circuits.evaluator import IDENTITY, calibrate, score
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.evidence.record import Measured
 from sparsity_lab.model.sites import Tap
-from sparsity_lab.model.taps import ablate, chain, on_nodes
+from sparsity_lab.model.taps import chain, on_nodes
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, logit_difference
 
@@ -54,7 +55,6 @@ class CircuitUnderTest:
         """The same without the inputs that the circuit freezes at their means."""
         return compact(self.alone, self.kept_n, self.means_n)
 
-    @torch.no_grad()
     def kept_difference(
         self, kept_n: Tensor, values_n: Tensor | None = None, closed: bool | None = None
     ) -> Tensor:
@@ -63,8 +63,8 @@ class CircuitUnderTest:
         `closed` is the circuit's own unless it is given.
         """
         values_n = self.means_n if values_n is None else values_n
-        narrow = compact(self.model, kept_n, values_n, self.circuit.closed if closed is None else closed)
-        return logit_difference(narrow, self.test, ablate(self.layout, kept_n, values_n))
+        closed = self.circuit.closed if closed is None else closed
+        return circuit_difference(self.model, kept_n, values_n, self.test, closed)
 
     def scores(self, logit_diff_b: Tensor) -> Scores:
         """Scores on the test pairs, under the circuit's own calibration."""

@@ -13,13 +13,13 @@ from dataclasses import replace
 
 import torch
 
+from sparsity_lab.circuits.difference import circuit_difference
 from sparsity_lab.circuits.evaluator import score
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.data.lexicon import FUNCTIONS, NAMES, Pen, plain_lines
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, nats
 from sparsity_lab.evidence.record import Check, Measured, Verdict
-from sparsity_lab.model.taps import ablate
 from sparsity_lab.tasks.batch import NotAskable, TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.task import Pair, Task
 
@@ -78,10 +78,9 @@ def generalisation(
 @torch.no_grad()
 def losses(subject: CircuitUnderTest, batch: TaskBatch) -> tuple[float, float]:
     """Raw loss of the whole model and selection loss of the circuit on `batch`."""
-    tap = ablate(subject.layout, subject.kept_n, subject.means_n)
-    whole_b, circuit_b = (
-        logit_difference(subject.model, batch),
-        logit_difference(subject.narrow, batch, tap),
+    whole_b = logit_difference(subject.model, batch)
+    circuit_b = circuit_difference(
+        subject.model, subject.kept_n, subject.means_n, batch, compacted=subject.narrow
     )
     calibration = subject.circuit.calibration
     return (

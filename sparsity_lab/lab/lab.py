@@ -20,7 +20,7 @@ from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
 from sparsity_lab.circuits.finders import FINDERS, FinderConfig
 from sparsity_lab.circuits.finders.masks import Config as MasksConfig
-from sparsity_lab.circuits.search import find_circuits, make_evaluator
+from sparsity_lab.circuits.search import find_circuits, make_evaluator, unsearched
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
@@ -50,11 +50,14 @@ if TYPE_CHECKING:
 def load(path: str | Path) -> "Lab":
     """Open a run's folder, an export, or a model's folder.
 
+    A run's own `kernels` and `threads` (at most this machine's) then hold for the whole process, so that a
+    circuit's scores are those of the record. For other folders, kernels are on and all cores are used.
+
     Raises:
         UserError: there is no model in the folder, or a file is damaged or of an older version.
     """
-    prepare_processor()
     folder = open_folder(Path(path).expanduser())
+    prepare_processor(*folder.threads_and_kernels)
     return Lab(folder=folder, questions=Questions(folder))
 
 
@@ -126,18 +129,15 @@ class Lab(Intervened):
         group of this name, such as {"closed": False, "edges": "prune"}.
 
         Raises:
-            UserError: the finder or the question is not allowed, the model has not learned to answer, or no
-                set of nodes meets the target.
+            UserError: the finder or the question is not allowed, the model has not learned to answer or needs
+                no node for it, or no set of nodes meets the target.
         """
         settings, chosen = self._pruning(target, pruning or {}), self._finder(finder, options)
         asked = self.questions.ask(question)
         evaluator = make_evaluator(self.model, self.means, asked.data, chosen, settings)
         unpruned, _ = evaluator.unpruned()
-        if unpruned.raw_loss > settings.target:
-            raise UserError(
-                f"{asked.task.name}: not learned: the whole model's loss is {unpruned.raw_loss:.3f} nats, "
-                f"above the target of {settings.target:g}"
-            )
+        if why := unsearched(evaluator, unpruned, settings.target):
+            raise UserError(f"{asked.task.name}: {why.status.replace('_', ' ')}: {why.reason}")
         found = find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, settings)
         for circuit in found.circuits:
             if circuit.target == settings.target:

@@ -14,7 +14,7 @@ from sparsity_lab.tasks.asked import asked_pairs
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
 from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.tasks.drawing import make_pairs
-from sparsity_lab.tasks.fixed_pairs import AnyPair, FixedPairs
+from sparsity_lab.tasks.fixed_pairs import task_of_pairs
 from sparsity_lab.tasks.pairs_file import LEAST
 from sparsity_lab.tasks.task import Pair, Split, Task
 
@@ -122,8 +122,7 @@ def own_task(pairs: Sequence[OwnPair], least: int = LEAST) -> Task:
     """
     if len(pairs) < least:
         raise UserError(f"pairs: {len(pairs)}: at least {least} are needed")
-    fixed = FixedPairs(tuple((pair, None) for pair in _listed(pairs)))
-    return Task(OWN, "", make=AnyPair(fixed), fixed=fixed)
+    return task_of_pairs(OWN, [(pair, None) for pair in _listed(pairs)])
 
 
 def _listed(question: Sequence[OwnPair]) -> list[Pair]:

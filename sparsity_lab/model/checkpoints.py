@@ -18,6 +18,8 @@ from sparsity_lab.core.files import read_json, write_bytes, write_json
 from sparsity_lab.core.foreign import printable
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
+CARD = "model.json"
+
 
 class ModelCard(Config):
     """The data needed to rebuild the module that the tensors belong to."""
@@ -27,11 +29,11 @@ class ModelCard(Config):
 
 
 def save_model(model: Transformer, folder: Path) -> None:
-    """Write `model` into `folder`, which is created if missing."""
+    """Write `model` into `folder`, which is created if missing; its card is written last."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in stored_tensors(model).items()}
     write_bytes(folder / "model.safetensors", save(tensors))
-    write_json(folder / "model.json", ModelCard(config=model.config, vocab_size=model.vocab_size))
+    write_json(folder / CARD, ModelCard(config=model.config, vocab_size=model.vocab_size))
 
 
 def read_card(folder: Path) -> ModelCard:
@@ -40,7 +42,7 @@ def read_card(folder: Path) -> ModelCard:
     Raises:
         UserError: the file is missing or damaged.
     """
-    return validate(ModelCard, read_json(folder / "model.json"), str(folder / "model.json"))
+    return validate(ModelCard, read_json(folder / CARD), str(folder / CARD))
 
 
 def load_model(folder: Path) -> Transformer:

@@ -7,13 +7,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
 from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.failed_search import out_of_line
-from sparsity_lab.circuits.search import find_circuits, make_evaluator
+from sparsity_lab.circuits.search import find_circuits, make_evaluator, unsearched
 from sparsity_lab.circuits.standalone import MEANS, references, save_means, save_pairs
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
@@ -150,13 +149,8 @@ def explain_task(
         return result("not_askable", f"prompts of {longest} tokens, the context is {model.config.n_ctx}"), []
     evaluator = make_evaluator(model, means_n, data, config.finder, config.pruning)
     select, test = evaluator.unpruned()
-    if select.raw_loss > target:
-        return result(
-            "not_learned", f"unpruned loss {select.raw_loss:.3f} is above {target:g} nats", unpruned=test
-        ), []
-    empty = evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool))
-    if empty <= target:
-        return result("empty_solves", f"the empty circuit has loss {empty:.3f}", unpruned=test), []
+    if why := unsearched(evaluator, select, target):
+        return result(why.status, why.reason, unpruned=test), []
     circuits, retries, because = find_circuits(
         evaluator, name, model_name, config.finder, config.pruning, earlier
     )

@@ -24,6 +24,7 @@ from sparsity_lab.core.run_folder import (
     SNAPSHOTS,
     STEERING,
     TOKENS,
+    VALIDATION,
     circuit_files,
 )
 from sparsity_lab.data.packed import read_meta
@@ -34,10 +35,10 @@ from sparsity_lab.results.provenance import environment
 from sparsity_lab.results.record import ModelSummary, PruningSummary, Replaced, RunRecord, TaskResult
 from sparsity_lab.results.summary import summarise
 from sparsity_lab.stages import agreement, baselines
-from sparsity_lab.stages.model import VALIDATION
 from sparsity_lab.stages.reference import measured_bridge
 from sparsity_lab.stages.shortcuts import read_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_records
+from sparsity_lab.stages.validation import VALIDATION as VALIDATION_FILE
 from sparsity_lab.tasks.asked import pair_counts
 from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
@@ -53,6 +54,7 @@ class Finished:
 
     tokens: Path
     model: Path
+    validation: Path
     reference: Path | None = None
     circuits: Folders = field(default_factory=dict)
     examples: Folders = field(default_factory=dict)
@@ -66,7 +68,7 @@ class Finished:
 
     def links(self) -> dict[str, Path]:
         """Every folder by its place in the run's folder."""
-        links = {TOKENS: self.tokens, MODEL: self.model}
+        links = {TOKENS: self.tokens, MODEL: self.model, VALIDATION: self.validation}
         links |= _below(CIRCUITS, self.circuits) | _below(EXAMPLES, self.examples)
         for at, folders in self.snapshots.items():
             links |= _below(f"{SNAPSHOTS}/{at}/{CIRCUITS}", folders)
@@ -131,7 +133,7 @@ def _result(config: RunConfig, name: str, finished: Finished, shortcuts: Shortcu
 
 
 def _measured(config: RunConfig, tasks: tuple[TaskResult, ...], finished: Finished) -> dict[str, float]:
-    measured: dict[str, float] = read_json(finished.model / VALIDATION) | summarise(
+    measured: dict[str, float] = read_json(finished.validation / VALIDATION_FILE) | summarise(
         tasks, config.pruning.target
     )
     if finished.baselines is not None:

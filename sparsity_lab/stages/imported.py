@@ -1,6 +1,6 @@
-"""Stage `models` for a model from elsewhere: read, checked against the tokenizer, and measured.
+"""Stage `models` for a model from elsewhere: read, and checked against the tokenizer.
 
-The folder is laid out as a trained model's (tensors, config, validation, metrics), so every later stage is
+The folder is laid out as a trained model's (tensors, config, curves of one point), so every later stage is
 the same for both.
 """
 
@@ -9,9 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import write_json
 from sparsity_lab.core.stage import Built, Stage, content_hash_of, run_stage
 from sparsity_lab.data.packed import TOKENIZER
 from sparsity_lab.data.tokenizer import load_tokenizer
@@ -19,10 +17,9 @@ from sparsity_lab.data.validation_text import validation_text
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.model.dispatch import kernels_are_on
-from sparsity_lab.stages.model import VALIDATION, weight_counts
 from sparsity_lab.training.validation import validate_model
 
-IMPORTED_VERSION = 3  # raise when the same files would give another model
+IMPORTED_VERSION = 4  # raise when the same files would give another model
 
 
 def imported_model(
@@ -41,13 +38,11 @@ def imported_model(
         vocab_size = load_tokenizer(tokens / TOKENIZER).vocab_size
         if vocab_size > model.vocab_size:
             raise UserError(f"tokenizer: {vocab_size} tokens, but {imported.path} knows {model.vocab_size}")
-        text = validation_text(tokens, imported.n_ctx, trainer.final_windows)
+        text = validation_text(tokens, imported.n_ctx, trainer.validation_windows)
         measured = validate_model(model, text, trainer.batch_size)
         for logger in loggers(folder):
             logger.log_metrics(measured, 0)
         save_model(model, folder)
-        windows = {metrics.VALIDATION_WINDOWS.name: float(len(text.windows_wc))}
-        write_json(folder / VALIDATION, measured | windows | weight_counts(model))
 
     inputs = {
         "kernels": kernels_are_on(),
@@ -55,7 +50,7 @@ def imported_model(
         "files": imported.digests(),
         "tokens": content_hash_of(tokens),
         "n_ctx": imported.n_ctx,
-        "final_windows": trainer.final_windows,
+        "validation_windows": trainer.validation_windows,
         "batch_size": trainer.batch_size,  # products of other shapes round otherwise
     }
     return run_stage(Stage("models", config.name, IMPORTED_VERSION, inputs, make), root)

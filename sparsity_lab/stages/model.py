@@ -1,9 +1,8 @@
-"""Stage `models` (or `bridges`): a trained model's folder: tensors, measurements, snapshots.
+"""Stage `models` (or `bridges`): a trained model's folder: tensors, training curves, snapshots.
 
 The folder is shared by all runs below the same root that train the same model.
 """
 
-import logging
 import math
 import shutil
 from collections.abc import Callable
@@ -14,15 +13,13 @@ import torch
 
 from sparsity_lab.bridges.objective import BridgeObjective
 from sparsity_lab.config import RunConfig
-from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.files import write_json
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.core.stage import Built, Stage, content_hash_of, partial_of, run_stage
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.data.packed import TOKENIZER, bigram_counts
 from sparsity_lab.data.tokenizer import load_tokenizer
-from sparsity_lab.model.checkpoints import count_weights, save_model
+from sparsity_lab.model.checkpoints import CARD, save_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.model.transformer import Transformer, bigram_log_probabilities
@@ -32,13 +29,9 @@ from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken, Objective
 from sparsity_lab.training.sparsity import make_sparsifier
 
-log = logging.getLogger(__name__)
-
-MODEL_VERSION = 4  # raise when the same config would give another model
+MODEL_VERSION = 5  # raise when the same config would give another model
 # the model does not depend on them; the weights that `start` names are an input of their own
-EXECUTION_ONLY_FIELDS = {"log_every", "checkpoint_every", "workers", "pin_memory", "start"}
-VALIDATION = "validation.json"
-LARGE_ERROR = 0.01  # nats: differences between models of a sweep are a few times as large
+NOT_INPUTS = {"log_every", "checkpoint_every", "workers", "pin_memory", "start", "final_windows"}
 
 
 def trained_model(
@@ -55,22 +48,14 @@ def trained_model(
     """
 
     def make(folder: Path) -> None:
-        if (folder / VALIDATION).exists():
+        if (folder / CARD).exists():
             return  # interrupted when all was done but its checkpoints' removal
         module, data, final = _train(config, tokens, reference, folder, loggers(folder))
-        save_model(module.model, folder)
-        if isinstance(module.objective, BridgeObjective):
-            finish_bridge(module.objective, module.model, data.val_dataloader(), config.seed, folder)
         if broken := [name for name, value in final.items() if not math.isfinite(value)]:
             raise UserError(f"training: {', '.join(broken)} is not finite: lower trainer.learning_rate")
-        if final[metrics.VALIDATION_ERROR.name] > LARGE_ERROR:
-            log.warning(
-                "validation loss: its standard error, %.3f nats, is above %g: in the next run, raise "
-                "trainer.final_windows or add text",
-                final[metrics.VALIDATION_ERROR.name], LARGE_ERROR,
-            )  # fmt: skip
-        measured = final | weight_counts(module.model)
-        write_json(folder / VALIDATION, measured)  # last: says that nothing is left to do
+        if isinstance(module.objective, BridgeObjective):
+            finish_bridge(module.objective, module.model, data.val_dataloader(), config.seed, folder)
+        save_model(module.model, folder)  # its card, written last, says that nothing is left to do
 
     def make_and_clear(folder: Path) -> None:
         make(folder)
@@ -97,7 +82,7 @@ def _stage(config: RunConfig, tokens: Path, reference: Path | None, make: Callab
         "tokens": content_hash_of(tokens),
         "model": config.model.model_dump(mode="json"),
         "sparsity": config.sparsity.identity(),
-        "trainer": config.trainer.model_dump(mode="json", exclude=EXECUTION_ONLY_FIELDS),
+        "trainer": config.trainer.model_dump(mode="json", exclude=NOT_INPUTS),
         "precision": precision(config.trainer.precision),
         "kernels": kernels_are_on(),
         "seed": config.seed,
@@ -125,7 +110,6 @@ def _train(
         config.trainer.validation_windows,
         config.trainer.workers,
         config.trainer.pin_memory,
-        config.trainer.final_windows,
     )
     vocab_size = load_tokenizer(tokens / TOKENIZER).vocab_size
     bigram_vv = None
@@ -141,9 +125,3 @@ def _train(
     sparsifier = make_sparsifier(config.sparsity, model, n_steps, derive_seed(config.seed, "sparsity"))
     module = LanguageModule(model, objective, sparsifier, config.trainer, n_steps)
     return module, data, fit(module, data, folder, loggers, config.name, config.snapshots.before_the_end)
-
-
-def weight_counts(model: Transformer) -> dict[str, float]:
-    """The counts of a model's weights that its record tells, by name."""
-    weights, nonzeros = count_weights(model)
-    return {metrics.WEIGHTS.name: weights, metrics.MODEL_NONZEROS.name: nonzeros}

@@ -21,6 +21,7 @@ from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.processors import processors
 from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.data.tokenizer import Tokenizer
@@ -28,6 +29,7 @@ from sparsity_lab.data.tokenizer_folder import read_folder, tokenizer_files
 from sparsity_lab.importers.gpt2 import read_gpt2
 from sparsity_lab.importers.released import CONFIG as RELEASED
 from sparsity_lab.importers.released import read_released
+from sparsity_lab.kernels.install import Switch
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.results.record import RunRecord, read_record
@@ -84,6 +86,18 @@ class Folder:
         if renamed := renamed_in_config(self.record.config):
             raise UserError(f"{self.path}: a run of an older version: " + "; ".join(renamed))
         return validate(RunConfig, self.record.config, str(self.path))
+
+    @property
+    def threads_and_kernels(self) -> tuple[int | None, Switch]:
+        """The run's own `threads`, at most as many as this machine has, and `kernels`; else the defaults.
+
+        Raises:
+            UserError: the record is unreadable.
+        """
+        config = {} if self.record is None else self.record.config
+        threads = config.get("threads")
+        kernels: Switch = "off" if config.get("kernels") == "off" else "on"
+        return (min(threads, processors()) if isinstance(threads, int) else None), kernels
 
     @cached_property
     def context(self) -> ModelContext | None:

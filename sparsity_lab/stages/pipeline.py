@@ -46,6 +46,7 @@ from sparsity_lab.stages.reference import FOLDER, reference_config
 from sparsity_lab.stages.shortcuts import task_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_circuits
 from sparsity_lab.stages.steering import steered_tasks
+from sparsity_lab.stages.validation import validation
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,8 @@ def _run(
         write_text(folder.config, yaml.safe_dump(plain, sort_keys=False))
         reference = _reference_model(config, other, tokens, root)
         model = _model(config, tokens, root, tracker, reference)
-        made = baselines(config, tokens, root)
-        finished = Finished(tokens, model.path, reference, replaced=replaced, baselines=made)
+        measured, made = validation(config, tokens, model.path, root), baselines(config, tokens, root)
+        finished = Finished(tokens, model.path, measured, reference, replaced=replaced, baselines=made)
         folder.link_all(finished.links())
         _mirror_metrics(folder, tracker, model)
         clock.lap("train")

@@ -1,8 +1,5 @@
 """The checks of evidence that can be made of a circuit from a file, with what is known of it."""
 
-import random
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
@@ -19,23 +16,11 @@ from sparsity_lab.evidence.robustness import robustness
 from sparsity_lab.evidence.sufficiency import sufficiency
 from sparsity_lab.stages.evidence import real_pieces
 from sparsity_lab.stages.opened import Folder
-from sparsity_lab.tasks.batch import TaskBatch, first_pairs
-from sparsity_lab.tasks.task import Pair, Task
+from sparsity_lab.stages.scored_pairs import Question
+from sparsity_lab.tasks.batch import first_pairs
+from sparsity_lab.tasks.fixed_pairs import task_of_pairs
 
 NO_TEXT = "it needs pretraining text, which a run's folder has"
-
-
-@dataclass(frozen=True)
-class Question:
-    """The pairs that a circuit is scored on. `texts` are the test pairs as text; empty if unknown.
-
-    `select` chooses among the sizes of a ranking, and trains what a check trains. It equals `test` where
-    there is only one set of pairs.
-    """
-
-    test: TaskBatch
-    select: TaskBatch
-    texts: tuple[Pair, ...]
 
 
 def checks_of(
@@ -61,7 +46,7 @@ def checks_of(
     ]
     texts = question.texts[: config.pairs]
     if texts and opened.tokenizer is not None:
-        task = named_task(circuit.task)
+        task = task_of_pairs(circuit.task, [(pair, None) for pair in texts], same_last_token=False)
         lines = real_pieces(config.seed)
         checks.append(generalisation(subject, task, texts, opened.tokenizer, lines, config.seed))
     else:
@@ -76,15 +61,3 @@ def checks_of(
 
 def _left_out(name: str, why: str) -> Check:
     return Check(name=name, verdict="not_measured", values=(), sentence=f"Not measured: {why}.")
-
-
-def named_task(name: str) -> Task:
-    """Return a task that stands for pairs that are read from a file; it makes none.
-
-    Its prompts may end in different tokens. What the last token alone tells is the loss of the empty circuit.
-    """
-
-    def make(rng: random.Random) -> Pair:
-        raise NotImplementedError("the pairs of a file are read, not made")
-
-    return Task(name=name, description="", make=make, same_last_token=False)

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Scores
-from sparsity_lab.circuits.compaction import compact
+from sparsity_lab.circuits.difference import circuit_difference
 from sparsity_lab.circuits.edge_pruning import without_edges
 from sparsity_lab.circuits.edges import count_edges
 from sparsity_lab.circuits.evaluator import IDENTITY, score
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.circuits.standalone import PAIRS_AS_TEXT, beside, load_means, load_pairs
+from sparsity_lab.circuits.standalone import beside, load_means
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
@@ -26,14 +26,12 @@ from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.record import Check
 from sparsity_lab.importers.eap_graph import is_ranking, read_ranking
 from sparsity_lab.importers.released_circuit import read_released_circuit
-from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.stages.opened import Folder, require_same_model
 from sparsity_lab.stages.ranked import Sized, circuits_of
-from sparsity_lab.stages.scored_evidence import Question, checks_of, named_task
-from sparsity_lab.tasks.batch import encode_pairs, logit_difference
-from sparsity_lab.tasks.pairs_file import read_pairs
-from sparsity_lab.tasks.task import Pair
+from sparsity_lab.stages.scored_evidence import checks_of
+from sparsity_lab.stages.scored_pairs import Question, question_beside, question_in
+from sparsity_lab.tasks.batch import TaskBatch
 
 Kind = Literal["circuit", "released", "ranking"]
 
@@ -72,22 +70,19 @@ class Measure:
     means_n: Tensor | None
     question: Question | None
 
-    @torch.no_grad()
     def scores(
         self,
         model: Transformer,
         kept_n: Tensor,
+        pairs: Literal["scored", "select", "test"] = "scored",
         calibration: Calibration = IDENTITY,
         closed: bool = False,
-        select: bool = False,
     ) -> Scores | None:
-        """Return the scores of `kept_n` on the test pairs, or on those for selection."""
+        """Return the scores of `kept_n` on some of the question's pairs."""
         if self.means_n is None or self.question is None:
             return None
-        batch = self.question.select if select else self.question.test
-        tap = ablate(NodeLayout(model.config), kept_n, self.means_n)
-        narrow = compact(model, kept_n, self.means_n, closed)
-        logit_diff_b = logit_difference(narrow, batch, tap)
+        batch: TaskBatch = getattr(self.question, pairs)
+        logit_diff_b = circuit_difference(model, kept_n, self.means_n, batch, closed)
         return score(logit_diff_b, batch.label_b, calibration)
 
 
@@ -120,6 +115,8 @@ def score_file(
         )
     if measure.question is None:
         notes.append("no losses: there are no pairs; allowed: --pairs FILE")
+    elif measure.question.note and (circuit is None or evidence is not None):
+        notes.append(measure.question.note)
     if circuit is None:
         rows = _rows_of_ranking(path, opened.model, measure, target)
     else:
@@ -133,12 +130,19 @@ def score_file(
         model=str(opened.path),
         task=path.stem if circuit is None else circuit.task,
         target=target if circuit is None else circuit.target,
-        pairs=0 if measure.question is None else len(measure.question.test.label_b) // 2,
+        pairs=_pairs(measure.question, circuit is None),
         stated=None if circuit is None else circuit.test,
         rows=tuple(rows),
         checks=checks,
         notes=tuple(notes),
     )
+
+
+def _pairs(question: Question | None, is_ranking: bool) -> int:
+    """Number of pairs that the scores in the rows are measured on."""
+    if question is None:
+        return 0
+    return len((question.test if is_ranking else question.scored).label_b) // 2
 
 
 def _read(path: Path, opened: Folder) -> tuple[Circuit | None, Kind]:
@@ -163,33 +167,8 @@ def _means(path: Path, circuit: Circuit | None, opened: Folder, given: Path | No
 def _question(path: Path, circuit: Circuit | None, opened: Folder, given: Path | None) -> Question | None:
     """Return the pairs of the file `given`, or those beside the circuit, or None."""
     if given is not None:
-        listed, tokenizer = read_pairs(given), opened.tokenizer
-        names = sorted({pair.name or given.stem for pair in listed})
-        if len(names) > 1:
-            wanted = None if circuit is None else circuit.task
-            if wanted not in names:
-                raise UserError(f"--pairs {given}: tasks {', '.join(names)}; allowed: one, or the circuit's")
-            listed = [pair for pair in listed if (pair.name or given.stem) == wanted]
-        if tokenizer is None:
-            raise UserError(f"--pairs {given}: {opened.path} has no tokenizer")
-        by_split = {
-            split: [Pair(p.positive, p.negative, p.answers) for p in listed if p.split in (split, None)]
-            for split in ("select", "test")
-        }
-        by_split["test"] = by_split["test"] or [Pair(p.positive, p.negative, p.answers) for p in listed]
-        task = named_task(given.stem)
-        batches = {split: encode_pairs(task, part, tokenizer) for split, part in by_split.items() if part}
-        return Question(batches["test"], batches.get("select", batches["test"]), tuple(by_split["test"]))
-    found = None if circuit is None else beside(circuit, path, "pairs")
-    if found is None:
-        return None
-    batches = load_pairs(found, opened.model.vocab_size)
-    if "test" not in batches:
-        raise UserError(f"{found}: missing: test.tokens")
-    texts = found.with_name(PAIRS_AS_TEXT)
-    listed = read_pairs(texts) if texts.exists() else []
-    pairs = tuple(Pair(p.positive, p.negative, p.answers) for p in listed if p.split == "test")
-    return Question(batches["test"], batches.get("select", batches["test"]), pairs)
+        return question_in(given, circuit, opened)
+    return None if circuit is None else question_beside(circuit, path, opened)
 
 
 def _rows_of_circuit(
@@ -206,7 +185,7 @@ def _rows_of_circuit(
         notes.append(f"the file lists {len(circuit.edges)} edges; the model has {edges} between these nodes")
 
     def row(name: str, kept_n: Tensor, calibration: Calibration, closed: bool) -> Row:
-        scores = measure.scores(model, kept_n, calibration, closed)
+        scores = measure.scores(model, kept_n, calibration=calibration, closed=closed)
         return Row(name=name, nodes=int(kept_n.sum()), edges=count_edges(model, kept_n), scores=scores)
 
     rows = [
@@ -219,7 +198,7 @@ def _rows_of_circuit(
         left = set(circuit.pruned.edges)
         dropped = [edge for edge in circuit.edges if edge not in left]
         pruned = without_edges(model, measure.means_n, dropped)
-        scores = measure.scores(pruned, kept_n, circuit.pruned.calibration, circuit.closed)
+        scores = measure.scores(pruned, kept_n, calibration=circuit.pruned.calibration, closed=circuit.closed)
         rows.insert(1, Row(name="pruned edges", nodes=rows[0].nodes, edges=len(left), scores=scores))
     return rows, notes
 
@@ -230,7 +209,7 @@ def _rows_of_ranking(path: Path, model: Transformer, measure: Measure, target: f
     can_score = measure.means_n is not None and measure.question is not None
 
     def meets(sized: Sized) -> bool:
-        scores = measure.scores(sized.model, sized.kept_n, closed=True, select=True)
+        scores = measure.scores(sized.model, sized.kept_n, "select", closed=True)
         return scores is not None and scores.raw_loss <= target
 
     means_n = torch.zeros(NodeLayout(model.config).size) if measure.means_n is None else measure.means_n
@@ -239,7 +218,7 @@ def _rows_of_ranking(path: Path, model: Transformer, measure: Measure, target: f
             name=sized.name,
             nodes=int(sized.kept_n.sum()),
             edges=sized.edges,
-            scores=measure.scores(sized.model, sized.kept_n, closed=True),
+            scores=measure.scores(sized.model, sized.kept_n, "test", closed=True),
         )
         for sized in circuits_of(ranking, model, means_n, meets if can_score else None)
     ]

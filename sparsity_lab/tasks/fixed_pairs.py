@@ -1,10 +1,11 @@
-"""A finite set of pairs, split as its pairs say or in fixed proportions."""
+"""A task with a finite set of pairs, split as its pairs say or in fixed proportions."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.tasks.task import Pair, Split
+from sparsity_lab.tasks.task import Kind, Pair, Split, Task
 
 
 @dataclass(frozen=True)
@@ -36,3 +37,16 @@ class AnyPair:
 
     def __call__(self, rng: random.Random) -> Pair:
         return rng.choice(self.pairs.pairs)[0]
+
+
+def task_of_pairs(
+    name: str,
+    pairs: Sequence[tuple[Pair, Split | None]],
+    description: str = "",
+    caveat: str = "",
+    kind: Kind | None = None,
+    same_last_token: bool = True,
+) -> Task:
+    """Make the task that asks `pairs`, each with its split, or all without. The rest is as in `Task`."""
+    fixed = FixedPairs(tuple(pairs))
+    return Task(name, description, AnyPair(fixed), caveat, kind, same_last_token, fixed)

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.tasks.fixed_pairs import AnyPair, FixedPairs
+from sparsity_lab.tasks.fixed_pairs import task_of_pairs
 from sparsity_lab.tasks.task import Kind, Pair, Split, Task
 
 SUFFIX = ".jsonl"
@@ -100,16 +100,8 @@ def _task(name: str, pairs: list[tuple[Pair, Split | None]], about: _AboutLine, 
         raise UserError(f"{where}: task {name!r}: {len(pairs)} pairs; at least {LEAST} are needed")
     if splits != {None} and (missing := [split for split in get_args(Split) if split not in splits]):
         raise UserError(f"{where}: task {name!r}: no pair has the split {missing[0]!r}")
-    fixed = FixedPairs(tuple(pairs))
-    return Task(
-        name,
-        about.description or f"the pairs of {Path(where).name}",
-        AnyPair(fixed),
-        about.caveat,
-        about.kind,
-        about.same_last_token,
-        fixed,
-    )
+    description = about.description or f"the pairs of {Path(where).name}"
+    return task_of_pairs(name, pairs, description, about.caveat, about.kind, about.same_last_token)
 
 
 def _lines(path: Path, where: str) -> Iterator[tuple[int, dict[str, Any]]]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning
+import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -46,6 +47,11 @@ def precision(wanted: str) -> str:
     return {"bfloat16": "bf16-mixed", "float32": "32-true"}[wanted]
 
 
+def device_type(accelerator: str) -> str:
+    """Return torch's name for the kind of device that `trainer.accelerator` trains on."""
+    return "cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu"
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Suppress Lightning's hardware messages and warnings that no user can act on."""
@@ -66,6 +72,8 @@ def fit(
     fractions: Sequence[float] = (),
 ) -> dict[str, float]:
     """Train to the end, resuming from the newest checkpoint in `folder`; returns validation metrics.
+
+    They are measured on the windows of the validations during training.
 
     A snapshot of the model is saved at each of `fractions` of training (`snapshots.snapshot_folder`). The
     other ranks on this machine, if any, are started and stopped here.
@@ -115,11 +123,8 @@ def train(
         trainer.fit(module, data, ckpt_path=newest(checkpoints), weights_only=True)
     if module.n_steps % validate_every == 0:
         trainer.loggers = []  # the training has already logged a validation of this step
-    with data.final_validation():
-        (final,) = trainer.validate(module, data, verbose=False)
-        windows = float(len(data.validation_text().windows_wc))
-    found = {metric.name: final[metric.name] for metric in metrics.VALIDATION if metric.name in final}
-    return found | {metrics.VALIDATION_WINDOWS.name: windows}
+    (final,) = trainer.validate(module, data, verbose=False)
+    return {metric.name: final[metric.name] for metric in metrics.VALIDATION if metric.name in final}
 
 
 def _trainer(config: TrainerConfig, **more: Any) -> lightning.Trainer:

@@ -46,9 +46,21 @@ def validation_metrics(losses_wt: Tensor, kurtosis_w: Tensor, text: ValidationTe
     return found
 
 
-def validate_model(model: Transformer, text: ValidationText, batch_size: int) -> dict[str, float]:
-    """Measure a model on all windows of `text`, `batch_size` at a time."""
-    measured = [measure_windows(model, windows_bc) for windows_bc in text.windows_wc.split(batch_size)]
+def validate_model(
+    model: Transformer,
+    text: ValidationText,
+    batch_size: int,
+    precision: str = "32-true",
+    device: str = "cpu",
+) -> dict[str, float]:
+    """Measure a model on all windows of `text`, `batch_size` at a time, as a training does.
+
+    `precision` is Lightning's name, "32-true" or "bf16-mixed". The model stays on `device`.
+    """
+    model.to(device)
+    with torch.autocast(device, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        batches = text.windows_wc.split(batch_size)
+        measured = [measure_windows(model, windows_bc.to(device)) for windows_bc in batches]
     losses, kurtoses = zip(*measured, strict=True)
     return validation_metrics(torch.cat(losses), torch.cat(kurtoses), text)
 

@@ -1,6 +1,7 @@
 """The Python interface on a small random model of bytes: what it computes, and what it refuses."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,8 +14,12 @@ from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.standalone import MEANS, save_means
+from sparsity_lab.core.processors import processors
+from sparsity_lab.core.threads import usable_threads
 from sparsity_lab.data.tokenizer import END_OF_TEXT, PATTERN, checked_tokenizer
+from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.model.checkpoints import load_model, save_model
+from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.stages.opened import Folder
@@ -57,6 +62,32 @@ def test_logits_are_the_models(lab: Lab) -> None:
     both = lab.logits(["x = 1", "y"])
     assert both.shape == (2, 5, 257)
     torch.testing.assert_close(both[1, 0], lab.logits("y")[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "threads", "on"),
+    [
+        ({"kernels": "off", "threads": 1}, 1, False),
+        ({"kernels": "on", "threads": 10**6}, processors(), True),
+        ({"threads": None}, None, True),  # a record of an earlier version has no kernels
+        (None, None, True),
+    ],
+)
+def test_a_run_is_computed_as_it_was(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, config: object, threads: int | None, on: bool
+) -> None:
+    record = None if config is None else SimpleNamespace(config=config)
+    monkeypatch.setattr(Folder, "record", record)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so that without a number of the run's, this one stays
+    before = torch.get_num_threads()
+    try:
+        sparsity_lab.load(folder)
+        assert kernels_are_on() is on
+        assert torch.get_num_threads() == (before if threads is None else threads)
+        assert usable_threads() == (processors() if threads is None else threads)
+    finally:
+        prepare_processor()
+        torch.set_num_threads(before)
 
 
 def test_next_tokens_are_the_likeliest(lab: Lab) -> None:
@@ -209,6 +240,11 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
         (lambda lab: lab.find_circuit(PAIRS, finder="luck"), "finder: 'luck': allowed"),
         (lambda lab: lab.find_circuit(PAIRS, stepz=5), "finder.stepz: unknown key"),
         (lambda lab: lab.find_circuit(PAIRS, target=-1), "pruning.target"),
+        (
+            lambda lab: lab.find_circuit(PAIRS, target=1e-9),
+            "own pairs: not learned: the whole model's loss, ",
+        ),
+        (lambda lab: lab.find_circuit(PAIRS, target=50), "own pairs: empty solves: the empty circuit's loss"),
         (lambda lab: lab.circuit("for_while"), "no circuit of 'for_while'; there: none"),
         (lambda lab: sparsity_lab.load(lab.folder.path / "nowhere"), "no such folder"),
         (lambda lab: sparsity_lab.load(lab.folder.path.parent), "no model: it has neither"),

@@ -31,6 +31,7 @@ from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.record import read_record
 from sparsity_lab.stages.imported import imported_model
+from sparsity_lab.stages.validation import VALIDATION, validation
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper
 from sparsity_lab.training.validation import validate_model
 
@@ -139,7 +140,8 @@ def test_a_gpt2_folder_is_a_model_stage(tmp_path: Path) -> None:
     found = validate_model(load_model(folder), text, batch_size=3)  # of 3 rows and of 2
     assert found[metrics.VALIDATION_LOSS.name] == pytest.approx(expected.item(), abs=1e-5)
     counted = {metrics.WEIGHTS.name, metrics.MODEL_NONZEROS.name, metrics.VALIDATION_WINDOWS.name}
-    assert read_json(folder / "validation.json").keys() >= found.keys() | counted
+    measured = validation(config, tokens, folder, tmp_path)
+    assert read_json(measured / VALIDATION).keys() >= found.keys() | counted
 
 
 def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:

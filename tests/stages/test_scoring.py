@@ -19,7 +19,9 @@ from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.model.sites import NODES, Site
 from sparsity_lab.score import main
 from sparsity_lab.stages.opened import open_folder
+from sparsity_lab.stages.scored_pairs import question_in
 from sparsity_lab.stages.scoring import Report, score_file
+from sparsity_lab.tasks.task import Pair
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,56 @@ def test_pairs_of_the_users_own(made: tuple[Path, Path, Circuit], tmp_path: Path
     )
     with pytest.raises(UserError, match="the answer 'no single token' is"):
         score_file(path, open_folder(run), pairs=tmp_path / "few.jsonl")
+
+
+def lines_of(pairs: list[Pair], **more: Any) -> str:
+    """The pairs as lines of a file."""
+    return "\n".join(
+        json.dumps({"positive": p.positive, "negative": p.negative, "answers": p.answers} | more)
+        for p in pairs
+    )
+
+
+def test_pairs_without_a_split_never_choose_and_score_at_once(
+    made: tuple[Path, Path, Circuit], tmp_path: Path
+) -> None:
+    run, path, circuit = made
+    opened, file = open_folder(run), tmp_path / "all.jsonl"
+    file.write_text(lines_of(pairs_of("test")))
+    question = question_in(file, circuit, opened)
+    halves = [{tuple(row.tolist()) for row in batch.tokens_bt} for batch in (question.select, question.test)]
+    assert not halves[0] & halves[1]
+    assert len(halves[0] | halves[1]) == len(question.scored.tokens_bt) == 2 * 15
+    assert len(question.texts) == 8
+    report = score_file(path, opened, pairs=file, evidence=EvidenceConfig(binarisation_steps=1, pairs=8))
+    assert report.pairs == 15  # nothing is chosen for a circuit
+    assert report.notes[-1].startswith("the pairs are not split into select and test: 7 chosen at random")
+    assert score_file(path, opened, pairs=file).notes == ()
+
+    names = [*(f"a{layer}.h{head}" for layer in range(2) for head in range(4)), "m0", "m1"]
+    write_json(tmp_path / "ranking.json", {"nodes": {name: {"score": 1.0} for name in names}})
+    report = score_file(tmp_path / "ranking.json", opened, file, path.with_name(MEANS), target=50)
+    assert report.pairs == 8
+    assert "7 chosen at random" in report.notes[-1]
+
+
+def test_marked_pairs_are_used_as_they_are_marked(made: tuple[Path, Path, Circuit], tmp_path: Path) -> None:
+    run, _, circuit = made
+    opened, file = open_folder(run), tmp_path / "marked.jsonl"
+    train, test = lines_of(pairs_of("train"), split="train"), lines_of(pairs_of("test")[:5], split="test")
+    file.write_text(f"{train}\n{test}")
+    question = question_in(file, circuit, opened)
+    assert torch.equal(question.scored.tokens_bt, question.test.tokens_bt)
+    assert [len(batch.label_b) // 2 for batch in (question.select, question.test)] == [15, 5]
+    assert question.note == ""
+    file.write_text(train)
+    with pytest.raises(UserError, match=r"marked.jsonl: no pair has the split 'test'$"):
+        question_in(file, circuit, opened)
+    file.write_text(f"{test}\n{lines_of(pairs_of('select'))}")
+    with pytest.raises(UserError, match=r"allowed: a split in every line of a task, or in none$"):
+        question_in(file, circuit, opened)
+    file.write_text(lines_of(pairs_of("test")[:1]))
+    assert question_in(file, circuit, opened).note.startswith("there is one pair")
 
 
 def test_of_several_tasks_in_a_file_the_circuits_own_is_scored(

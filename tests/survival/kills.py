@@ -87,7 +87,7 @@ def results(folder: Path) -> dict[str, bytes]:
     for pattern in (
         "corpora/[!.]*/*",
         "models/[!.]*/model*",
-        "models/[!.]*/validation.json",
+        "validations/[!.]*/*",
         "circuits/[!.]*/*",
         "tokens/[!.]*/*",
     ):

@@ -79,7 +79,10 @@ def test_variables_that_are_no_ranks_are_refused(
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
-        (TORCHRUN, "but WORLD_SIZE is 2: if torchrun has started 2 processes, each of them makes the whole run"),
+        (
+            TORCHRUN,
+            "but WORLD_SIZE is 2: if torchrun has started 2 processes, each of them makes the whole run",
+        ),
         (SRUN, "but SLURM_NTASKS is 2: if srun has started 2 processes, each of them makes the whole run"),
         ({}, ""),
         ({"RANK": "1", "WORLD_SIZE": "2"}, ""),  # left by a parent process that no launcher started
