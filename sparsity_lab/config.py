@@ -16,8 +16,9 @@ from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.circuits.snapshots import SnapshotsConfig
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.core.names import SweepName
-from sparsity_lab.core.paths import UserPath
+from sparsity_lab.core.paths import AS_READ, UserPath
 from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.tokenizers import TokenizerConfig
@@ -123,6 +124,11 @@ class RunConfig(Config):
         if not self.sparsity.is_sparse:
             return "dense"
         return "sparsified" if self.trainer.start == "reference" else "sparse"
+
+    @property
+    def digest(self) -> str:
+        """Hash of every value but `root`. Paths count by the places they name, not by how they are written."""
+        return content_hash(self.model_dump(mode="json", exclude={"root"}, context=AS_READ))
 
     @property
     def name(self) -> str:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, GetCoreSchemaHandler, PlainSerializer, PlainValidator
+from pydantic import SerializationInfo as Info
 
+AS_READ = {"paths": "as read"}  # the context in which a config is dumped with paths as the places they name
 _NULLS = ("none", "null")  # what a script writes for a missing value
 _of_command: Path | None = None
 
@@ -29,8 +31,9 @@ def relative_to(folder: Path) -> Iterator[None]:
 class UserPath(os.PathLike[str]):
     """The type of every path in a config: not empty, `~` expanded, and absolute.
 
-    `str` gives the path as it was written, which messages, records and hashes show: they do not depend on
-    where the command was given. `os.fspath`, and so `Path`, gives the absolute path.
+    `str` gives the path as it was written, which messages and records show. `os.fspath`, and so `Path`, gives
+    the absolute path. A config is dumped with paths as they were written, or in the context `AS_READ` with
+    the places they name, links followed, so that a hash tells two files of one relative path apart.
 
     Raises:
         ValueError: the path is empty or "null", or names the home of an unknown user.
@@ -59,7 +62,7 @@ class UserPath(os.PathLike[str]):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> Any:
-        text = PlainSerializer(str, return_type=str)
+        text = PlainSerializer(_serialised, return_type=str)
         return handler.generate_schema(Annotated[Any, PlainValidator(_validated), text])
 
 
@@ -68,7 +71,16 @@ def _name_or_path(text: str) -> str:
     return text
 
 
-NameOrPath = Annotated[str, AfterValidator(_name_or_path)]  # a path only if something is there
+def _serialised(path: UserPath, info: Info) -> str:
+    return os.path.realpath(path.absolute) if info.context == AS_READ else path.written
+
+
+def _name_serialised(text: str, info: Info) -> str:
+    return _serialised(UserPath(text), info) if os.path.exists(UserPath(text)) else text
+
+
+# a path only if something is there
+NameOrPath = Annotated[str, AfterValidator(_name_or_path), PlainSerializer(_name_serialised, return_type=str)]
 
 
 def _validated(value: Any) -> UserPath:

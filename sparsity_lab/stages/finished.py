@@ -10,7 +10,6 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import read_json
-from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.core.run_folder import (
     AGREEMENT,
     BASELINES,
@@ -98,7 +97,6 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
     """Everything that was measured, from the stages' folders."""
     shortcuts = read_shortcuts(finished.shortcuts)
     tasks = tuple(_result(config, task, finished, shortcuts.get(task)) for task in finished.circuits)
-    plain = config.model_dump(mode="json")
     return RunRecord(
         name=name,
         sweep=config.sweep_name,
@@ -111,8 +109,8 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
             target=config.pruning.target,
         ),
         overrides=tuple(overrides),
-        config=plain,
-        config_hash=content_hash(plain),
+        config=config.model_dump(mode="json"),
+        config_hash=config.digest,
         seeds={"seed": config.seed, "tasks": config.tasks.seed, "pruning": config.pruning.seed},
         stages={name: folder.name for name, folder in finished.links().items()},
         metrics=_measured(config, tasks, finished),

@@ -13,7 +13,6 @@ import yaml
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import locked, write_json, write_text
-from sparsity_lab.core.hashing import content_hash
 from sparsity_lab.core.names import SINGLE
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.core.stage import Built
@@ -60,7 +59,7 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
     prepare_processor(config.threads, config.kernels)
     preload({stage.__module__ for stage in (task_circuits, task_examples, circuit_evidence)})
     root = config.root.absolute
-    folder = RunFolder(root / (config.sweep_name or SINGLE) / f"{config.name}-{content_hash(config)[:6]}")
+    folder = RunFolder(root / (config.sweep_name or SINGLE) / f"{config.name}-{config.digest[:6]}")
     with locked(folder.path):
         before = _stages_of(folder) if folder.timings.exists() else None  # the timings are written last
         record, seconds = _run(config, overrides, root, folder)

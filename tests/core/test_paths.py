@@ -50,7 +50,7 @@ def test_a_relative_path_stays_what_it_was_when_the_working_directory_changes(
     assert Path(UserPath("runs")) == tmp_path / "job" / "runs"
 
 
-def test_a_hash_does_not_depend_on_where_the_command_was_given(
+def test_a_dumped_config_has_paths_as_they_were_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hashes = set()
