@@ -127,7 +127,7 @@ class RunConfig(Config):
 
     @property
     def digest(self) -> str:
-        """Hash of every value but `root`. Paths count by the places they name, not by how they are written."""
+        """Hash of every value but `root`. Paths count as the places they name, however they are written."""
         return content_hash(self.model_dump(mode="json", exclude={"root"}, context=AS_READ))
 
     @property

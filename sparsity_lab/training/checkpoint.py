@@ -19,6 +19,8 @@ from lightning.pytorch.plugins import TorchCheckpointIO
 
 from sparsity_lab.core.files import write_bytes
 from sparsity_lab.core.signals import Interrupted, received
+from sparsity_lab.model.transformer import Transformer
+from sparsity_lab.training.copies import require_same_weights
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,7 @@ class Checkpoints(Checkpoint):
     """Saves every `every` steps, and when the process is asked to stop; the training then ends.
 
     If a validation is due after the same step, the checkpoint is saved after it, so a resumed training does
-    not repeat the validation.
+    not repeat the validation. Before each checkpoint and at the end, all ranks must hold the same weights.
     """
 
     def __init__(self, folder: Path, every: int) -> None:
@@ -63,9 +65,19 @@ class Checkpoints(Checkpoint):
         if trainer.state.fn == "fit":
             self._save_if_due(trainer)
 
+    def on_train_end(self, trainer: lightning.Trainer, *args: Any) -> None:
+        self._check_copies(trainer)
+
+    def _check_copies(self, trainer: lightning.Trainer) -> None:
+        if trainer.world_size > 1:
+            model = trainer.lightning_module.model
+            assert isinstance(model, Transformer)
+            require_same_weights(model, trainer.strategy.root_device, trainer.global_step)
+
     def _save_if_due(self, trainer: lightning.Trainer) -> None:
         interrupted = _asked_to_end(trainer)
         if interrupted or trainer.global_step % self.every == 0:
+            self._check_copies(trainer)
             for logger in trainer.loggers:
                 logger.save()  # a resumed training relies on the rows up to here
             trainer.save_checkpoint(self.path, weights_only=False)

@@ -3,6 +3,7 @@
 1. Lightning's DDP averages the ranks' gradients, so every rank takes the same step as a single process with
    the whole batch.
 2. Each rank then projects its own copy. Projection is deterministic, so the copies stay bit-identical.
+   `copies.py` checks that at each checkpoint and at the end.
 3. Only rank 0 logs and writes checkpoints.
 
 On one machine, `other_ranks` starts the ranks and stops them after the training. On several machines,

@@ -176,6 +176,24 @@ def test_a_rank_that_fails_ends_all(tokens: Path, tmp_path: Path) -> None:
         train(broken, tokens)
 
 
+class Drifts(Noted):
+    """One rank loses a weight that the others keep."""
+
+    def on_train_batch_end(self, *args: Any) -> None:
+        super().on_train_batch_end(*args)
+        if (self.global_rank, self.global_step) == (1, 7):
+            weight = self.model.blocks[0].get_parameter("mlp.up.weight").data
+            weight[tuple(weight.nonzero()[0])] = 0.0
+
+
+@pytest.mark.slow
+def test_s1_ranks_whose_masks_differ_stop_before_the_next_checkpoint(tokens: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^training: rank 1 has other weights than rank 0 at step 10 \("):
+        train(module(Drifts, TWO, tmp_path), tokens)
+    saved = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 5
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_on_one_rank_stops_all_with_the_same_words(
     tokens: Path, tmp_path: Path
