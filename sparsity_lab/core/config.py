@@ -1,9 +1,10 @@
 """Strict, frozen configs, and one line for each value that does not fit."""
 
 import json
+import types
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -33,7 +34,7 @@ def validate(cls: type[C], values: Any, where: str = "") -> C:
     except (TypeError, RecursionError) as error:
         raise UserError(f"{where or 'config'}: {error}") from None
     except ValidationError as error:
-        raise UserError("\n".join(_one_line(e, where, cls) for e in error.errors())) from None
+        raise UserError("\n".join(_lines(error.errors(), where, cls))) from None
 
 
 def _with_respelling(cls: type[C], values: Any) -> C:
@@ -54,23 +55,45 @@ def _with_respelling(cls: type[C], values: Any) -> C:
     return _with_respelling(cls, changed)  # ends, because each value is respelled at most twice
 
 
-def _one_line(error: Any, where: str, cls: type[BaseModel]) -> str:
-    path, holder = _resolve(error["loc"], cls)
-    key = ".".join(_shown(str(part)) for part in (where, *path) if part != "") or "config"
+def _lines(errors: Any, where: str, cls: type[BaseModel]) -> list[str]:
+    """Return one line for each wrong key.
+
+    Of a union, pydantic reports an error for each member. Those at one key become one line, and errors
+    within one member's items replace the other members' error about the whole.
+    """
+    found: dict[str, tuple[str, list[str]]] = {}
+    of_union = set[str]()
+    for error in errors:
+        path, holder = _resolve(error["loc"], cls)
+        key = ".".join(_shown(str(part)) for part in (where, *path) if part != "") or "config"
+        value, message = _said(error, key, path, holder)
+        messages = found.setdefault(key, (value, []))[1]
+        messages += [] if message in messages else [message]
+        if len([part for part in error["loc"] if isinstance(part, str)]) > len(path):
+            of_union.add(key)
+    hidden = {key for key in of_union if any(other.startswith(f"{key}.") for other in found)}
+    return [f"{key}: {value}{', or '.join(m)}" for key, (value, m) in found.items() if key not in hidden]
+
+
+def _said(error: Any, key: str, path: list[Any], holder: Any) -> tuple[str, str]:
+    """Return the value, to be shown before the message, and the message."""
     if error["type"] == "extra_forbidden":
         allowed = list(getattr(holder, "model_fields", {}))
         near = get_close_matches(str(path[-1]), allowed, 1, 0.7)
         meant = f"; did you mean {near[0]}?" if near else ""
-        return f"{key}: unknown key{meant}" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
+        return "", f"unknown key{meant}" + (f"; allowed: {', '.join(allowed)}" if allowed else "")
     if error["type"] == "missing":
-        return f"{key}: missing"
+        return "", "missing"
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "tuple_type":
         message = "must be a list, as [a, b]"
     if error["type"] == "string_type" and isinstance(error["input"], int | float):
-        message = f"must be text; to give a number as text: '{key}=\"{error['input']}\"'"
+        quoted = f'"{error["input"]}"'
+        whole = f"[{quoted}]" if isinstance(path[-1], int) else quoted
+        at = key.rpartition(".")[0] if isinstance(path[-1], int) else key
+        message = f"must be text; to give a number as text: '{at}={whole}'"
     value = "" if isinstance(error["input"], dict) else f"{_short(repr(error['input']))}: "
-    return f"{key}: {value}{message[0].lower()}{message[1:]}"
+    return value, f"{message[0].lower()}{message[1:]}"
 
 
 def _shown(text: str) -> str:
@@ -96,11 +119,22 @@ def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
         if part in kinds:
             cls = kinds[part]
             continue
+        if _is_member(part, cls):
+            continue
         path.append(part)
         holder = next((one for one in (cls, *_members(cls)) if hasattr(one, "model_fields")), cls)
         field = getattr(holder, "model_fields", {}).get(part)
         cls = field.annotation if field else None
     return path, holder
+
+
+def _is_member(part: Any, annotation: Any) -> bool:
+    """Return whether `part` of a path is pydantic's name for a member of a union, such as "literal['all']"."""
+    members = _members(annotation)
+    classes = [member for member in members if hasattr(member, "model_fields")]
+    several = len([member for member in members if member is not type(None)]) > 1
+    is_union = get_origin(annotation) in (Union, types.UnionType)
+    return is_union and several and not classes and isinstance(part, str)
 
 
 def _members(cls: Any) -> list[Any]:

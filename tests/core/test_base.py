@@ -24,6 +24,7 @@ class Outer(Config):
     ends: tuple[int, int] = (0, 1)
     name: str = ""
     share: float = 0.5
+    names: Literal["all"] | tuple[str, ...] = "all"
 
     @field_validator("share")
     @classmethod
@@ -55,7 +56,7 @@ def test_integers_may_be_spelt_as_floats_and_a_single_item_as_a_list() -> None:
     [
         (
             {"seed": 1, "sede": 2},
-            "sede: unknown key; did you mean seed?; allowed: seed, inner, sizes, ends, name, share",
+            "sede: unknown key; did you mean seed?; allowed: seed, inner, sizes, ends, name, share, names",
         ),
         (
             {"seed": 1, "inner": {"widht": 2}},
@@ -73,6 +74,16 @@ def test_integers_may_be_spelt_as_floats_and_a_single_item_as_a_list() -> None:
         ({"seed": 1, "sizes": "x"}, "sizes.0: 'x': input should be a valid integer"),
         ({"seed": 1, "name": 7}, "name: 7: must be text; to give a number as text: 'name=\"7\"'"),
         ({"seed": 1, "inner": {"kind": "tall"}}, "inner.kind: 'tall': input should be 'wide' or 'narrow'"),
+        ({"seed": 1, "names": True}, "names: True: input should be 'all', or must be a list, as [a, b]"),
+        ({"seed": 1, "names": {}}, "names: input should be 'all', or must be a list, as [a, b]"),
+        (
+            {"seed": 1, "names": ["a", 5]},
+            "names.1: 5: must be text; to give a number as text: 'names=[\"5\"]'",
+        ),
+        (
+            {"seed": 1, "names": -0.5},
+            "names.0: -0.5: must be text; to give a number as text: 'names=[\"-0.5\"]'",
+        ),
         ({"seed": 1, "share": 2.0}, "share: 2.0: must be at most 1"),
         ({"seed": 1, "share": float("nan")}, "share: nan: input should be a finite number"),
     ],

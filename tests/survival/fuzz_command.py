@@ -177,9 +177,9 @@ def fuzz(examples: int) -> tuple[int, int]:
     """Try `examples` command lines in the working directory; return how many were refused, and how many ran.
 
     Raises:
-        AssertionError: an outcome is neither. Or whatever the program lets through.
+        AssertionError: some outcomes are neither; all are shown.
     """
-    counts = [0, 0]
+    counts, faults = [0, 0], list[str]()
 
     @settings(
         max_examples=examples,
@@ -191,12 +191,19 @@ def fuzz(examples: int) -> tuple[int, int]:
     )
     @given(COMMAND)
     def one(command: list[str]) -> None:
-        found = outcome(command)
-        wrong = fault(command, found)
-        assert not wrong, f"{wrong}\n{command!r}\n{found.output}"
+        try:
+            found = outcome(command)
+        except Exception as error:
+            faults.append(f"lets through {error!r}\n{command!r}")
+            return
+        if wrong := fault(command, found):
+            faults.append(f"{wrong}\n{command!r}\n{found.output}")
         counts[found.status == 0] += 1
+        if sum(counts) % 100 == 0:
+            sys.stderr.write(f"{sum(counts)} tried, {len(faults)} faults\n{''.join(faults[-1:])}\n")
 
     one()
+    assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
     return counts[0], counts[1]
 
 

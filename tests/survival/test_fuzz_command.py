@@ -27,6 +27,8 @@ def test_command_lines_are_refused_in_a_line_or_composed() -> None:
         (["experiment=smoke", "corpus=folder", "corpus.path=."], 0),
         (["model.dmodel=64"], 1),
         (["trainer.tokens=1.5"], 1),
+        (["tasks.names=-1.4e-45"], 1),
+        (["tasks.names={a: 1}"], 1),
     ],
 )
 def test_some_by_hand(command: list[str], status: int) -> None:
