@@ -58,11 +58,13 @@ class RunConfig(Config):
 
     `root` is the folder that everything is written below, `sweep_name` the sweep's, if any, `threads` how
     many cores the run may use (null: all), `seed` what every random choice is derived from. `kernels` off
-    computes with plain PyTorch alone: the same within floating-point error, and slower.
+    computes with plain PyTorch alone: the same within floating-point error, and slower. `records` is a folder
+    that gets a copy of the run's record; a sweep counts its jobs as done whose record lies there.
     """
 
     seed: Annotated[int, Field(ge=0)]
     root: UserPath
+    records: UserPath | None = None
     sweep_name: SweepName | None
     threads: PositiveInt | None
     kernels: Annotated[Literal["on", "off"], BeforeValidator(_on_or_off)] = "on"
@@ -85,6 +87,12 @@ class RunConfig(Config):
     def _fits(self) -> "RunConfig":
         if self.steering is not None and self.bridge is None:
             raise ValueError("steering needs a bridge: bridge=default")
+        own_model = not isinstance(self.model, ImportedConfig) and self.reference is None
+        if self.records is not None and not own_model:
+            raise ValueError(
+                f"records: {str(self.records)!r}: a config does not say all that the result of an imported "
+                "or a reference model depends on; allowed: null"
+            )
         if isinstance(self.model, ImportedConfig):
             if self.sparsity.is_sparse:
                 raise ValueError("sparsity: an imported model is taken as it is; allowed: sparsity=none")

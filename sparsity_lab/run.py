@@ -24,6 +24,7 @@ from sparsity_lab.core.names import destination
 from sparsity_lab.core.paths import relative_to
 from sparsity_lab.core.program import reader_has_gone, start
 from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.stages.foreseen import foreseen
 from sparsity_lab.sweep.command_line import arranged
 from sparsity_lab.sweep.job_status import FOLDER, Job, at_work, write_status
 from sparsity_lab.sweep.refusals import command_line_error, with_origin
@@ -33,7 +34,7 @@ from sparsity_lab.training.place import Place, hide_launchers, place, unused_pro
 log = logging.getLogger(__name__)
 
 register_sweeps()
-register_sweeper()
+register_sweeper(lambda config: foreseen(from_hydra(config)))
 
 
 @hydra.main(version_base="1.3", config_path=str(folder_of("conf")), config_name="config")
@@ -158,12 +159,13 @@ def attempt(valid: RunConfig | Exception, begun: Job) -> tuple[Job, int]:
         from sparsity_lab.stages.pipeline import run  # after validation: this import takes seconds
 
         record, is_new = run(valid, overrides)
-        worked = time.monotonic() - started if is_new else begun.worked
+        worked = begun.spent + time.monotonic() - started if is_new else begun.worked
         values = {"state": "finished" if is_new else "reused", "name": record.name, "worked": worked}
         ended, status = begun.model_copy(update=values), 0
     except (signals.Interrupted, KeyboardInterrupt, SystemExit) as interruption:
         status = getattr(interruption, "status", 130)
-        ended = begun.model_copy(update={"state": "interrupted", "error": str(interruption)})
+        spent = begun.spent + time.monotonic() - started
+        ended = begun.model_copy(update={"state": "interrupted", "error": str(interruption), "spent": spent})
         log.error("interrupted: %s; to resume, repeat the command", " ".join(overrides))
     except Exception as error:
         message, expected = explain(error)

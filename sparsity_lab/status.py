@@ -11,7 +11,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import SINGLE, destination
 from sparsity_lab.core.program import start
 from sparsity_lab.sweep.job_status import FOLDER
-from sparsity_lab.sweep.status_table import jobs_of, table
+from sparsity_lab.sweep.status_table import jobs_of, table_with_trials
 
 
 def main() -> int:
@@ -25,7 +25,7 @@ def main() -> int:
     sweep = None if arguments.sweep == SINGLE else arguments.sweep
     try:
         folder = destination(arguments.root, sweep).folder / FOLDER
-        sys.stdout.write(table(folder) + "\n")
+        sys.stdout.write(table_with_trials(folder) + "\n")
         return int(any(state == "failed" for state, _, _ in jobs_of(folder)))
     except UserError as error:
         sys.stderr.write(f"{error}\n")

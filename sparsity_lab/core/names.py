@@ -14,7 +14,7 @@ SINGLE = "single"  # the folder of runs without a sweep
 RESERVED = (
     *("corpora", "tokens", "baselines", "shortcuts", "models", "bridges", "validations"),
     *("circuits", "evidence", "examples", "agreements", "steering"),
-    *(SINGLE, "logs", "frontier", "report", "null", "none"),
+    *(SINGLE, "logs", "report", "null", "none"),
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

@@ -41,6 +41,7 @@ from sparsity_lab.stages.next_step import next_step
 from sparsity_lab.stages.numbers import replaced_numbers, tell_replaced
 from sparsity_lab.stages.parallel import preload
 from sparsity_lab.stages.preflight import check_inputs
+from sparsity_lab.stages.recorded import keep_copy
 from sparsity_lab.stages.reference import FOLDER, reference_config
 from sparsity_lab.stages.shortcuts import task_shortcuts
 from sparsity_lab.stages.snapshots import snapshot_circuits
@@ -66,6 +67,7 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
         is_new = record.stages != before
         if is_new:
             write_json(folder.timings, seconds)
+        keep_copy(config, record)
     log.info("%s: done in %.0f s, record in %s", record.name, sum(seconds.values()), folder.path)
     if not config.sweep_name:
         log.info("%s", next_step(record, folder.path))

@@ -5,12 +5,21 @@ from collections import Counter
 from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.sweep.job_status import FOLDER, PLAN, Job, is_worked_on, job_file, read_plan, read_status
+from sparsity_lab.sweep.job_status import (
+    FOLDER,
+    PLAN,
+    Job,
+    is_worked_on,
+    job_file,
+    read_plan,
+    read_status,
+)
+from sparsity_lab.sweep.time_left import Group, Listed, groups, seconds_left
 
-ORDER = ("finished", "reused", "running", "failed", "interrupted", "remaining")
+ORDER = ("finished", "reused", "recorded", "running", "failed", "interrupted", "remaining")
 
 
-def jobs_of(folder: Path) -> list[tuple[str, Job | None, tuple[str, ...]]]:
+def jobs_of(folder: Path) -> Listed:
     """Return state, status (or None) and overrides of every job of the sweep's plan.
 
     Raises:
@@ -33,7 +42,7 @@ def jobs_of(folder: Path) -> list[tuple[str, Job | None, tuple[str, ...]]]:
     return found
 
 
-def earlier_jobs(folder: Path) -> list[tuple[str, Job | None, tuple[str, ...]]]:
+def earlier_jobs(folder: Path) -> Listed:
     """Return the jobs that only earlier commands of the sweep named, as `jobs_of` does."""
     planned = {job_file(folder, overrides) for overrides in read_plan(folder).jobs}
     others = [path for path in sorted(folder.glob("*.json")) if path.name != PLAN and path not in planned]
@@ -51,33 +60,20 @@ def _state(path: Path, job: Job) -> str:
     return "running" if is_worked_on(path) else "interrupted"
 
 
-def seconds_left(jobs: list[tuple[str, Job | None, tuple[str, ...]]], now: float) -> float | None:
-    """Estimate the time left from the mean time of computed jobs; None if no job has been computed.
-
-    The estimate assumes that as many jobs run in parallel as do now.
-    """
-    took = [job.worked for _, job, _ in jobs if job and job.worked > 0]
-    if not took:
-        return None
-    mean = sum(took) / len(took)
-    running = [job for state, job, _ in jobs if state == "running" and job]
-    waiting = sum(state in ("remaining", "interrupted") for state, _, _ in jobs)
-    under_way = sum(max(0.0, mean - max(0.0, now - job.started)) for job in running)
-    return (waiting * mean + under_way) / max(1, len(running))
-
-
 def table(folder: Path) -> str:
-    """Format one line per job, then the counts per state and the time left."""
-    jobs, earlier = jobs_of(folder), earlier_jobs(folder)
+    """Format one line per job, then the groups of jobs, the counts per state, and the time left."""
+    jobs, earlier, plan, now = jobs_of(folder), earlier_jobs(folder), read_plan(folder), time.time()
     lines = _lines(earlier)
     if earlier:
         lines = ["of earlier commands:", *lines, "of the last command:"]
     lines += _lines(jobs)
+    if len(found := groups(jobs, now, plan)) > 1:
+        lines += ["", *_group_lines(found), ""]
     summary = _counts(jobs)
     if earlier:
         summary += f"; by earlier commands: {_counts(earlier)}"
     counts = Counter(state for state, _, _ in jobs)
-    left = seconds_left(jobs, time.time())
+    left = seconds_left(jobs, now, plan)
     if counts["running"] + counts["remaining"] + counts["interrupted"] == 0:
         ending = ""
     elif left is None:
@@ -87,7 +83,27 @@ def table(folder: Path) -> str:
     return "\n".join([*lines, f"{len(jobs)} jobs: {summary or 'none'}{ending}"])
 
 
-def _lines(jobs: list[tuple[str, Job | None, tuple[str, ...]]]) -> list[str]:
+def table_with_trials(folder: Path) -> str:
+    """Format the trials that come before the jobs (`sweep.choice`), if there are any, and then the jobs."""
+    before = read_plan(folder).before if folder.is_dir() else ""
+    trials = folder.parents[1] / before / FOLDER
+    if not before or not trials.is_dir():
+        return table(folder)
+    return f"trials, which come first ({before}):\n{table(trials)}\n\n{folder.parent.name}:\n{table(folder)}"
+
+
+def _group_lines(found: list[Group]) -> list[str]:
+    """One line for each group of jobs. The hours left are those of one job after another."""
+    width = max(len(group.name) for group in found)
+    lines = [f"{'':{width}}  jobs  done  tokens/s  hours of jobs left"]
+    for group in found:
+        speed = "-" if group.tokens_per_second is None else f"{group.tokens_per_second:,.0f}"
+        hours = "-" if group.seconds is None else f"{group.seconds / 3600:.1f}"
+        lines.append(f"{group.name:{width}}  {group.jobs:4}  {group.done:4}  {speed:>8}  {hours:>18}")
+    return lines
+
+
+def _lines(jobs: Listed) -> list[str]:
     lines = []
     for state, job, overrides in jobs:
         shown = [override for override in overrides if not override.startswith(("+sweep=", "sweep="))]
@@ -100,7 +116,7 @@ def _lines(jobs: list[tuple[str, Job | None, tuple[str, ...]]]) -> list[str]:
     return lines
 
 
-def _counts(jobs: list[tuple[str, Job | None, tuple[str, ...]]]) -> str:
+def _counts(jobs: Listed) -> str:
     counts = Counter(state for state, _, _ in jobs)
     return ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
 

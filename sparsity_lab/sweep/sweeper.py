@@ -2,12 +2,15 @@
 
 Hydra's basic sweeper makes a single cross product, so a baseline with other widths or another learning rate
 would need a second sweep. Here `hydra.sweeper.grids` is a list. Values on the command line multiply or
-override those of every grid. With `hydra.sweeper.search`, each job starts a search.
+override those of every grid. With `hydra.sweeper.choice`, trials choose a value before the jobs run. With
+`hydra.sweeper.search`, each job starts a search.
+
+A job whose record lies in the folder `records` counts as done. So a sweep goes on on another machine.
 """
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,13 +26,25 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import Destination, destination
 from sparsity_lab.core.next_command import analysis_command
 from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.core.signals import received
-from sparsity_lab.sweep.job_status import FOLDER, job_file, read_job, write_plan, write_status
+from sparsity_lab.sweep import choice
+from sparsity_lab.sweep.choice import Choice
+from sparsity_lab.sweep.job_status import (
+    DONE,
+    FOLDER,
+    Foreseen,
+    job_file,
+    read_job,
+    write_plan,
+    write_recorded,
+    write_status,
+)
 from sparsity_lab.sweep.search import Search, tune
 from sparsity_lab.sweep.status_table import jobs_of, table
 
@@ -49,10 +64,21 @@ def grid_jobs(grids: Sequence[Mapping[str, Any]], arguments: Sequence[str]) -> l
 
 
 class GridsSweeper(Sweeper):
-    """Launch the jobs of all grids as one batch, then log their status table."""
+    """Launch the jobs of all grids as one batch, then log their status table.
 
-    def __init__(self, grids: Sequence[Mapping[str, Any]], search: Search | None = None) -> None:
+    `foresee` says what is known of a job before it runs, from its composed config.
+    """
+
+    foresee: Callable[[DictConfig], Foreseen] | None = None
+
+    def __init__(
+        self,
+        grids: Sequence[Mapping[str, Any]],
+        search: Search | None = None,
+        choice: Choice | None = None,
+    ) -> None:
         self.grids, self.search = grids, search
+        self.choice: Choice | None = OmegaConf.to_object(choice) if OmegaConf.is_config(choice) else choice
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -68,23 +94,97 @@ class GridsSweeper(Sweeper):
         jobs = grid_jobs(grids, arguments)
         if renamed := renamed_in_overrides(override for job in jobs for override in job):
             raise HydraException("; ".join(renamed))
-        self.validate_batch_is_legal(jobs)
         folder = self._destination(jobs).folder / FOLDER
         if self.search is not None:
+            self.validate_batch_is_legal(jobs)
             self._tune(jobs, folder)
             return
-        write_plan(folder, jobs)
-        try:
-            self._launch(jobs, folder)
-        finally:
-            log.info("the jobs of this sweep:\n%s", table(folder))
-        if interrupted := received():
-            raise interrupted
-        unfinished = sum(state not in ("finished", "reused") for state, _, _ in jobs_of(folder))
+        waiting: list[list[str]] = []
+        before = ""
+        if self.choice is not None:
+            jobs, waiting, before = self._choose(jobs, folder)
+        self._work(jobs, folder, waiting, before)
+        unfinished = sum(state not in DONE for state, _, _ in jobs_of(folder))
         if unfinished:
-            raise HydraException(f"{unfinished} of {len(jobs)} jobs are not finished")
+            untold = f"; {len(waiting)} of them wait for trials that failed" if waiting else ""
+            raise HydraException(f"{unfinished} of {len(jobs) + len(waiting)} jobs are not finished{untold}")
         if command := analysis_command("report.py", folder.parent):
             log.info("a page of all results: %s", command)
+
+    def _work(
+        self, jobs: list[list[str]], folder: Path, waiting: Sequence[Sequence[str]] = (), before: str = ""
+    ) -> None:
+        """Plan all jobs, and launch those that neither wait for something nor have a record.
+
+        Raises:
+            Interrupted: the process received a signal.
+        """
+        planned = [*jobs, *waiting]
+        known = [self._foreseen(job) for job in planned]
+        write_plan(
+            folder,
+            planned,
+            work=[one.work if one else None for one in known],
+            parallel=self._parallel(),
+            before=before,
+        )
+        recorded = [(job, one) for job, one in zip(jobs, known, strict=False) if one and one.record]
+        for job, one in recorded:
+            write_recorded(folder, job, one)
+        if recorded:
+            log.info("%d of %d jobs are done by their records", len(recorded), len(planned))
+        done = [job for job, _ in recorded]
+        try:
+            self._launch([job for job in jobs if job not in done], folder)
+        finally:
+            log.info("the jobs of %s:\n%s", folder.parent.name, table(folder))
+        if interrupted := received():
+            raise interrupted
+
+    def _choose(self, jobs: list[list[str]], folder: Path) -> tuple[list[list[str]], list[list[str]], str]:
+        """Run the trials; return the jobs with the value chosen, those without one, and the trials' sweep.
+
+        Raises:
+            HydraException: the settings of the choice are wrong.
+            Interrupted: the process received a signal.
+        """
+        assert self.choice is not None
+        assert self.config is not None
+        try:
+            choice.check(self.choice, folder.parent.name)
+            place = destination(self.config.get("root"), self.choice.sweep_name).folder / FOLDER
+        except UserError as error:
+            raise HydraException("; ".join(str(error).splitlines())) from None
+        lines = choice.trial_lines(self.choice, jobs)
+        if not lines:
+            return jobs, [], ""
+        trials = {group: grid_jobs([], overrides) for group, overrides in lines.items()}
+        write_plan(folder, jobs, before=place.parent.name)
+        self._work([trial for group in trials.values() for trial in group], place)
+        best = choice.chosen(self.choice, trials, place)
+        found = [choice.with_choice(self.choice, job, best) for job in jobs]
+        waiting = [job for job, ready in zip(jobs, found, strict=True) if ready is None]
+        return [ready for ready in found if ready is not None], waiting, place.parent.name
+
+    def _foreseen(self, job: Sequence[str]) -> Foreseen | None:
+        """Compose a job's config; return what is known of the job, None if the config is wrong.
+
+        Raises:
+            HydraException: Hydra refuses an override.
+        """
+        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+        if self.foresee is None:
+            return None
+        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        try:
+            return self.foresee(plain)
+        except (UserError, OmegaConfBaseException):
+            return None  # the job itself tells what is wrong
+
+    def _parallel(self) -> int:
+        """Return how many jobs the launcher runs at a time, as far as it tells."""
+        n_jobs = getattr(self.launcher, "joblib", {}).get("n_jobs", 1)
+        return n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else 1
 
     def _destination(self, jobs: Sequence[Sequence[str]]) -> Destination:
         """Return the root and name of the sweep, which all of its jobs share.
@@ -180,10 +280,12 @@ class GridsSweeperConfig:
     _target_: str = "hydra_plugins.sparsity_lab.GridsSweeper"
     grids: list[dict[str, Any]] = field(default_factory=list)
     search: Search | None = None
+    choice: Choice | None = None
 
 
-def register_sweeper() -> None:
-    """Register the sweeper with Hydra."""
+def register_sweeper(foresee: Callable[[DictConfig], Foreseen] | None = None) -> None:
+    """Register the sweeper with Hydra. `foresee` says what is known of a job before it runs."""
+    GridsSweeper.foresee = staticmethod(foresee) if foresee else None  # type: ignore[assignment]
     module = ModuleType(PLUGIN_MODULE)
     module.GridsSweeper = GridsSweeper  # type: ignore[attr-defined]
     sys.modules[PLUGIN_MODULE] = module

@@ -1,0 +1,23 @@
+"""A folder of records: each job's record is copied there as the job ends, so that it outlives its model.
+
+The record of a job lies in `NAME-HASH/record.json`. HASH covers all that the result depends on in config and
+code (`stages.recorded`). The folder is read like a folder of runs (`results.runs`). It is small, so it can be
+committed and taken to another machine, where a sweep does not compute these jobs again.
+"""
+
+from pathlib import Path
+
+from sparsity_lab.results.record import RECORD, RunRecord, write_record
+
+
+def record_file(folder: Path, name: str, digest: str) -> Path:
+    """Return the file of the record of a job with this name and hash."""
+    return folder / f"{name}-{digest}" / RECORD
+
+
+def keep_record(record: RunRecord, path: Path) -> None:
+    """Write the copy of a record, unless the same content is there."""
+    text = record.model_dump_json()
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    write_record(record, path.parent)
