@@ -7,12 +7,11 @@
    method is timed over whole periods of its dense gradients, after one untimed period.
 3. Methods take turns at each moment, so that a slowdown of the machine affects all of them.
 
-Tokens and weights are random: speed depends on how many weights are zero, not on which.
+Tokens and weights are random (`sparsity_lab.training.timing`).
 """
 
 import logging
 import statistics
-import time
 from functools import partial
 from typing import Any
 
@@ -23,18 +22,16 @@ from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransf
 from sparsity_lab.kernels.machine import native_bf16, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.training.config import TrainerConfig
-from sparsity_lab.training.listed.amortised import Amortised
-from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken
 from sparsity_lab.training.sparsity import amortised, magnitude, make_sparsifier, none
 from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
+from sparsity_lab.training.timing import POINTS, TimedTraining
 
 log = logging.getLogger(__name__)
 
 VOCABULARY, N_CTX, BATCH = 2048, 128, 16  # as in conf/
 TOKENS = BATCH * N_CTX
 STEPS = 1000  # about 2 million tokens
-POINTS = 4
 METHODS = ("dense", "exact", "amortised", "plain")
 COLUMNS = (
     *("d_model", "method", "kept_fraction", "precision", "threads", "tokens_per_second"),
@@ -47,18 +44,8 @@ def kept_share(width: int) -> float:
     return 0.04 if width <= 256 else 16 / width
 
 
-class Timed(LanguageModule):
-    """Takes optimizer steps without a Lightning trainer, which otherwise counts them."""
-
-    done = 0
-
-    @property
-    def global_step(self) -> int:
-        return self.done
-
-
-class Training:
-    """A training that can be put at any moment of its schedule."""
+class Training(TimedTraining):
+    """A training of one method at one d_model."""
 
     def __init__(self, method: str, width: int) -> None:
         torch.manual_seed(0)
@@ -68,10 +55,10 @@ class Training:
         make = PlainTransformer if method == "plain" else Transformer
         model = make(shape, VOCABULARY, torch.randn(VOCABULARY, VOCABULARY))
         sparsity: SparsifierConfig = none.Config()
-        self.period = 1
+        period = 1
         if method == "amortised":
             sparsity = amortised.Config(kept_fraction=kept_share(width))
-            self.period = sparsity.dense_every
+            period = sparsity.dense_every
         elif method != "dense":
             sparsity = magnitude.Config(kept_fraction=kept_share(width))
         sparsifier = make_sparsifier(sparsity, model, STEPS, 0)
@@ -79,41 +66,7 @@ class Training:
             sparsifier = PlainMagnitude(sparsity, model, STEPS)
         config = TrainerConfig(tokens=STEPS * TOKENS, batch_size=BATCH, learning_rate=0.01)
         objective = PlainNextToken() if method == "plain" else NextToken()
-        self.module = Timed(model, objective, sparsifier, config, STEPS)
-        self.optimizer = self.module.configure_optimizers()["optimizer"]
-        self.generator = torch.Generator().manual_seed(0)
-
-    def go_to(self, progress: float) -> None:
-        """Bring the weights to what they are like after this share of the training."""
-        module, before = self.module, self.module.done
-        module.done = round(progress * STEPS)
-        if isinstance(module.sparsifier, Amortised):
-            module.sparsifier.steps = module.done
-        module.sparsifier.after_step(module.model, module.done)
-        kept = module.sparsifier.kept_fraction
-        if self.period > 1 and kept(before) != kept(module.done):
-            for _ in range(self.period):  # renews the lists
-                self.step()
-
-    def step(self) -> None:
-        windows = torch.randint(VOCABULARY, (BATCH, N_CTX + 1), generator=self.generator)
-        with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
-            loss, _ = self.module.objective(self.module.model, windows, self.module.done, None)
-        loss.backward()
-        self.module.scale_gradients()
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.module.done = min(self.module.done + 1, STEPS - 1)
-
-    def seconds_a_step(self, at_least: float) -> float:
-        """Time steps for at least this many seconds, in whole periods."""
-        began, steps = time.perf_counter(), 0
-        while True:
-            for _ in range(self.period):
-                self.step()
-            steps += self.period
-            if (passed := time.perf_counter() - began) >= at_least:
-                return passed / steps
+        super().__init__(model, objective, sparsifier, config, STEPS, period)
 
 
 def measure(

@@ -1,6 +1,9 @@
 """Estimate a run's weights, memory, FLOPs and GPU-hours from its config. Nothing is allocated.
 
     python -m sparsity_lab.cost experiment=paper [model.d_model=4096 ...]
+    python -m sparsity_lab.cost +sweep=frontier
+
+For a sweep, time a few training steps of each kind and width here, and print the core hours of its jobs.
 
 A multiply-add counts as two FLOPs. Weight sparsity saves none: products, gradients and Adam's moments stay
 dense (Gao et al. 2025, App. A.2). AdamW, AbsTopK and projection are bound by memory traffic and are not
@@ -20,7 +23,7 @@ from sparsity_lab.core.program import start
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import Transformer
-from sparsity_lab.sweep.composed import write_about
+from sparsity_lab.sweep.composed import ComposedSweep, write_about
 
 # dense bfloat16 products, 1e12 FLOPs per second, from the data sheets; memory in GiB
 DEVICES = {"A100": (312.0, 80), "H100": (989.0, 80), "H200": (989.0, 141)}
@@ -171,7 +174,14 @@ def main(overrides: Sequence[str]) -> int:
     if {"--help", "-h"} & set(overrides):
         sys.stdout.write(__doc__ or "")
         return 0
-    return write_about(overrides, lambda config: describe(from_hydra(config)))
+    return write_about(overrides, lambda config: describe(from_hydra(config)), _of_sweep)
+
+
+def _of_sweep(sweep: ComposedSweep) -> str:
+    from sparsity_lab.stages.sweep_cost import describe_sweep  # imports Lightning, which takes seconds
+
+    jobs, trials = ([from_hydra(config) for config in configs] for configs in (sweep.jobs, sweep.trials))
+    return describe_sweep(jobs, trials)
 
 
 if __name__ == "__main__":
