@@ -129,7 +129,7 @@ def _resolve(loc: tuple[Any, ...], cls: Any) -> tuple[list[Any], Any]:
 
 
 def _is_member(part: Any, annotation: Any) -> bool:
-    """Return whether `part` of a path is pydantic's name for a member of a union, such as "literal['all']"."""
+    """Return whether `part` of a path is pydantic's name for a union's member, as "literal['all']"."""
     members = _members(annotation)
     classes = [member for member in members if hasattr(member, "model_fields")]
     several = len([member for member in members if member is not type(None)]) > 1

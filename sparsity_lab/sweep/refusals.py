@@ -18,6 +18,7 @@ from sparsity_lab.core.renamed import renamed_in_overrides
 
 NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
 DELETED_GROUP = "Config group override deletion value must be a string"  # likewise
+ADVICE = "To append to your"  # Hydra's, which would add a key that no config knows
 NOTHING = ("null", "none", "false", "")
 OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a run may lack
 
@@ -73,7 +74,7 @@ def _refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     if text.startswith(DELETED_GROUP):
         argument = next((a for a in arguments if a.startswith("~") and "=" in a), "~")
         return f"{argument}: a group is left out by its name alone; allowed: {argument.partition('=')[0]}"
-    if found := re.match(r"Could not override '([^']+)'", text):
+    if found := re.match(r"Could not override '([^']*)'", text):
         key = found[1]
         argument = next((a for a in arguments if _key(a) == key), key)
         return _unknown(argument, key, conf)
@@ -82,8 +83,11 @@ def _refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
     if text.startswith(NULL_GROUP):
         groups = {path.name for path in conf.iterdir() if path.is_dir()}
         named = [a for a in arguments if _key(a) in groups and a.partition("=")[2].lower() in NOTHING]
+        if keyless := [a for a in arguments if not _key(a)]:
+            return f"{keyless[0]}: expected KEY=VALUE"
         return "; ".join(f"{a}: to leave a group out: ~{_key(a)}" for a in named or arguments)
-    return "; ".join(line.strip() for line in text.splitlines() if line.strip())
+    lines = [line.strip() for line in text.splitlines()]
+    return "; ".join(line for line in lines if line and not line.startswith(ADVICE))
 
 
 def with_origin(message: str, arguments: Sequence[str], choices: Mapping[str, Any], conf: Path) -> str:
@@ -116,6 +120,8 @@ def _unreadable(argument: str) -> str:
 
 
 def _unknown(argument: str, key: str, conf: Path) -> str:
+    if not key:
+        return f"{argument or '='}: expected KEY=VALUE"
     if key == "sweep":
         name = argument.partition("=")[2]
         if (conf.parent / "sweeps" / f"{name}.yaml").is_file():

@@ -8,6 +8,7 @@ a valid run is left out.
 """
 
 import contextlib
+import functools
 import io
 import logging
 import os
@@ -15,16 +16,20 @@ import sys
 import tempfile
 import types
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 from unittest import mock
 
+import yaml
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from omegaconf._utils import get_yaml_loader
 from pydantic import BaseModel
 
 from sparsity_lab import run
 from sparsity_lab.config import RunConfig
+from sparsity_lab.sweep import refusals
 from sparsity_lab.sweep.sweeper import folder_of
 
 PIPELINE = "sparsity_lab.stages.pipeline"
@@ -202,9 +207,26 @@ def fuzz(examples: int) -> tuple[int, int]:
         if sum(counts) % 100 == 0:
             sys.stderr.write(f"{sum(counts)} tried, {len(faults)} faults\n{''.join(faults[-1:])}\n")
 
-    one()
+    with _faster():
+        one()
     assert not faults, f"{len(faults)} faults:\n" + "\n".join(faults)
     return counts[0], counts[1]
+
+
+@contextlib.contextmanager
+def _faster() -> Iterator[None]:
+    """Make a command line three times as fast, with the same outcome.
+
+    Hydra would parse the same files each time, and compose every config once more for the value of
+    `hydra.mode`, which no command line of ours gives.
+    """
+    parse = functools.cache(functools.partial(yaml.load, Loader=get_yaml_loader()))
+    with (
+        mock.patch("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None),
+        mock.patch("omegaconf.omegaconf.yaml.load", lambda file, Loader: deepcopy(parse(file.read()))),
+        mock.patch.object(refusals, "_keys", functools.cache(refusals._keys)),
+    ):
+        yield
 
 
 @contextlib.contextmanager

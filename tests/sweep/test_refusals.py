@@ -35,6 +35,8 @@ def refused(*arguments: str) -> str:
         ("bridge=None", "bridge=None: no such option; to leave a group out: ~bridge"),
         ("root=~/x", "root=~/x: not readable; quote the value: 'root=\"~/x\"'"),
         ("smoke", "smoke: expected KEY=VALUE"),
+        ("=", "=: expected KEY=VALUE"),
+        ("=3", "=3: expected KEY=VALUE"),
         ("root=\x1b[31m(", "root=\\x1b[31m(: not readable; quote the value: 'root=\"\\x1b[31m(\"'"),
     ],
 )
