@@ -222,7 +222,7 @@ def _faster() -> Iterator[None]:
     """
     parse = functools.cache(functools.partial(yaml.load, Loader=get_yaml_loader()))
     with (
-        mock.patch("hydra._internal.hydra.Hydra.get_mode", lambda *_, **__: None),
+        mock.patch("hydra._internal.hydra.Hydra.get_mode", return_value=None),
         mock.patch("omegaconf.omegaconf.yaml.load", lambda file, Loader: deepcopy(parse(file.read()))),
         mock.patch.object(refusals, "_keys", functools.cache(refusals._keys)),
     ):
