@@ -85,6 +85,7 @@ NEVER = {
     ),
     "sweep.job_status": TORCH | {"hydra"},
     "sweep.status_table": TORCH | {"hydra"},
+    "sweep.time_left": TORCH | {"hydra"},
     "status": TORCH | {"hydra"},
     "results.logger": TORCH | {"wandb"},
     "analysis": TORCH | {"hydra", "omegaconf"},

@@ -7,7 +7,8 @@ committed and taken to another machine, where a sweep does not compute these job
 
 from pathlib import Path
 
-from sparsity_lab.results.record import RECORD, RunRecord, write_record
+from sparsity_lab.core.errors import UserError
+from sparsity_lab.results.record import RECORD, RunRecord, read_record, write_record
 
 
 def record_file(folder: Path, name: str, digest: str) -> Path:
@@ -17,7 +18,9 @@ def record_file(folder: Path, name: str, digest: str) -> Path:
 
 def keep_record(record: RunRecord, path: Path) -> None:
     """Write the copy of a record, unless the same content is there."""
-    text = record.model_dump_json()
-    if path.exists() and path.read_text(encoding="utf-8") == text:
-        return
+    try:
+        if read_record(path) == record:
+            return
+    except UserError:  # missing or damaged
+        pass
     write_record(record, path.parent)

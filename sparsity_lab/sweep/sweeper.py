@@ -11,7 +11,6 @@ A job whose record lies in the folder `records` counts as done. So a sweep goes 
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -35,16 +34,8 @@ from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.core.signals import received
 from sparsity_lab.sweep import choice
 from sparsity_lab.sweep.choice import Choice
-from sparsity_lab.sweep.job_status import (
-    DONE,
-    FOLDER,
-    Foreseen,
-    job_file,
-    read_job,
-    write_plan,
-    write_recorded,
-    write_status,
-)
+from sparsity_lab.sweep.job_status import DONE, FOLDER, Foreseen, write_plan
+from sparsity_lab.sweep.launching import launch, plan_and_launch
 from sparsity_lab.sweep.search import Search, tune
 from sparsity_lab.sweep.status_table import jobs_of, table
 
@@ -114,30 +105,18 @@ class GridsSweeper(Sweeper):
     def _work(
         self, jobs: list[list[str]], folder: Path, waiting: Sequence[Sequence[str]] = (), before: str = ""
     ) -> None:
-        """Plan all jobs, and launch those that neither wait for something nor have a record.
+        """Plan and launch the jobs; those of `waiting` are planned only.
 
         Raises:
             Interrupted: the process received a signal.
         """
-        planned = [*jobs, *waiting]
-        known = [self._foreseen(job) for job in planned]
-        write_plan(
-            folder,
-            planned,
-            work=[one.work if one else None for one in known],
-            parallel=self._parallel(),
-            before=before,
-        )
-        recorded = [(job, one) for job, one in zip(jobs, known, strict=False) if one and one.record]
-        for job, one in recorded:
-            write_recorded(folder, job, one)
-        if recorded:
-            log.info("%d of %d jobs are done by their records", len(recorded), len(planned))
-        done = [job for job, _ in recorded]
+        assert self.launcher is not None
+        known = [self._foreseen(job) for job in (*jobs, *waiting)]
         try:
-            self._launch([job for job in jobs if job not in done], folder)
+            plan_and_launch(self.launcher, jobs, waiting, known, folder, before)
         finally:
-            log.info("the jobs of %s:\n%s", folder.parent.name, table(folder))
+            if folder.is_dir():
+                log.info("the jobs of %s:\n%s", folder.parent.name, table(folder))
         if interrupted := received():
             raise interrupted
 
@@ -181,11 +160,6 @@ class GridsSweeper(Sweeper):
         except (UserError, OmegaConfBaseException):
             return None  # the job itself tells what is wrong
 
-    def _parallel(self) -> int:
-        """Return how many jobs the launcher runs at a time, as far as it tells."""
-        n_jobs = getattr(self.launcher, "joblib", {}).get("n_jobs", 1)
-        return n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else 1
-
     def _destination(self, jobs: Sequence[Sequence[str]]) -> Destination:
         """Return the root and name of the sweep, which all of its jobs share.
 
@@ -208,69 +182,20 @@ class GridsSweeper(Sweeper):
             raise HydraException("; ".join(str(error).splitlines())) from None
 
     def _tune(self, jobs: list[list[str]], folder: Path) -> None:
-        def launch(trials: list[list[str]], first: int) -> None:
+        def launch_trials(trials: list[list[str]], first: int) -> None:
+            assert self.launcher is not None
             self.validate_batch_is_legal(trials)
-            self._launch(trials, folder, first)
+            launch(self.launcher, trials, folder, first)
 
         assert self.search is not None
         assert self.config is not None
         try:
-            lacking = tune(self.search, jobs, self.config, launch)
+            lacking = tune(self.search, jobs, self.config, launch_trials)
         except UserError as error:
             raise HydraException(str(error)) from None
         log.info("the trials of this search:\n%s", table(folder))
         if lacking:
             raise HydraException(f"{lacking} trials failed; to try as many others, repeat the command")
-
-    def _launch(self, jobs: list[list[str]], folder: Path, first: int = 0) -> None:
-        """Launch all jobs, numbered from `first`. If a killed worker breaks the pool, launch the rest again.
-
-        Each job that was running at that moment is first retried alone. A job that kills its worker again is
-        marked as failed.
-        """
-        assert self.launcher is not None
-        while jobs:
-            try:
-                self.launcher.launch(jobs, initial_job_idx=first)
-                return
-            except BrokenExecutor as error:
-                log.warning(
-                    "a worker was killed (%s); continuing with the other jobs", str(error).splitlines()[0]
-                )
-            except RuntimeError as error:
-                wait_for_others(self.launcher, error)
-                return
-            first += len(jobs)
-            states = {overrides: state for state, _, overrides in jobs_of(folder)}
-            suspects = [job for job in jobs if states[tuple(job)] == "interrupted"]
-            for suspect in suspects:
-                try:
-                    self.launcher.launch([suspect], initial_job_idx=first)
-                except BrokenExecutor:
-                    job = read_job(job_file(folder, suspect))
-                    killed = "its process was killed twice, perhaps by the out-of-memory killer"
-                    write_status(folder, job.model_copy(update={"state": "failed", "error": killed}))
-                    log.error("failed: %s\n%s", " ".join(suspect), killed)
-                first += 1
-            jobs = [job for job in jobs if states[tuple(job)] == "remaining"]
-
-
-def wait_for_others(launcher: Any, error: RuntimeError) -> None:
-    """Wait for the other jobs of the array after submitit has given up at the first killed one.
-
-    Raises:
-        RuntimeError: `error`, if it is not submitit's.
-    """
-    if type(launcher).__name__ != "SlurmLauncher" or type(error).__name__ != "UncompletedJobError":
-        raise error
-    from submitit import SlurmJob
-    from submitit.core.utils import JobPaths
-
-    log.warning("a job was killed (%s); waiting for the others", str(error).splitlines()[0])
-    folder = launcher.params["submitit_folder"]
-    jobs = [path.name for path in JobPaths.get_first_id_independent_folder(folder).glob("*_*/")]
-    for job in jobs:
-        SlurmJob(folder, job).wait()
 
 
 @dataclass
