@@ -9,10 +9,11 @@ INSTALL = $(IN_VENV) -m pip install --disable-pip-version-check --no-compile --c
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help frontier smoke test check format clean
+.PHONY: help frontier study smoke test check format clean
 
 help:
 	@echo "make frontier   run the sweep width_l0 and draw its pictures; to resume, repeat the command"
+	@echo "make study      run the sweep frontier, some days on two cores, and draw its pictures; to resume, repeat the command"
 	@echo "make smoke      the whole pipeline on a small model"
 	@echo "make test       run the tests; ARGS='-k wheel' selects some"
 	@echo "make check      lint, check format and types; changes no file"
@@ -26,6 +27,14 @@ frontier: $(VENV)/.installed
 	$(IN_VENV) -m sparsity_lab.run +sweep=width_l0 $(ARGS) -m || failed=$$?; \
 	$(IN_VENV) analysis/plot_frontier.py --sweep width_l0 || failed=$$?; \
 	if [ $$failed -ne 0 ]; then echo "make frontier: a step failed, see above" >&2; fi; \
+	exit $$failed
+
+# Tables and pictures show the jobs that are done, by their records: also those that another machine has run.
+study: $(VENV)/.installed
+	@failed=0; \
+	$(IN_VENV) -m sparsity_lab.run +sweep=frontier $(ARGS) -m || failed=$$?; \
+	$(IN_VENV) analysis/plot_frontier.py docs/frontier/records --sweep frontier --out docs/frontier || failed=$$?; \
+	if [ $$failed -ne 0 ]; then echo "make study: not finished, see above; python -m sparsity_lab.status frontier" >&2; fi; \
 	exit $$failed
 
 smoke: $(VENV)/.installed

@@ -14,6 +14,7 @@ from twelve_steps import METHOD_FILE
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.sweep.composed import sweep_overrides
 from sparsity_lab.sweep.optuna_study import distribution
 from sparsity_lab.sweep.sweeper import folder_of, grid_jobs, register_sweeper, register_sweeps
 from sparsity_lab.training.sparsity import METHODS
@@ -62,12 +63,9 @@ def told(*overrides: str) -> str:
     return str(caught.value)
 
 
-def sweep_points(path: Path) -> list[list[str]]:
-    sweep = f"+sweep={path.stem}"
-    composed = compose("config", [sweep], return_hydra_config=True)
-    grids = OmegaConf.to_container(composed.hydra.sweeper.grids)
-    assert isinstance(grids, list)
-    return grid_jobs(grids, [sweep])
+def sweep_points(path: Path) -> tuple[list[list[str]], list[list[str]]]:
+    """The overrides of a sweep's trials and jobs."""
+    return sweep_overrides([f"+sweep={path.stem}"])
 
 
 def test_the_defaults_compose_and_name_every_field() -> None:
@@ -140,7 +138,7 @@ def test_there_are_sweeps() -> None:
 
 @pytest.mark.parametrize("path", SWEEP_FILES, ids=lambda path: path.stem)
 def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
-    points = sweep_points(path)
+    trials, points = sweep_points(path)
     configs = [config_of(point) for point in points]
     assert len(configs) > 1
     assert len({config.model_dump_json() for config in configs}) == len(configs), (
@@ -148,6 +146,43 @@ def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
     )
     assert {config.sweep_name for config in configs} == {path.stem}
     assert all(config.model.n_ctx >= 2 for config in configs)
+    tried = [config_of(trial) for trial in trials]
+    assert not {config.seed for config in tried} & {config.seed for config in configs}
+    assert {config.sweep_name for config in tried} <= {f"{path.stem}_rates"}
+
+
+def study() -> list[RunConfig]:
+    return [config_of(job) for job in sweep_overrides(["+sweep=frontier"])[1]]
+
+
+def test_any_beginning_of_the_study_is_a_study() -> None:
+    """One seed of all models first, and the widest models' other seeds last."""
+    configs = study()
+    models = len(configs) // 3
+    assert [config.seed for config in configs[:models]] == [0] * models
+    assert {config.name for config in configs[:models]} == {config.name for config in configs}
+    widest = [index for index, config in enumerate(configs) if "d1024" in config.name and config.seed > 0]
+    assert widest == list(range(len(configs) - len(widest), len(configs)))
+    for name in {config.name for config in configs}:
+        assert sorted(config.seed for config in configs if config.name == name) == [0, 1, 2]
+
+
+def test_the_study_has_the_widths_numbers_and_methods_that_it_needs() -> None:
+    configs = study()
+    numbers: dict[int, set[int]] = {}
+    methods: dict[tuple[int, int], set[str]] = {}
+    for config in configs:
+        assert isinstance(config.model, ModelConfig)
+        assert config.trainer.tokens >= 10_000_000
+        if config.sparsity.is_sparse:
+            nonzeros: Any = getattr(config.sparsity, "nonzeros", None)
+            numbers.setdefault(config.model.d_model, set()).add(nonzeros)
+            methods.setdefault((config.model.d_model, nonzeros), set()).add(config.sparsity.kind)
+    assert sorted(numbers) == [128, 256, 512, 1024]
+    assert all(len(found) >= 5 for found in numbers.values())
+    assert sum(len(found) == 2 for found in methods.values()) == 2
+    dense = {config.model.d_model for config in configs if not config.sparsity.is_sparse}  # type: ignore[union-attr]
+    assert (min(dense), max(dense)) == (16, 256)
 
 
 @pytest.mark.parametrize("path", SWEEP_FILES, ids=lambda path: path.stem)
