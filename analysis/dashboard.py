@@ -68,14 +68,15 @@ def workspace(project: str, sweep: str | None = None) -> Any:
     def summary(metric: metrics.Metric) -> Any:
         return wr.SummaryMetric(metric.name)
 
-    edges, nodes, loss = metrics.GEOMEAN_EDGES, metrics.GEOMEAN_NODES, metrics.VALIDATION_LOSS
+    sizes = (metrics.GEOMEAN_NODES, metrics.GEOMEAN_EDGES, metrics.GEOMEAN_PRUNED_EDGES)
+    loss = metrics.VALIDATION_LOSS
     sections: dict[str, list[Any]] = {
         "Frontier (lower left is better)": [
             wr.ScatterPlot(
                 title=f"{loss.name} ({loss.unit}) against {size.name}",
                 x=summary(size), y=summary(loss), z=summary(metrics.MODEL_NONZEROS), log_x=True, log_z=True,
             )
-            for size in (edges, nodes)
+            for size in sizes
         ] + [wr.MediaBrowser(title="As jobs finish", media_keys=["plots/sweep"])],
         "Training": [
             wr.LinePlot(title=f"{metric.name} ({metric.unit})", x=metrics.STEP.name, y=[metric.name])

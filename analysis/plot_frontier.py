@@ -1,23 +1,22 @@
 """Draw capability against circuit size from finished runs; compare dense and sparse models at matched loss.
 
-    python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME] [--target NATS] [--out DIR]
+    python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME] [--target NATS] [--relative]
+        [--out DIR] [--csv DIR]
 
-Writes the three figures of `pictures` (PNG and SVG), points.csv, ratios.csv, tasks.csv, kinds.csv (by kind
-of task) and curve.csv.
+Writes the three figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
+ratios_by_part.csv (well-learned tasks and kinds of task apart), tasks.csv, kinds.csv (by kind of task) and
+curve.csv.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import pandas as pd
-
-from analysis import frontier, pictures, program
-from analysis.frontier import Model, Ratio
+from analysis import comparison, frontier, pictures, program
+from analysis import frontier_tables as tables
+from analysis.models import Configuration, Model, Target, configurations, models, targets
 from analysis.program import say
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.metrics import COMPONENTS
 from sparsity_lab.core.program import start
 from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.record import RunRecord
@@ -33,12 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("source", nargs="?", default="runs", help="folder of runs, or wandb=ENTITY/PROJECT")
     parser.add_argument("--sweep", help="only the runs of this sweep")
     parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
+    parser.add_argument("--relative", action="store_true", help="target above the whole model's own loss")
     parser.add_argument("--out", type=Path, help="folder of the results; default: SOURCE/frontier")
+    parser.add_argument("--csv", type=Path, help="folder of the tables; default: that of the figures")
     options = parser.parse_args(arguments)
     remote = options.source.startswith(WANDB)
+    target = Target(options.target, "relative" if options.relative else "absolute")
     try:
         records = choose_sweep(load(options.source), options.sweep, options.source)
-        report(records, options.target, options.out or Path("." if remote else options.source) / "frontier")
+        out = options.out or Path("." if remote else options.source) / "frontier"
+        report(records, target, out, options.csv or out)
     except UserError as error:
         return program.refuse(error)
     return 0
@@ -79,48 +82,54 @@ def choose_sweep(records: list[RunRecord], sweep: str | None, source: str) -> li
     return chosen
 
 
-def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
-    """Print the comparison and write tables and figures to `out`; report missing figures.
+def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -> None:
+    """Print the comparison, write figures to `out` and tables to `csv`; report missing figures.
 
     Raises:
         UserError: no circuit was found at `target`.
     """
-    compared = frontier.models(records, target)
-    if not any(model.edges for model in compared):
-        known = ", ".join(f"{value:g}" for value in frontier.targets(records)) or "none"
+    every = models(records, target)
+    if not any(model.edges for model in every):
+        known = ", ".join(map(_option, targets(records))) or "none"
+        runs = f"{len(every)} runs"
         raise UserError(
-            f"--target {target:g}: no circuit at this target in any of {len(compared)} runs; there: {known}"
+            f"--target {_option(target)}: no circuit at this target in any of {runs}; there: {known}"
         )
-    for model in compared:
+    for model in every:
         if not model.edges:
-            say(f"left out: {_label(model)} has no circuit at {target:g} nats")
-    compared = [model for model in compared if model.edges]
+            say(f"left out: {_label(model)} has no circuit at {target}")
+    compared = configurations(model for model in every if model.edges)
     alike = frontier.comparable(compared)
     tasks = frontier.shared(alike)
-    dense = [model for model in compared if model.kind == "dense"]
-    sparse = [model for model in compared if model.kind != "dense"]
+    dense = [one for one in compared if one.first.kind == "dense"]
+    sparse = [one for one in compared if one.first.kind != "dense"]
+    for line in tables.drop_outs(sparse, dense, alike):
+        say(line)
     _say_tasks(compared, alike, tasks)
 
     out.mkdir(parents=True, exist_ok=True)
-    ratios = [frontier.ratio(model, dense) for model in sparse]
-    dense_alike = [model for model in dense if model in alike]
-    on_shared = [frontier.ratio(model, dense_alike, among=tasks) for model in sparse]
-    _say_ratios(sparse, ratios, on_shared, target)
+    csv.mkdir(parents=True, exist_ok=True)
+    parts = list(comparison.subsets(sparse, dense, target))
+    ratios = [one for at in targets(records) for one in _ratios(records, at)]
+    _say_ratios(sparse, ratios, parts, target)
     written = [
-        _table(out / "points.csv", [_point(model, tasks if model in alike else []) for model in compared]),
-        _table(out / "ratios.csv", [_ratio_row(a, b) for a, b in zip(ratios, on_shared, strict=True)]),
-        _table(out / "tasks.csv", to_frame(records)),
+        tables.write(csv / "points.csv", tables.points(records, targets(records))),
+        tables.write(csv / "ratios.csv", tables.ratio_rows(ratios), tables.RATIO_COLUMNS),
+        tables.write(csv / "tasks.csv", to_frame(records)),
     ]
-    if kinds := frontier.by_kind(compared):
-        written.append(_table(out / "kinds.csv", [asdict(row) for row in kinds]))
+    if parts:
+        written.append(tables.write(csv / "ratios_by_part.csv", tables.ratio_rows(parts)))
+    if kinds := frontier.by_kind([model for one in compared for model in one.models]):
+        written.append(tables.write(csv / "kinds.csv", (asdict(row) for row in kinds)))
     if tasks:
-        written += pictures.save(pictures.draw_frontier(alike, tasks, target), out, "frontier")
+        figure = pictures.draw_frontier(alike, tasks, target, len(compared) - len(alike))
+        written += pictures.save(figure, out, "frontier")
     if pair := frontier.matched_pair(compared):
         rows = frontier.target_curve(records, *pair)
-        written.append(_table(out / "curve.csv", [asdict(row) for row in rows]))
+        written.append(tables.write(csv / "curve.csv", (_curve_row(row) for row in rows)))
         written += pictures.save(pictures.draw_target_curve(rows, *pair), out, "circuit_size_vs_target")
         written += pictures.save(pictures.draw_tasks(*pair, target), out, "edges_per_task")
-        say("matched pair: " + "; ".join(f"{_label(model)}, loss {model.loss:.4f}" for model in pair))
+        say("matched pair: " + "; ".join(f"{one.name}, loss {one.loss:.4f}" for one in pair))
     else:
         lacking = (
             "no dense model" if not dense else "no weight-sparse model" if not sparse else "no shared task"
@@ -129,46 +138,38 @@ def report(records: Sequence[RunRecord], target: float, out: Path) -> None:
     say("wrote " + "\n      ".join(str(path) for path in written))
 
 
-def _say_tasks(compared: Sequence[Model], alike: Sequence[Model], tasks: Sequence[str]) -> None:
-    for model in compared:
-        if model not in alike:
-            count = f"{len(model.edges)} circuit{'s' * (len(model.edges) != 1)}"
-            say(f"not compared on shared tasks: {_label(model)} has only {count}")
-    learned = sorted(frozenset.intersection(*(model.learned for model in alike)))
-    say(f"{len(alike)} models; {len(learned)} tasks learned by all, {len(tasks)} with a circuit in all:")
+def _ratios(records: Sequence[RunRecord], target: Target) -> list[comparison.Ratio]:
+    compared = configurations(model for model in models(records, target) if model.edges)
+    dense = [one for one in compared if one.first.kind == "dense"]
+    sparse = [one for one in compared if one.first.kind != "dense"]
+    return list(comparison.ratios(sparse, dense, target))
+
+
+def _say_tasks(
+    compared: Sequence[Configuration], alike: Sequence[Configuration], tasks: Sequence[str]
+) -> None:
+    drawn = [model for one in alike for model in one.models]
+    learned = sorted(frozenset.intersection(*(model.learned for model in drawn)))
+    of = "" if len(alike) == len(drawn) else f" of {len(alike)} configurations"
+    say(f"{len(drawn)} models{of}; {len(learned)} tasks learned by all, {len(tasks)} with a circuit in all:")
     say(f"  {', '.join(tasks) or 'none, so there is no picture of the frontier'}")
-    solved = frozenset().union(*(model.solved_by_nothing for model in alike))
+    solved = frozenset().union(*(model.solved_by_nothing for model in drawn))
     if without := sorted(set(learned) - set(tasks) - solved):
         say(f"  learned, but without a circuit in some model: {', '.join(without)}")
     if solved:
         say(f"  out, since the circuit without nodes solves them in some model: {', '.join(sorted(solved))}")
-    if empty := sorted({task for model in alike for task in tasks if model.edges[task] == 0}):
+    if empty := sorted({task for model in drawn for task in tasks if model.edges.get(task) == 0}):
         say(f"  counted as 1 edge where the circuit has nodes only: {', '.join(empty)}")
     say("")
-    components = [name for name in COMPONENTS if any(name in model.by_component for model in compared)]
-    header = ("kind", "d_model", "seed", "nonzeros", "loss", *components, "learned", "circuits", "edges")
-    rows = [
-        (
-            *_about(model),
-            *(
-                f"{model.by_component[name]:.4f}" if name in model.by_component else "-"
-                for name in components
-            ),
-            str(len(model.learned)),
-            str(len(model.edges)),
-            f"{frontier.size(model, tasks):,.1f}" if tasks and model in alike else "-",
-        )
-        for model in compared
-    ]
-    say(program.table([header, *rows]))
-    for n, (low, high) in frontier.baselines(compared).items():
+    every = [model for one in compared for model in one.models]
+    say(tables.models_table(every, tasks, alike))
+    for n, (low, high) in frontier.baselines(every).items():
         say(f"{n}-gram of as many tokens: {low:.4f}" + (f" to {high:.4f}" if high > low else ""))
     say("")
 
 
-def _about(model: Model) -> tuple[str, ...]:
-    seed = "-" if model.seed is None else str(model.seed)
-    return model.kind, str(model.d_model), seed, f"{model.nonzeros:,}", f"{model.loss:.4f}"
+def _option(target: Target) -> str:
+    return f"{target.value:g}" + " --relative" * (target.kind == "relative")
 
 
 def _label(model: Model) -> str:
@@ -176,59 +177,37 @@ def _label(model: Model) -> str:
 
 
 def _say_ratios(
-    sparse: Sequence[Model], ratios: Sequence[Ratio], on_shared: Sequence[Ratio], target: float
+    sparse: Sequence[Configuration],
+    ratios: Sequence[comparison.Ratio],
+    parts: Sequence[comparison.Ratio],
+    target: Target,
 ) -> None:
-    if not ratios:
-        return
-    say(f"edges dense / sparse at matched pretraining loss (geometric means, target {target:g} nats, 95 %)")
-    header = (
-        "kind",
-        "d_model",
-        "seed",
-        "nonzeros",
-        "loss",
-        "on the tasks of the three",
-        "on the tasks of all",
-    )
-    rows = [
-        (*_about(model), _words(own), _words(common))
-        for model, own, common in zip(sparse, ratios, on_shared, strict=True)
-    ]
-    say(program.table([header, *rows]))
-    say("")
+    """Print the ratios at `target`, and at its counterpart of the other kind if there is one."""
+    for kind in dict.fromkeys((target.kind, "absolute", "relative")):
+        at = Target(target.value, kind)
+        if not (found := [one for one in ratios if (one.target, one.target_kind) == tuple(at)]):
+            continue
+        say(
+            f"sizes dense / sparse at matched pretraining loss (geometric means, 95 % bootstrap, target {at})"
+        )
+        say(tables.ratios_table(sparse, found, parts if at == target else ()))
+        if over := sorted({one.resampled for one in found if one.resampled}):
+            say(f"intervals over {'; '.join(over)}")
+        if all(one.seeds == 1 for one in found):
+            say("one seed each, so the intervals leave out the variation between trainings")
+        for line in dict.fromkeys(
+            f"{one.sparse_model}: {one.note}" for one in found if one.ratio and one.note
+        ):
+            say(line)
+        say("")
 
 
-def _words(ratio: Ratio) -> str:
-    if ratio.ratio is None:
-        return ratio.note
-    interval = "" if ratio.low is None else f" [{ratio.low:.1f}, {ratio.high:.1f}]"
-    return f"{ratio.ratio:.1f}{interval} on {len(ratio.tasks)}"
-
-
-def _point(model: Model, tasks: Sequence[str]) -> dict[str, Any]:
-    row = asdict(model)
-    del row["kinds"]
-    row |= {f"loss_{name}": loss for name, loss in row.pop("by_component").items()}
-    row |= {f"{n}gram": loss for n, loss in row.pop("ngrams").items()}
-    for name in ("learned", "solved_by_nothing", "edges"):
-        row[name] = len(row[name])
-    row["tasks_with_circuit"] = row.pop("edges")
-    return row | {
-        "tasks_compared": len(tasks),
-        "geomean_edges": frontier.size(model, tasks) if tasks else None,
-    }
-
-
-def _ratio_row(own: Ratio, common: Ratio) -> dict[str, Any]:
-    row = asdict(own) | {f"shared_{name}": getattr(common, name) for name in ("ratio", "low", "high")}
-    row |= {"shared_tasks": common.tasks, "n_tasks": len(own.tasks), "n_shared_tasks": len(common.tasks)}
-    return {key: " ".join(value) if isinstance(value, tuple) else value for key, value in row.items()}
-
-
-def _table(path: Path, rows: "pd.DataFrame | Iterable[dict[str, Any]]") -> Path:
-    frame = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame(list(rows))
-    frame.to_csv(path, index=False, lineterminator="\n")
-    return path
+def _curve_row(row: frontier.CurveRow) -> dict[str, object]:
+    plain = asdict(row)
+    for side in ("dense", "sparse"):
+        size, low, high = plain.pop(side)
+        plain |= {side: size, f"{side}_low": low, f"{side}_high": high}
+    return plain
 
 
 if __name__ == "__main__":

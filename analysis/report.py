@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from analysis import circuit_page, plot_frontier, program
+from analysis.models import Target
 from analysis.program import say
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_text
@@ -24,11 +25,12 @@ from sparsity_lab.viewer.page import ASSETS, page
 FIGURES = {
     "frontier": "Capability against circuit size, one marker per model; lower left is better.",
     "circuit_size_vs_target": "Circuit size against target loss, for the two models of most similar loss.",
-    "edges_per_task": "Edges of each task's circuit in those two models.",
+    "edges_per_task": "Size of each task's circuit in those two models.",
 }
 TABLES = {
     "points": "the models",
-    "ratios": "dense against sparse at matched loss",
+    "ratios": "dense against sparse at matched loss: nodes, edges, edges after edge pruning",
+    "ratios_by_part": "the same, by how well and of which kind the tasks are learned",
     "tasks": "every task of every run",
     "curve": "size against target",
 }
@@ -66,7 +68,8 @@ def report(runs: Sequence[tuple[Path, RunRecord]], target: float, out: Path, tit
     Raises:
         UserError: no circuit was found at `target`.
     """
-    plot_frontier.report([record for _, record in runs], target, out / "frontier")
+    records = [record for _, record in runs]
+    plot_frontier.report(records, Target(target), out / "frontier", out / "frontier")
     linked = {
         (folder.name, task.task): _write_page(folder, task, out)
         for folder, record in runs
@@ -80,7 +83,7 @@ def report(runs: Sequence[tuple[Path, RunRecord]], target: float, out: Path, tit
         f'<div class="figures">{"".join(_figure(name) for name in figures)}</div>',
         _models(runs),
         f"<section><h2>Circuits at {target:g} nats</h2>",
-        "<p>Edges of each circuit; each number leads to its page.</p>",
+        "<p>Edges of each circuit, and those left after edge pruning; each number leads to its page.</p>",
         _circuits(runs, target, linked),
         "</section><section><h2>Tables</h2><ul>",
         *(f'<li><a href="frontier/{name}.csv">{name}.csv</a>: {TABLES[name]}</li>' for name in tables),
@@ -152,7 +155,9 @@ def _cell(task: TaskResult | None, target: float, address: str | None) -> str:
     if task is None:
         return "<td></td>"
     point = task.at(target)
-    words = str(point.edges) if point else ABSENT.get(task.status, "none")
+    words = ABSENT.get(task.status, "none") if point is None else str(point.edges)
+    if point is not None and point.pruned_edges is not None:
+        words += f" ({point.pruned_edges})"
     if address is None:
         return f'<td class="soft">{words}</td>'
     return f'<td class="number"><a href="{escape(address)}">{words}</a></td>'

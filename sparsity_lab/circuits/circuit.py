@@ -6,7 +6,7 @@ plain JSON and can be read without torch.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -78,7 +78,34 @@ class Beside(Config):
     sha256: str
 
 
-class Circuit(Config):
+TargetKind = Literal["absolute", "relative"]
+
+
+class Targeted(Config):
+    """The loss that a circuit has to meet on the selection pairs.
+
+    `target` is this loss in nats, for both kinds of target. An absolute target is the same for every model. A
+    relative target is the whole model's own selection loss plus `excess` nats; `excess` is None if the target
+    is absolute.
+    """
+
+    target: float
+    target_kind: TargetKind = "absolute"
+    excess: float | None = None
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        if (self.target_kind == "relative") != (self.excess is not None):
+            raise ValueError("excess: belongs to target_kind relative, and to no other")
+        return self
+
+    @property
+    def asked(self) -> float:
+        """The number that the config asks for: the target itself, or the excess of a relative one."""
+        return self.target if self.excess is None else self.excess
+
+
+class Circuit(Targeted):
     """A part of a model that solves a task while every other node is frozen at its mean.
 
     `edges` holds all nonzero weights between kept nodes, and the scores are measured with all of them.
@@ -94,7 +121,6 @@ class Circuit(Config):
 
     task: str
     model: str
-    target: float
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
     calibration: Calibration

@@ -12,7 +12,9 @@ Selection = Literal["raw", "calibrated"]
 class PruningConfig(Config):
     """Target losses of the circuits, and the steps that follow a finder.
 
-    `target` (nats) is the loss at which models are compared; `targets` are the losses of the size curve.
+    `target` (nats) is the loss at which models are compared; `targets` are the losses of the size curve. It
+    is a mean over prompts, so a pair's two losses add up to twice the target.
+    `relative_targets` (nats) come on top of the whole model's own loss, each with a circuit of its own.
     `selection`: whether the raw or the calibrated loss must meet the target. A fitted scale and shift can
     turn noise into an answer, so the calibrated loss also finds small circuits for meaningless tasks
     (`evidence/controls.py`). `polish`: drop kept nodes that the target does not need. `edges`: "prune" also
@@ -24,6 +26,7 @@ class PruningConfig(Config):
     selection: Selection = "raw"
     target: PositiveFloat = 0.15
     targets: tuple[PositiveFloat, ...] = Field(default=(0.15, 0.3, 0.5), strict=False)  # a list from YAML too
+    relative_targets: tuple[PositiveFloat, ...] = Field(default=(), strict=False)
     polish: bool = True
     edges: Literal["all", "prune"] = "all"
     closed: bool = True
@@ -32,9 +35,16 @@ class PruningConfig(Config):
 
     @field_validator("targets")
     @classmethod
-    def _sorted(cls, targets: tuple[float, ...]) -> tuple[float, ...]:
-        if not targets or list(targets) != sorted(set(targets)):
+    def _some(cls, targets: tuple[float, ...]) -> tuple[float, ...]:
+        if not targets:
             raise ValueError("must be one or more losses in nats, ascending, each once")
+        return targets
+
+    @field_validator("targets", "relative_targets")
+    @classmethod
+    def _sorted(cls, targets: tuple[float, ...]) -> tuple[float, ...]:
+        if list(targets) != sorted(set(targets)):
+            raise ValueError("must be losses in nats, ascending, each once")
         return targets
 
     @property

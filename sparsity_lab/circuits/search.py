@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Circuit, Scores
+from sparsity_lab.circuits.circuit import Circuit, Scores, Targeted
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.discretisation import polish
 from sparsity_lab.circuits.edge_pruning import prune_edges
@@ -79,36 +79,57 @@ def find_circuits(
     pruning: PruningConfig,
     earlier: Sequence[Circuit] = (),
 ) -> Search:
-    """Find one circuit for each target that some set of nodes meets.
+    """Find one circuit for each target, absolute or relative, that some set of nodes meets.
 
     `evaluator` must be built by `make_evaluator` from the same `finder` and `pruning`. `earlier` are circuits
     of an earlier search with the same settings that is thought to have failed. The search then goes on with
     other seeds, and returns an earlier circuit where it finds none that is smaller.
     """
-    best, retries, doubts = _search(evaluator, finder, pruning, earlier)
+    wanted = wanted_targets(evaluator, pruning)
+    best, retries, doubts = _search(evaluator, finder, pruning, [one.target for one in wanted], earlier)
     because, circuits = "; ".join(dict.fromkeys(doubts)), []
-    for target, (kept_n, _, notes) in sorted(best.items()):
+    for one in wanted:
+        if one.target not in best:
+            continue
+        kept_n, _, notes = best[one.target]
         provenance: Notes = {"method": finder.label, "selection": pruning.selection, **notes}
         if retries:
             provenance |= {"retries": retries, "retried_because": because}
-        circuit = make_circuit(evaluator, kept_n, task, model_name, target, provenance)
+        circuit = make_circuit(evaluator, kept_n, task, model_name, one.target, provenance)
+        circuit = circuit.model_copy(update=one.model_dump())
         if pruning.edges == "prune":
             circuit = prune_edges(evaluator, circuit)
         circuits.append(circuit)
     return Search(circuits, retries, because)
 
 
+def wanted_targets(evaluator: CircuitEvaluator, pruning: PruningConfig) -> list[Targeted]:
+    """Return the losses that circuits have to meet, ascending, the absolute ones first.
+
+    A relative target is left out if the circuit without nodes meets it.
+    """
+    wanted = [Targeted(target=target) for target in pruning.all_targets]
+    if pruning.relative_targets:
+        everything_n = torch.ones_like(evaluator.means_n, dtype=torch.bool)
+        whole, empty = evaluator.select_loss(everything_n), evaluator.select_loss(~everything_n)
+        for excess in pruning.relative_targets:
+            if whole + excess < empty:
+                wanted.append(Targeted(target=whole + excess, target_kind="relative", excess=excess))
+    return wanted
+
+
 def _search(
     evaluator: CircuitEvaluator,
     finder: FinderConfig,
     pruning: PruningConfig,
+    wanted: Sequence[float],
     earlier: Sequence[Circuit] = (),
 ) -> tuple[dict[float, Candidate], int, list[str]]:
-    """Return the smallest set found for each target, the number of further searches, and their reasons.
+    """Return the smallest set found for each loss of `wanted`, the number of further searches, and why.
 
     A calibrated search counts those of the raw search that it begins with.
     """
-    others = [target for target in pruning.all_targets if target != pruning.target]
+    others = sorted({target for target in wanted if target != pruning.target})
     targets = (pruning.target, *others)
     best: dict[float, Candidate] = {}
     first, last, before, doubts = 0, pruning.retries, 0, list[str]()
@@ -122,7 +143,7 @@ def _search(
             _offer(best, evaluator, kept_n, circuit.target, dict(circuit.provenance))
     elif evaluator.selection == "calibrated":
         # A set that meets the raw target also meets the calibrated one, so calibrated circuits begin there.
-        best, before, doubts = _search(replace(evaluator, selection="raw"), finder, pruning)
+        best, before, doubts = _search(replace(evaluator, selection="raw"), finder, pruning, wanted)
         for target, candidate in list(best.items()):
             _offer_polished(best, evaluator, pruning, candidate.kept_n, target, candidate.notes)
     for attempt in range(first, last + 1):

@@ -103,6 +103,9 @@ TASKS_SOLVED = Metric(
 )
 GEOMEAN_EDGES = Metric("circuits/geomean_edges", "edges", "lower", "geometric mean of edges over those tasks")
 GEOMEAN_NODES = Metric("circuits/geomean_nodes", "nodes", "lower", "geometric mean of nodes over those tasks")
+GEOMEAN_PRUNED_EDGES = Metric(
+    "circuits/geomean_pruned_edges", "edges", "lower", "geometric mean of edges left after edge pruning"
+)
 TEST_LOSS = Metric(
     "circuits/test_loss", "nats", "lower", "mean over them of the circuit's selection loss on the test pairs"
 )
@@ -145,6 +148,7 @@ SUMMARY = (
     TASKS_SOLVED,
     GEOMEAN_EDGES,
     GEOMEAN_NODES,
+    GEOMEAN_PRUNED_EDGES,
     TEST_LOSS,
 )
 ALL = tuple(dict.fromkeys(TRAINING + VALIDATION + SUMMARY))

@@ -28,18 +28,25 @@ LINKED = (
     VALIDATION,
 )
 RESULT = "result.json"
-_PREFIX, _SUFFIX = "circuit-", ".json"
+_PREFIX, _PLUS, _SUFFIX = "circuit-", "plus-", ".json"
 
 
-def circuit_file(target: float) -> str:
-    """Name of the file that holds a task's circuit at `target` nats."""
-    return f"{_PREFIX}{target:g}{_SUFFIX}"
+def circuit_file(target: float, kind: str = "absolute") -> str:
+    """Name of the file that holds a task's circuit at `target` nats.
+
+    For a relative target, `target` is what it adds to the whole model's loss, as in `circuit-plus-0.15.json`.
+    """
+    return f"{_PREFIX}{_PLUS * (kind == 'relative')}{target:g}{_SUFFIX}"
 
 
 def circuit_files(folder: Path) -> list[Path]:
-    """The circuits in a folder of one task, ascending by target."""
-    found = folder.glob(f"{_PREFIX}*{_SUFFIX}")
-    return sorted(found, key=lambda path: float(path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)))
+    """The circuits in a folder of one task, ascending by target; those of relative targets come last."""
+
+    def order(path: Path) -> tuple[bool, float]:
+        written = path.name.removeprefix(_PREFIX).removesuffix(_SUFFIX)
+        return written.startswith(_PLUS), float(written.removeprefix(_PLUS))
+
+    return sorted(folder.glob(f"{_PREFIX}*{_SUFFIX}"), key=order)
 
 
 @dataclass(frozen=True)

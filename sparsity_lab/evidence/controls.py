@@ -88,7 +88,9 @@ def controls(
 ) -> Check:
     """Edges that the controls need, against the `edges` of the real circuit at the main target."""
     verdict: Verdict
-    once = pruning.model_copy(update={"targets": (pruning.target,), "edges": "all", "retries": 0})
+    once = pruning.model_copy(
+        update={"targets": (pruning.target,), "relative_targets": (), "edges": "all", "retries": 0}
+    )
     finder = finder.for_controls(GIVE_UP if pruning.selection == "raw" else None)
     values, ratios = [count("edges of the circuit", edges, "edges")], {}
     for name, other, its_means_n, its_data in controlled(model, means_n, shuffled, data, seed):

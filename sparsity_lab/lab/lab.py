@@ -140,7 +140,7 @@ class Lab(Intervened):
             raise UserError(f"{asked.task.name}: {why.status.replace('_', ' ')}: {why.reason}")
         found = find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, settings)
         for circuit in found.circuits:
-            if circuit.target == settings.target:
+            if (circuit.target, circuit.target_kind) == (settings.target, "absolute"):
                 return circuit.model_copy(update={"model_hash": self.folder.model_hash})
         raise UserError(f"{asked.task.name}: no set of nodes reaches {settings.target:g} nats")
 
@@ -226,7 +226,8 @@ class Lab(Intervened):
     def _pruning(self, target: float | None, changes: Mapping[str, Any]) -> PruningConfig:
         own = PruningConfig() if self.config is None else self.config.pruning
         main = own.target if target is None else target
-        values = own.model_dump(mode="json") | {"target": main, "targets": [main]} | dict(changes)
+        values = own.model_dump(mode="json") | {"target": main, "targets": [main]}
+        values |= {"relative_targets": []} | dict(changes)
         return validate(PruningConfig, values, "pruning")
 
     def _finder(self, kind: str | None, options: dict[str, Any]) -> FinderConfig:

@@ -15,8 +15,9 @@ def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
 
     `validation_loss`, its standard error, the losses of its components and those of n-gram models of as many
     tokens are in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
-    are the circuit's on the test pairs, `select_...` those on the selection pairs. `edges_only_loss` is the
-    selection loss on the test pairs with weights into dropped nodes at zero.
+    are the circuit's on the test pairs, `select_...` those on the selection pairs. `target` is the loss that
+    the circuit has to meet; if `target_kind` is relative, it is the whole model's loss plus `excess`.
+    `edges_only_loss` is the selection loss on the test pairs with weights into dropped nodes at zero.
     """
     import pandas as pd  # local: the import takes a second, and runs without W&B do not need it
 
@@ -49,6 +50,8 @@ _COLUMNS: dict[str, Any] = {
     "bag_accuracy": "float64",
     "unpruned_loss": "float64",
     "target": "float64",
+    "target_kind": "str",
+    "excess": "float64",
     "nodes": "Int64",
     "edges": "Int64",
     "pruned_edges": "Int64",
@@ -93,6 +96,8 @@ def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
 def _sizes(point: CurvePoint) -> dict[str, Any]:
     return {
         "target": point.target,
+        "target_kind": point.target_kind,
+        "excess": point.excess,
         "nodes": point.nodes,
         "edges": point.edges,
         "pruned_edges": point.pruned_edges,

@@ -21,6 +21,8 @@ def mirror_record(run: Any, folder: Path, record: RunRecord, plots: Sequence[Pat
         run.log({"evidence": _evidence_table(record)})
     if curves := [task for task in record.tasks if task.curve]:
         run.log({"circuit_sizes": _curves(curves)})
+    if pruned := [task for task in curves if all(p.pruned_edges is not None for p in task.curve)]:
+        run.log({"circuit_sizes_pruned": _curves(pruned, pruned=True)})
     for plot in plots:
         run.log({f"plots/{plot.stem}": wandb.Image(str(plot))})
     for name in (RECORD, METRICS_FILE):
@@ -47,13 +49,14 @@ def mirror_artifacts(run: Any, corpus: Path | None, model: Path | None, circuits
         origin = origin | {kind: name}
 
 
-def _curves(tasks: Sequence[TaskResult]) -> Any:
-    """Plot edges against target loss, one line per task."""
+def _curves(tasks: Sequence[TaskResult], pruned: bool = False) -> Any:
+    """Plot edges, all or those left after edge pruning, against target loss, one line per task."""
+    curves = [sorted(task.curve, key=lambda point: point.target) for task in tasks]
     return wandb.plot.line_series(
-        xs=[[point.target for point in task.curve] for task in tasks],
-        ys=[[point.edges for point in task.curve] for task in tasks],
+        xs=[[point.target for point in curve] for curve in curves],
+        ys=[[point.pruned_edges if pruned else point.edges for point in curve] for curve in curves],
         keys=[task.task for task in tasks],
-        title="Edges of the circuit against target loss",
+        title=f"Edges of the circuit{' after edge pruning' * pruned} against target loss",
         xname="target loss (nats)",
     )
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import field_validator
 
-from sparsity_lab.circuits.circuit import Scores
+from sparsity_lab.circuits.circuit import Scores, Targeted, TargetKind
 from sparsity_lab.core import metrics
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
@@ -21,7 +21,7 @@ from sparsity_lab.evidence.record import Check
 from sparsity_lab.results.upgrades import UPGRADES
 from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 RECORD = "record.json"
 METRICS_FILE = "metrics.csv"
@@ -31,18 +31,18 @@ Status = Literal["circuit", "no_circuit", "not_learned", "not_askable", "empty_s
 Kind = Literal["dense", "sparse", "bridged", "sparsified", "imported"]
 
 
-class CurvePoint(Config):
+class CurvePoint(Targeted):
     """The smallest circuit found whose loss on the selection pairs is at or below `target` nats.
 
+    `pruned_edges`: the edges left after edge pruning; None where edges were not pruned.
     `edges_only`: its scores on the test pairs with weights into dropped nodes at zero; None in older records.
     """
 
-    target: float
     nodes: int
     edges: int
     select: Scores
     test: Scores
-    pruned_edges: int | None = None  # edges left after edge pruning, if it was run
+    pruned_edges: int | None = None
     edges_only: Scores | None = None
 
 
@@ -74,9 +74,10 @@ class TaskResult(Config):
     pairs: dict[str, int] | None = None
     shortcuts: Shortcuts | None = None
 
-    def at(self, target: float) -> CurvePoint | None:
-        """Return the curve's point at this target, or None."""
-        return next((p for p in self.curve if math.isclose(p.target, target, rel_tol=1e-9)), None)
+    def at(self, target: float, kind: TargetKind = "absolute") -> CurvePoint | None:
+        """Return the curve's point at this target, or None. A relative target is given by its excess."""
+        points = (point for point in self.curve if point.target_kind == kind)
+        return next((point for point in points if math.isclose(point.asked, target, rel_tol=1e-9)), None)
 
 
 class Snapshot(Config):

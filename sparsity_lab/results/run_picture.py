@@ -28,14 +28,21 @@ def _figure(record: RunRecord, metrics_csv: Path) -> Figure:
         (task for task in record.tasks if task.status == "circuit"),
         key=lambda task: max(point.edges for point in task.curve),
     )
+    left = False
     for row, task in enumerate(found):
-        edges = [max(1, point.edges) for point in task.curve]
+        points = [point for point in task.curve if point.target_kind == "absolute"]
+        edges = [max(1, point.edges) for point in points]
         sizes.plot(edges, [row] * len(edges), color=PALE, zorder=1)
-        targets = [point.target for point in task.curve]
+        targets = [point.target for point in points]
         sizes.scatter(edges, [row] * len(edges), c=targets, cmap="viridis", vmin=0, vmax=0.5)
+        main = task.at(record.pruning.target)
+        if main is not None and main.pruned_edges is not None:
+            sizes.plot(max(1, main.pruned_edges), row, "|", color=VERMILION, markersize=12)
+            left = True
     sizes.set_yticks(range(len(found)), [plain(task.task) for task in found], fontsize=8)
     log_axis(sizes, "x")
-    sizes.set_xlabel("edges, a dot for each target loss (dark: strict)")
+    bar = f"; bar: edges left after edge pruning, {record.pruning.target:g} nats" if left else ""
+    sizes.set_xlabel(f"edges, a dot for each target loss (dark: strict){bar}")
     sizes.set_title(
         f"circuits; {len(learned(record.tasks))} of {len(record.tasks)} tasks learned", loc="left"
     )

@@ -22,6 +22,9 @@ def summarise(tasks: Sequence[TaskResult], target: float) -> dict[str, float]:
     if solved:
         found[metrics.GEOMEAN_EDGES.name] = geometric_mean(point.edges for point in solved)
         found[metrics.GEOMEAN_NODES.name] = geometric_mean(point.nodes for point in solved)
+        pruned = [point.pruned_edges for point in solved if point.pruned_edges is not None]
+        if len(pruned) == len(solved):
+            found[metrics.GEOMEAN_PRUNED_EDGES.name] = geometric_mean(pruned)
         found[metrics.TEST_LOSS.name] = fmean(point.test.selection_loss for point in solved)
     return found
 

@@ -4,7 +4,7 @@ Schema 2 added the tasks' evidence, and schema 3 the training snapshots. Schema 
 `pruning`, which older records hold only in their config. It also renamed the snapshots and the metrics of the
 reference model. Schema 5 added the tasks' kinds, caveats, pairs and shortcuts, the loss by source, and the
 numbers that a run has replaced. In the config it renamed `sweep`, moved `retries` from the finder to
-`pruning`, and added `pruning.closed` and `trainer.final_windows`.
+`pruning`, and added `pruning.closed` and `trainer.final_windows`. Schema 6 added relative targets.
 """
 
 from collections.abc import Callable
@@ -62,6 +62,14 @@ def _to_schema_5(old: Plain) -> Plain:
     return old | {"config": _with_final_windows(config)}
 
 
+def _to_schema_6(old: Plain) -> Plain:
+    """Convert schema 5 to 6. All targets were absolute then."""
+    config = _part(old, "config")
+    if isinstance(config.get("pruning"), dict):
+        config = config | {"pruning": {"relative_targets": []} | config["pruning"]}
+    return old | {"config": config}
+
+
 def _with_final_windows(config: Plain) -> Plain:
     """Return a config, the run's or that of its reference model, whose trainer has `final_windows`."""
     trainer = _part(config, "trainer")
@@ -75,4 +83,10 @@ def _part(values: Plain, name: str) -> Plain:
     return part if isinstance(part, dict) else {}
 
 
-UPGRADES: dict[int, Callable[[Plain], Plain]] = {1: dict, 2: dict, 3: _to_schema_4, 4: _to_schema_5}
+UPGRADES: dict[int, Callable[[Plain], Plain]] = {
+    1: dict,
+    2: dict,
+    3: _to_schema_4,
+    4: _to_schema_5,
+    5: _to_schema_6,
+}

@@ -30,7 +30,7 @@ from sparsity_lab.tasks.task import Split
 
 log = logging.getLogger(__name__)
 
-CIRCUITS_VERSION = 6  # raise when the same inputs would give other circuits
+CIRCUITS_VERSION = 7  # raise when the same inputs would give other circuits
 SCORED: tuple[Split, ...] = ("select", "test")  # the splits whose pairs are kept beside the circuits
 
 
@@ -85,17 +85,22 @@ def _write_circuits(
     if circuits:
         identity = _write_beside(config, context, task, folder)
         for circuit in circuits:
-            save_circuit(circuit.model_copy(update=identity), folder / circuit_file(circuit.target))
+            path = folder / circuit_file(circuit.asked, circuit.target_kind)
+            save_circuit(circuit.model_copy(update=identity), path)
     write_json(folder / RESULT, result)
     main = result.at(config.pruning.target)
     told = (
-        f"{main.nodes} nodes, {main.edges} edges, test loss {main.test.selection_loss:.3f}"
+        f"{main.nodes} nodes, {main.edges} edges{_left(main)}, test loss {main.test.selection_loss:.3f}"
         if main
         else result.reason
     )
     if result.retries:
         told += f"; searched {result.retries + 1} times ({result.retried_because})"
     log.info("%s: %s: %s (%.0f s)", config.name, task, told, time.monotonic() - started)
+
+
+def _left(point: CurvePoint) -> str:
+    return "" if point.pruned_edges is None else f" ({point.pruned_edges} after edge pruning)"
 
 
 def _write_beside(config: RunConfig, context: ModelContext, task: str, folder: Path) -> dict[str, Any]:
@@ -158,6 +163,8 @@ def explain_task(
     curve = tuple(
         CurvePoint(
             target=c.target,
+            target_kind=c.target_kind,
+            excess=c.excess,
             nodes=len(c.nodes),
             edges=len(c.edges),
             select=c.select,
@@ -167,7 +174,7 @@ def explain_task(
         )
         for c in circuits
     )
-    if target not in {c.target for c in circuits}:
+    if all((c.target, c.target_kind) != (target, "absolute") for c in circuits):
         return result(
             "no_circuit", f"no set of nodes reaches {target:g} nats", unpruned=test, curve=curve, **tries
         ), circuits

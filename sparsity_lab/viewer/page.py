@@ -119,6 +119,7 @@ def _circuit(circuit: Circuit, evidence: Evidence | None) -> dict[str, Any]:
     left = None if circuit.pruned is None else set(circuit.pruned.edges)
     return {
         "target": circuit.target,
+        "label": _label(circuit),
         "counts": circuit.counts,
         "nodes": [] if large else [_node(node) for node in circuit.nodes],
         "edges": []
@@ -146,6 +147,13 @@ def _circuit(circuit: Circuit, evidence: Evidence | None) -> dict[str, Any]:
             for found in (evidence.nodes if evidence is not None and measured else ())
         ],
     }
+
+
+def _label(circuit: Circuit) -> str:
+    """Return the target in words."""
+    if circuit.excess is None:
+        return f"{circuit.target:g} nats"
+    return f"{circuit.target:.3f} nats (the whole model's loss + {circuit.excess:g})"
 
 
 def _node(node: Node) -> dict[str, Any]:

@@ -20,8 +20,8 @@
     const last = view.circuits.length - 1;
     const show = () => {
       const circuit = view.circuits[state.index];
-      at("target").textContent = `${circuit.target} nats`;
-      at("slider").setAttribute("aria-valuetext", `${circuit.target} nats`);
+      at("target").textContent = circuit.label;
+      at("slider").setAttribute("aria-valuetext", circuit.label);
       at("size").textContent = `${plural(circuit.counts[0], "node")}, ${plural(circuit.counts[1], "edge")}` +
         (circuit.pruned ? `, ${plural(circuit.pruned.edges, "edge")} after edge pruning` : "");
     };
@@ -29,7 +29,7 @@
       oninput: (event) => { state.index = Number(event.target.value); show(); redraw(); } });
     if (!last) slider.disabled = true;
     at("bar").append(...[h("label", {}, "Target loss", slider, h("output", { id: "target", for: "slider" })),
-      h("datalist", { id: "stops" }, view.circuits.map((c, i) => h("option", { value: i, label: c.target }))),
+      h("datalist", { id: "stops" }, view.circuits.map((c, i) => h("option", { value: i, label: Number(c.target.toFixed(3)) }))),
       h("span", { id: "size" }),
       view.circuits.some((c) => c.pruned) ? h("label", {}, h("input", { type: "checkbox", id: "pruned",
         onchange: (event) => { state.pruned = event.target.checked; hide(); } }), "hide dropped edges") : null,
@@ -70,7 +70,7 @@
       if (!placed.has(state.index)) placed.set(state.index, Graph.place(Graph.build(view, state.index)));
       graph = placed.get(state.index);
       // the one place where markup is made from a string: draw() escapes every text in it
-      at("graph").innerHTML = Graph.draw(graph, { title: `${view.task}, ${circuit.target} nats` });
+      at("graph").innerHTML = Graph.draw(graph, { title: `${view.task}, ${circuit.label}` });
       const notes = [];
       if (graph.edges.length > Graph.MOST_EDGES) notes.push(`Drawn are the ${Graph.MOST_EDGES} strongest of ${graph.edges.length} edges.`);
       if (!view.examples) notes.push("This run has no examples of activations: run it again with the same settings, and they are added.");
