@@ -115,10 +115,9 @@ def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -
     written = [
         tables.write(csv / "points.csv", tables.points(records, targets(records))),
         tables.write(csv / "ratios.csv", tables.ratio_rows(ratios), tables.RATIO_COLUMNS),
+        tables.write(csv / "ratios_by_part.csv", tables.ratio_rows(parts), tables.RATIO_COLUMNS),
         tables.write(csv / "tasks.csv", to_frame(records)),
     ]
-    if parts:
-        written.append(tables.write(csv / "ratios_by_part.csv", tables.ratio_rows(parts)))
     if kinds := frontier.by_kind([model for one in compared for model in one.models]):
         written.append(tables.write(csv / "kinds.csv", (asdict(row) for row in kinds)))
     if tasks:

@@ -41,7 +41,7 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-TABLES = {"points.csv", "ratios.csv", "tasks.csv"}
+TABLES = {"points.csv", "ratios.csv", "ratios_by_part.csv", "tasks.csv"}
 PAIR = {
     "curve.csv",
     *(f"{name}.{kind}" for name in ("circuit_size_vs_target", "edges_per_task") for kind in ("png", "svg")),
@@ -103,11 +103,21 @@ def test_tables_and_figures_are_the_same_every_time(
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
     ratios = pd.read_csv(tmp_path / "a" / "ratios.csv")
-    assert list(ratios.nonzeros) == [3000, 6000, 3000]
+    assert list(ratios.columns[:12]) == [
+        "sparse_model", "width", "nonzeros", "loss", "measure", "target", "target_kind", "ratio", "low", "high",
+        "tasks", "seeds",
+    ]  # fmt: skip
+    assert len(ratios) == 3 * 3 * 2  # models, targets, measures
+    edges = ratios[(ratios.measure == "edges") & (ratios.target == 0.15)]
+    assert list(edges.nonzeros) == [3000, 6000, 3000]
     assert (ratios.low <= ratios.ratio).all()
-    assert (ratios.n_tasks == 3).all()
+    assert (ratios.tasks == 3).all()
+    assert set(ratios.target_kind) == {"absolute"}
     points = pd.read_csv(tmp_path / "a" / "points.csv")
-    assert points.geomean_edges[0] == pytest.approx((200 * 400 * 9) ** (1 / 3))
+    assert len(points) == 6 * 3
+    at_main = points[points.target == 0.15].iloc[0]
+    assert at_main.geomean_edges == at_main.compared_edges == pytest.approx((200 * 400 * 9) ** (1 / 3))
+    assert at_main.geomean_nodes == pytest.approx(3)
     assert len(pd.read_csv(tmp_path / "a" / "tasks.csv")) == 6 * 3 * 3
 
 
@@ -162,7 +172,8 @@ def test_every_kind_of_model_has_its_mark(tmp_path: Path, capsys: pytest.Capture
     assert main([str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "8 models" in out
-    assert out.count("\nbridged ") == out.count("\nsparsified ") == 2  # a model, and a ratio
+    for kind in ("bridged", "sparsified"):  # a model, and a ratio
+        assert (out.count(f"\n{kind} "), out.count(f"\n{kind}-64-3000  {kind} ")) == (1, 1)
     svg = (tmp_path / "frontier" / "frontier.svg").read_text()
     assert "bridged, same width" in svg
     assert "sparsified, same width" in svg
@@ -283,9 +294,10 @@ def test_a_weak_model_does_not_empty_the_frontier(tmp_path: Path, capsys: pytest
     assert _names(tmp_path / "frontier") == TABLES | PAIR | FRONTIER
     out = capsys.readouterr().out
     assert "not compared on shared tasks: sparse-8-10 has only 1 circuit\n" in out
-    points = pd.read_csv(tmp_path / "frontier" / "points.csv").set_index("name")
+    points = pd.read_csv(tmp_path / "frontier" / "points.csv")
+    points = points[points.target == 0.15].set_index("name")
     assert points.tasks_compared["sparse-8-10"] == 0
-    assert points.drop(index="sparse-8-10").geomean_edges.notna().all()
+    assert points.drop(index="sparse-8-10").compared_edges.notna().all()
 
 
 def test_seeds_are_told_apart_and_columns_do_not_touch(
@@ -309,7 +321,10 @@ def test_seeds_are_told_apart_and_columns_do_not_touch(
     header, *rows = out[out.index("kind ") :].partition("\n\n")[0].splitlines()
     column = [row[: header.index("seed") + len("seed")].split()[-1] for row in rows if "gram" not in row]
     assert set(column) == {"-", "0", "1"}
-    ratios = out[out.index("edges dense / sparse") :].partition("\n\n")[0].splitlines()
-    apart = ratios[1].index("on the tasks of all")
-    assert all(line[apart - 2 : apart] == "  " for line in ratios[2:])
+    _, header, *ratios = out[out.index("sizes dense / sparse") :].partition("\nintervals")[0].splitlines()
+    apart = header.index("nodes")
+    assert all(line[apart - 2 : apart] == "  " for line in ratios)
     assert "outside the dense models' range" in "".join(ratios)
+    assert "intervals over seeds and tasks, twins as one" in out
+    assert "13 models of 7 configurations" in out
+    assert "bars: smallest to largest seed" in (tmp_path / "frontier" / "frontier.svg").read_text()
