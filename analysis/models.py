@@ -35,6 +35,7 @@ ELSEWHERE = (
     "threads",
     "kernels",
     "logger",
+    "records",
     "evidence",
 )  # change no circuit
 

@@ -238,6 +238,7 @@ def test_every_search_draws_what_the_config_takes(path: Path) -> None:
             r"^tasks.names: .*unknown or no task \['with_ass'\]; allowed: all, or some of",
         ),
         (["pruning.targets=[0.3,0.1]"], r"^pruning.targets: .*ascending"),
+        (["pruning.relative_targets=[0.3,0.1]"], r"^pruning.relative_targets: .*ascending"),
         (["pruning.edges=some"], r"^pruning.edges: 'some': input should be 'all' or 'prune'$"),
         (["+pruning.masks.steps=60"], r"pruning.masks.steps is now finder.steps$"),
         (["+pruning.method=gradient"], r"^pruning.method=gradient is now finder=gradient$"),

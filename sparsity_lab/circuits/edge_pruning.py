@@ -10,7 +10,7 @@ For the attention-output matrix, this assumes that the head's attention sums to 
 
 import copy
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsity_lab.circuits.circuit import Circuit, Edge, PrunedEdges
-from sparsity_lab.circuits.closing import close
+from sparsity_lab.circuits.closing import close, with_children
 from sparsity_lab.circuits.discretisation import smallest_size
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
@@ -28,6 +28,7 @@ from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import logit_difference
 
+Matrix = tuple[int, Site, Site]  # its layer, the site it reads and the site it writes
 _NAMES = {(source, target): name for name, source, target in MATRICES}
 
 
@@ -39,9 +40,9 @@ class Entries(NamedTuple):
     column_k: Tensor
 
 
-def entries(edges: Sequence[Edge]) -> dict[tuple[int, Site, Site], Entries]:
-    """Group the edges by matrix; the key is its layer, the site it reads and the site it writes."""
-    places = defaultdict[tuple[int, Site, Site], list[int]](list)
+def entries(edges: Sequence[Edge]) -> dict[Matrix, Entries]:
+    """Group the edges by matrix."""
+    places = defaultdict[Matrix, list[int]](list)
     for place, edge in enumerate(edges):
         places[edge.target.layer, Site(edge.source.site), Site(edge.target.site)].append(place)
     return {
@@ -56,11 +57,15 @@ def entries(edges: Sequence[Edge]) -> dict[tuple[int, Site, Site], Entries]:
 
 @torch.no_grad()
 def without_edges(model: Transformer, means_n: Tensor, dropped: Sequence[Edge]) -> Transformer:
-    """Return a copy of `model` in which the edges `dropped` pass their sources' means."""
-    changed = copy.deepcopy(model)
-    slices = NodeLayout(model.config).slices
-    for (layer, source, target), (_, row_k, column_k) in entries(dropped).items():
-        linear = _linear(changed, layer, source, target)
+    """Return a copy of `model` in which the edges `dropped` pass their sources' means.
+
+    The copy shares the tensors that do not change.
+    """
+    by_matrix, slices = entries(dropped), NodeLayout(model.config).slices
+    changed, linears = _with_copies(model, by_matrix)
+    for matrix, (_, row_k, column_k) in by_matrix.items():
+        layer, source, _ = matrix
+        linear = linears[matrix]
         mean_k = means_n[slices[source, layer]][column_k]
         linear.bias.index_add_(0, row_k, linear.weight[row_k, column_k] * mean_k)
         linear.weight[row_k, column_k] = 0
@@ -86,7 +91,7 @@ def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 3) 
             break
         cost_e = torch.tensor(edge_costs(evaluator, kept_n, kept, dropped))
         kept = [kept[index] for index in cost_e.argsort(stable=True).tolist()]
-        too_many = smallest_size(len(kept), partial(misses, dropped, kept))
+        too_many = smallest_size(len(kept), partial(misses, dropped, kept), guess=len(kept) // 2)
         size = (too_many or len(kept) + 1) - 1
         if size == 0:
             break
@@ -109,14 +114,15 @@ def edge_costs(
     model = without_edges(evaluator.model, means_n, dropped)
     model = close(model, kept_n) if evaluator.closed else model
     layout, by_matrix = NodeLayout(model.config), entries(kept)
-    linears = [_linear(model, *matrix).requires_grad_() for matrix in by_matrix]
+    model, linears = _with_copies(model, by_matrix)
+    for linear in linears.values():
+        linear.requires_grad_()
     logit_diff_b = logit_difference(model, select, ablate(layout, kept_n, means_n))
     calibration = evaluator.calibration(logit_diff_b.detach())
     two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b).backward()
     costs = [0.0] * len(kept)
-    for ((layer, source, _), (place_k, row_k, column_k)), linear in zip(
-        by_matrix.items(), linears, strict=True
-    ):
+    for matrix, (place_k, row_k, column_k) in by_matrix.items():
+        (layer, source, _), linear = matrix, linears[matrix]
         assert linear.weight.grad is not None
         assert linear.bias.grad is not None
         mean_k = means_n[layout.slices[source, layer]][column_k]
@@ -127,10 +133,25 @@ def edge_costs(
     return costs
 
 
-def _linear(model: Transformer, layer: int, source: Site, target: Site) -> nn.Linear:
-    """Return the matrix from `source` to `target`. Modifies `model`: a missing bias is added as zeros."""
-    linear = model.blocks[layer].get_submodule(_NAMES[source, target])
-    assert isinstance(linear, nn.Linear)
-    if linear.bias is None:
-        linear.bias = nn.Parameter(torch.zeros(linear.out_features), requires_grad=False)
-    return linear
+def _with_copies(
+    model: Transformer, matrices: Iterable[Matrix]
+) -> tuple[Transformer, dict[Matrix, nn.Linear]]:
+    """Return a copy of `model` with weights and biases of its own in `matrices`, and these layers.
+
+    A missing bias is added as zeros.
+    """
+    blocks, linears = list(model.blocks), dict[Matrix, nn.Linear]()
+    for layer, source, target in matrices:
+        sublayer, name = _NAMES[source, target].split(".")
+        linear = blocks[layer].get_submodule(_NAMES[source, target])
+        assert isinstance(linear, nn.Linear)
+        own = copy.copy(linear)
+        bias_o = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
+        tensors = {"weight": linear.weight, "bias": bias_o}
+        own._parameters = {
+            key: nn.Parameter(tensor.detach().clone(), requires_grad=False) for key, tensor in tensors.items()
+        }
+        inner = with_children(blocks[layer].get_submodule(sublayer), **{name: own})
+        blocks[layer] = with_children(blocks[layer], **{sublayer: inner})
+        linears[layer, source, target] = own
+    return with_children(model, blocks=nn.ModuleList(blocks)), linears

@@ -81,6 +81,15 @@ def test_edges_that_pruning_dropped_are_told_apart_and_both_counts_are_there(run
     assert f"{larger['counts'][1]} edges ({kept} after edge pruning) at 0.05 nats" in svg
 
 
+def test_a_relative_target_is_told_as_one(tmp_path: Path) -> None:
+    write_run(tmp_path, examples=False, evidence=False)
+    path = tmp_path / "circuits" / PLAIN_TASK / "circuit-0.05.json"
+    relative = {"target": 0.1834567, "target_kind": "relative", "excess": 0.15}
+    path.with_name("circuit-plus-0.15.json").write_text(json.dumps(json.loads(path.read_text()) | relative))
+    labels = [circuit["label"] for circuit in load_view(tmp_path, PLAIN_TASK)["circuits"]]
+    assert labels == ["0.05 nats", "0.15 nats", "0.183 nats (the whole model's loss + 0.15)"]
+
+
 def test_a_circuit_from_before_edge_pruning_shows_all_its_edges(tmp_path: Path) -> None:
     write_run(tmp_path, examples=False, evidence=False)
     path = tmp_path / "circuits" / PLAIN_TASK / "circuit-0.05.json"

@@ -104,8 +104,8 @@ def test_tables_and_figures_are_the_same_every_time(
 
     ratios = pd.read_csv(tmp_path / "a" / "ratios.csv")
     assert list(ratios.columns[:12]) == [
-        "sparse_model", "width", "nonzeros", "loss", "measure", "target", "target_kind", "ratio", "low", "high",
-        "tasks", "seeds",
+        "sparse_model", "width", "nonzeros", "loss", "measure", "target", "target_kind", "ratio", "low",
+        "high", "tasks", "seeds",
     ]  # fmt: skip
     assert len(ratios) == 3 * 3 * 2  # models, targets, measures
     edges = ratios[(ratios.measure == "edges") & (ratios.target == 0.15)]

@@ -34,7 +34,9 @@ def test_round_trip(tmp_path: Path) -> None:
     ("change", "told"),
     [
         ({"nodes": None}, "a.json.nodes"),
-        ({"colour": 1}, "a.json.colour: unknown key; allowed: task, model"),
+        ({"colour": 1}, "a.json.colour: unknown key; allowed: target, "),
+        ({"excess": 0.1}, "excess: belongs to target_kind relative"),
+        ({"target_kind": "relative"}, "excess: belongs to target_kind relative"),
         ({"nodes": [{"layer": 0, "site": "attn_in"}]}, "a.json.nodes.0.channel: missing"),
     ],
 )

@@ -74,6 +74,26 @@ def test_s9_only_the_targets_that_are_met_have_a_circuit(planted: CircuitEvaluat
     assert all(circuit.select.selection_loss <= circuit.target for circuit in met)
 
 
+@pytest.mark.parametrize("selection", ["raw", "calibrated"])
+def test_a_relative_target_is_the_whole_models_loss_and_more(selection: str) -> None:
+    """What the circuit without nodes meets already is left out; the same loss gives the same circuit."""
+    config = quick_pruning(target=0.3, targets=[0.3], relative_targets=[0.05, 0.25, 2.0], selection=selection)
+    evaluator = evaluator_of(planted_model(), config)
+    whole = evaluator.select_loss(torch.ones_like(evaluator.means_n, dtype=torch.bool))
+    found = found_by_masks(evaluator, config)
+    assert [(c.target, c.target_kind, c.excess, c.asked) for c in found] == [
+        (0.3, "absolute", None, 0.3),
+        (whole + 0.05, "relative", 0.05, 0.05),
+        (whole + 0.25, "relative", 0.25, 0.25),
+    ]
+    for circuit in found:
+        assert circuit.select.selection_loss <= circuit.target
+    same = config.model_copy(update={"relative_targets": (0.3 - whole,)})
+    absolute, relative = found_by_masks(evaluator, same)
+    if absolute.target == relative.target:
+        assert absolute.nodes == relative.nodes
+
+
 def test_the_planted_circuit_is_found_and_little_else(
     planted: CircuitEvaluator, circuits: list[Circuit]
 ) -> None:

@@ -13,7 +13,10 @@ def test_circuits_come_ascending_by_target_whatever_their_names(tmp_path: Path) 
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     run.result("task").write_text("{}")
-    assert run.circuits("task") == [run.circuit("task", target) for target in targets]
+    relative = run.path / "circuits" / "task" / circuit_file(0.02, "relative")
+    relative.write_text("{}")
+    assert run.circuits("task") == [*(run.circuit("task", target) for target in targets), relative]
+    assert relative.name == "circuit-plus-0.02.json"
     assert run.circuit("task", 0.15).name == circuit_file(0.15) == "circuit-0.15.json"
     assert run.circuits("other") == []
     assert run.tasks() == ["task"]

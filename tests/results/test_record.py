@@ -61,6 +61,7 @@ def make(name: str = "sparse-64", **changes: Any) -> RunRecord:
                 "polish": True,
                 "target": 0.15,
                 "targets": (0.05, 0.15),
+                "relative_targets": (),
                 "closed": False,
                 "retries": 0,
             },
@@ -177,6 +178,16 @@ def test_s10_a_run_of_schema_4_has_the_settings_of_its_time(tmp_path: Path) -> N
     assert read["trainer"]["final_windows"] == read["reference"]["trainer"]["final_windows"] == 32
     assert renamed_in_config(read) == []
     assert validate(RunConfig, read).pruning.retries == 1
+
+
+def test_s10_a_record_of_schema_5_has_absolute_targets_alone(tmp_path: Path) -> None:
+    record = make()
+    old = record.model_dump(mode="json") | {"schema_version": 5}
+    old["config"]["pruning"] = _without(old["config"]["pruning"], "relative_targets")
+    for point in old["tasks"][0]["curve"]:
+        del point["target_kind"], point["excess"]
+    (tmp_path / "record.json").write_text(json.dumps(old))
+    assert read_record(tmp_path) == record
 
 
 def test_s10_replaced_numbers_are_read_back(tmp_path: Path) -> None:
@@ -335,7 +346,8 @@ def test_an_empty_frame_has_the_same_columns() -> None:
 
 def test_every_value_of_a_row_has_a_column() -> None:
     record = make()
-    curve = tuple(point.model_copy(update={"edges_only": POOR}) for point in record.tasks[0].curve)
+    more = {"edges_only": POOR, "pruned_edges": 7, "target_kind": "relative", "excess": 0.1}
+    curve = tuple(point.model_copy(update=more) for point in record.tasks[0].curve)
     changes = {"curve": curve, "retries": 2, "retried_because": "half of all nodes"}
     record = record.model_copy(
         update={"tasks": (record.tasks[0].model_copy(update=changes), *record.tasks[1:])}
@@ -344,6 +356,7 @@ def test_every_value_of_a_row_has_a_column() -> None:
     assert all(set(row) <= set(frame.columns) for row in _rows(record))
     first = frame.iloc[0]
     assert (first.retries, first.retried_because, first.edges_only_loss) == (2, "half of all nodes", 0.69)
+    assert (first.pruned_edges, first.target_kind, first.excess) == (7, "relative", 0.1)
     assert frame.retries.tolist() == [2, 2, 0, 0]
 
 
@@ -372,6 +385,10 @@ def test_the_summary_counts_tasks_by_what_became_of_them() -> None:
         "circuits/test_loss": 0.69,
     }
     assert "circuits/geomean_edges" not in summarise(others, 0.15)
+    pruned = tuple(point.model_copy(update={"pruned_edges": 5}) for point in found.curve)
+    both = (found.model_copy(update={"curve": pruned}), found.model_copy(update={"curve": pruned}))
+    assert summarise(both, 0.15)["circuits/geomean_pruned_edges"] == pytest.approx(5)
+    assert "circuits/geomean_pruned_edges" not in summarise((*both, found), 0.15)
 
 
 def test_geometric_mean() -> None:
