@@ -21,7 +21,7 @@ from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.program import start
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.sweep.composed import ComposedSweep, write_about
 
@@ -128,7 +128,7 @@ def activation_bytes(model: ModelConfig, vocab_size: int) -> int:
     neurons = model.width(Site.MLP_NEURON)
     numbers = 4 * d + 2 * read + 4 * channels + 2 * neurons + model.heads
     thinned = model.activation_sites if model.activation_fraction < 1 else ()
-    marks = sum(model.width(site) for site in NODE_SITES if site in thinned)
+    marks = sum(model.width(site) for site in model.node_sites if site in thinned)
     return model.n_layer * (FLOAT * numbers + marks) + FLOAT * (3 * d + vocab_size)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.sites import MATRICES, Site
+from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 
 M = TypeVar("M", bound=nn.Module)
@@ -31,7 +31,7 @@ def competes(config: ModelConfig, site: Site) -> bool:
 
 def closing_matters(config: ModelConfig) -> bool:
     """Return whether closing a circuit can change what it computes."""
-    return any(competes(config, matrix.target) for matrix in MATRICES)
+    return any(competes(config, matrix.target) for matrix in config.matrices)
 
 
 @torch.no_grad()
@@ -41,7 +41,7 @@ def close(model: Transformer, kept_n: Tensor) -> Transformer:
     The copy shares all tensors that do not change. It is `model` itself if no dropped node can compete.
     """
     layout, blocks = NodeLayout(model.config), list(model.blocks)
-    for matrix in MATRICES:
+    for matrix in model.config.matrices:
         if not competes(model.config, matrix.target):
             continue
         for layer, block in enumerate(blocks):

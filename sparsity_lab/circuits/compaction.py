@@ -16,7 +16,7 @@ from sparsity_lab.circuits.closing import close, with_children
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.dispatch import kernel_for
 from sparsity_lab.model.ops import FrozenLinear
-from sparsity_lab.model.sites import MATRICES, MIXED_BEFORE_READ, SUBLAYERS, WRITES
+from sparsity_lab.model.sites import MIXED_BEFORE_READ, SUBLAYERS, WRITES
 from sparsity_lab.model.transformer import Transformer
 
 
@@ -66,7 +66,7 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor, closed: bool =
     blocks = []
     for layer, block in enumerate(model.blocks):
         sublayers = {name: with_children(block.get_submodule(name)) for name in SUBLAYERS}
-        for matrix in MATRICES:
+        for matrix in model.config.matrices:
             sublayer, name = matrix.name.split(".")
             if not live[layer, sublayer]:
                 continue

@@ -1,8 +1,8 @@
 """The edges of a circuit: nonzero weights between kept nodes (Gao et al. 2025, §2.2).
 
-Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in and MLP-out. Every edge therefore
-lies within one sublayer. Paths through the residual stream or the attention pattern are not counted, and
-neither are embeddings, biases and the bigram table.
+Four kinds of matrix carry edges: query/key/value, attention-output, MLP-in (a gated MLP has two) and MLP-out.
+Every edge therefore lies within one sublayer. Paths through the residual stream or the attention pattern are
+not counted, and neither are embeddings, biases and the bigram table.
 """
 
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.model.sites import MATRICES, Site
+from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 
 
 def edge_matrices(model: Transformer) -> Iterator[tuple[int, Site, Site, Tensor]]:
     """Yield each matrix that carries edges: layer, site read, site written, weight (out, in)."""
     for layer, block in enumerate(model.blocks):
-        for matrix in MATRICES:
+        for matrix in model.config.matrices:
             weight_oi = block.get_parameter(f"{matrix.name}.weight").detach()
             yield layer, matrix.source, matrix.target, weight_oi
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Node
-from sparsity_lab.model.sites import NODE_SITES, Site
+from sparsity_lab.model.sites import Site
 from sparsity_lab.model.taps import on_nodes
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
@@ -40,7 +40,7 @@ class NodeLayout:
         """Every node site of every layer, in order."""
         groups, start = [], 0
         for layer in range(self.config.n_layer):
-            for site in NODE_SITES:
+            for site in self.config.node_sites:
                 groups.append(Group(site, layer, start, start + self.config.width(site)))
                 start = groups[-1].stop
         return tuple(groups)

@@ -1,4 +1,4 @@
-"""Imported models, which are used as they are instead of trained: released models and GPT-2 folders."""
+"""Imported models, which are used as they are instead of trained: released, GPT-2, Llama-like."""
 
 import hashlib
 from pathlib import Path
@@ -19,11 +19,11 @@ SUFFIXES = (".json", ".pt", ".safetensors", ".bin")
 class ImportedConfig(Config):
     """A model in a folder.
 
-    `kind`: "released" is read by `released.py`, "gpt2" by `gpt2.py`.
+    `kind`: "released" is read by `released.py`, "gpt2" by `gpt2.py`, "llama" by `llama.py`.
     `n_ctx`: length, in tokens, of the corpus windows over which the loss and the nodes' means are taken.
     """
 
-    kind: Literal["released", "gpt2"]
+    kind: Literal["released", "gpt2", "llama"]
     path: UserPath
     n_ctx: PositiveInt = 128
 
@@ -49,9 +49,11 @@ class ImportedConfig(Config):
             UserError: the model cannot be read, or its context is shorter than `n_ctx`.
         """
         from sparsity_lab.importers.gpt2 import read_gpt2  # here, because it imports torch
+        from sparsity_lab.importers.llama import read_llama
         from sparsity_lab.importers.released import read_released
 
-        model = (read_released if self.kind == "released" else read_gpt2)(Path(self.path))
+        readers = {"released": read_released, "gpt2": read_gpt2, "llama": read_llama}
+        model = readers[self.kind](Path(self.path))
         if model.config.n_ctx < self.n_ctx:
             raise UserError(f"model.n_ctx: {self.n_ctx}: the model's context is {model.config.n_ctx}")
         return model

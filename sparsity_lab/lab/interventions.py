@@ -14,7 +14,7 @@ from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.evidence.circuit_under_test import activations
-from sparsity_lab.model.sites import NODE_SITES, Site, Tap
+from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.taps import ablate, on_nodes
 from sparsity_lab.model.transformer import Transformer
 
@@ -61,8 +61,8 @@ def site_slice(layout: NodeLayout, layer: int, site: str) -> slice:
     Raises:
         UserError: the model has no such site or layer.
     """
-    if site not in {known.value for known in NODE_SITES}:
-        raise UserError(f"nodes: site {site!r}: allowed: {', '.join(NODE_SITES)}")
+    if site not in (known := layout.config.node_sites):
+        raise UserError(f"nodes: site {site!r}: allowed: {', '.join(known)}")
     if not 0 <= layer < layout.config.n_layer:
         raise UserError(f"nodes: layer {layer}: the model has layers 0 to {layout.config.n_layer - 1}")
     return layout.slices[Site(site), layer]

@@ -1,11 +1,39 @@
 """The shape and switches of a transformer. This module does not import torch."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    PositiveFloat,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from sparsity_lab.core.config import Config
-from sparsity_lab.model.sites import MATRICES, NODE_SITES, Site
+from sparsity_lab.model.sites import GATED_NODE_SITES, MATRICES, NODE_SITES, Matrix, Site
+
+LATER_FIELDS = ("gated_mlp", "rope_theta", "rope_scaling")
+
+
+class RopeScaling(Config):
+    """How rotary frequencies are changed for a longer context.
+
+    "linear" divides all by `factor`. "llama3" divides those that turn fewer than `low_freq_factor` times over
+    `original_n_ctx` positions, keeps those above `high_freq_factor`, and interpolates between the two.
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: PositiveFloat
+    low_freq_factor: PositiveFloat = 1.0
+    high_freq_factor: PositiveFloat = 4.0
+    original_n_ctx: PositiveInt = 8192
+
+    @model_validator(mode="after")
+    def _check(self) -> "RopeScaling":
+        if self.low_freq_factor >= self.high_freq_factor:
+            raise ValueError(f"low_freq_factor {self.low_freq_factor} must be below high_freq_factor")
+        return self
 
 
 class ModelConfig(Config):
@@ -15,6 +43,8 @@ class ModelConfig(Config):
     a share of the width, rounded down; 1 switches AbsTopK off. It applies at `activation_sites`, and to the
     residual stream at `residual_sites`. `residual_activation` is applied to the stream after each sublayer's
     write. A null `norm_eps` is 1e-5 for LayerNorm and float32's machine epsilon for RMSNorm.
+
+    `gated_mlp`, positions=rotary and the `rope_` values serve Llama-like models (`importers/llama.py`).
     """
 
     kind: Literal["transformer"] = "transformer"
@@ -28,7 +58,7 @@ class ModelConfig(Config):
     activation_sites: tuple[Site, ...] = NODE_SITES
     residual_sites: tuple[Literal["resid_post_attn", "resid_post_mlp"], ...] = ()
     residual_activation: Literal["identity", "relu"] = "identity"
-    activation: Literal["gelu", "gelu_tanh", "relu"] = "gelu"
+    activation: Literal["gelu", "gelu_tanh", "relu", "silu"] = "gelu"
     norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = True
     norm_eps: PositiveFloat | None = None
@@ -36,8 +66,11 @@ class ModelConfig(Config):
     tied_embeddings: bool = False
     attention_sink: bool = True
     bigram: Literal["none", "fixed", "learned"] = "fixed"
-    positions: Literal["none", "learned", "concatenated"] = "none"
+    positions: Literal["none", "learned", "concatenated", "rotary"] = "none"
     d_pos: PositiveInt | None = None
+    gated_mlp: bool = False
+    rope_theta: PositiveFloat = 10_000.0
+    rope_scaling: RopeScaling | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
@@ -47,10 +80,14 @@ class ModelConfig(Config):
             )
         if not 0 < self.activation_fraction <= 1:
             raise ValueError(f"activation_fraction {self.activation_fraction} must be above 0 and at most 1")
-        if others := [site.value for site in self.activation_sites if site not in NODE_SITES]:
+        if others := [site.value for site in self.activation_sites if site not in self.node_sites]:
             raise ValueError(f"activation_sites may not hold {', '.join(others)}")
         if (self.positions == "concatenated") != (self.d_pos is not None):
             raise ValueError("d_pos belongs to positions=concatenated, and is needed there")
+        if self.positions == "rotary" and self.d_head % 2:
+            raise ValueError(f"d_head {self.d_head} must be even for positions=rotary")
+        if self.positions != "rotary" and (self.rope_theta, self.rope_scaling) != (10_000.0, None):
+            raise ValueError("rope_theta and rope_scaling belong to positions=rotary")
         widths = {site.value: self.width(site) for site in self.activation_sites}
         for site, width in (widths | dict.fromkeys(self.residual_sites, self.d_model)).items():
             if self.k(width) < 1:
@@ -58,6 +95,23 @@ class ModelConfig(Config):
                     f"activation_fraction {self.activation_fraction} keeps nothing of {site}, {width} wide"
                 )
         return self
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later fields at their defaults, so that the files and hashes of earlier models stay."""
+        values: dict[str, Any] = handler(self)
+        later = {name: type(self).model_fields[name].default for name in LATER_FIELDS}
+        return {name: value for name, value in values.items() if later.get(name, ...) != value}
+
+    @property
+    def node_sites(self) -> tuple[Site, ...]:
+        """The sites of the model's nodes, in the flat order."""
+        return GATED_NODE_SITES if self.gated_mlp else NODE_SITES
+
+    @property
+    def matrices(self) -> tuple[Matrix, ...]:
+        """The matrices of a layer that carry edges."""
+        return tuple(matrix for matrix in MATRICES if matrix.target in self.node_sites)
 
     @property
     def heads(self) -> int:
@@ -75,7 +129,7 @@ class ModelConfig(Config):
             return self.d_read
         if site in (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V):
             return self.heads * self.d_head
-        return (self.d_mlp or 4 * self.d_model) if site is Site.MLP_NEURON else self.d_model
+        return (self.d_mlp or 4 * self.d_model) if site in (Site.MLP_GATE, Site.MLP_NEURON) else self.d_model
 
     def k(self, width: int) -> int:
         """Number of activations, out of `width`, that AbsTopK keeps."""
@@ -84,8 +138,8 @@ class ModelConfig(Config):
     def weight_count(self, vocab_size: int) -> int:
         """Number of weights that sparsity applies to (`Transformer.sparse_weights`); allocates none."""
         layer = sum(
-            self.width(matrix.target) * (self.width(matrix.source) + self.bias) for matrix in MATRICES
+            self.width(matrix.target) * (self.width(matrix.source) + self.bias) for matrix in self.matrices
         )
         embeddings = (1 if self.tied_embeddings else 2) * vocab_size * self.d_model
-        positions = 0 if self.positions == "none" else self.n_ctx * (self.d_pos or self.d_model)
+        positions = 0 if self.positions in ("none", "rotary") else self.n_ctx * (self.d_pos or self.d_model)
         return self.n_layer * layer + embeddings + vocab_size + positions

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.ops import Linear, abs_top_k, attention_pattern, causal_attention
+from sparsity_lab.model.rotary import rotate
 from sparsity_lab.model.sites import Site, Tap, asks_for_pattern
 
 FLOAT32_EPS = torch.finfo(torch.float32).eps
@@ -21,6 +22,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
+    "silu": F.silu,
 }
 
 
@@ -82,7 +84,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.d_head, channels = config.d_head, config.heads * config.d_head
+        self.config, channels = config, config.heads * config.d_head
         self.read = Read(config)
         self.q = Linear(config.d_read, channels, config.bias)
         self.k = Linear(config.d_read, channels, config.bias)
@@ -98,29 +100,36 @@ class Attention(nn.Module):
         q_bhqk = self._heads(visit(Site.ATTN_Q, layer, self.q(rows_at(read_btr, position_b))))
         k_bhtk = self._heads(visit(Site.ATTN_K, layer, self.k(read_btr)))
         v_bhtk = self._heads(visit(Site.ATTN_V, layer, self.v(read_btr)))
+        if self.config.positions == "rotary":
+            q_bhqk, k_bhtk = rotate(q_bhqk, self.config, position_b), rotate(k_bhtk, self.config)
         visit.show_pattern(layer, q_bhqk, k_bhtk, self.sink, position_b)
         mixed_bhqk = causal_attention(q_bhqk, k_bhtk, v_bhtk, self.sink, position_b)
         return visit(Site.ATTN_OUT, layer, self.out(mixed_bhqk.transpose(1, 2).flatten(2)))
 
     def _heads(self, x_btc: Tensor) -> Tensor:
-        return x_btc.unflatten(-1, (-1, self.d_head)).transpose(1, 2)
+        return x_btc.unflatten(-1, (-1, self.config.d_head)).transpose(1, 2)
 
 
 class MLP(nn.Module):
-    """Two linear layers with a nonlinearity in between."""
+    """Two linear layers with a nonlinearity in between, or with a product of gate and input (SwiGLU)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         neurons = config.width(Site.MLP_NEURON)
         self.read = Read(config)
+        self.gate = Linear(config.d_read, neurons, config.bias) if config.gated_mlp else None
         self.up = Linear(config.d_read, neurons, config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.down = Linear(neurons, config.d_model, config.bias)
 
     def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, layer: int, visit: Visit) -> Tensor:
         read_btr = visit(Site.MLP_IN, layer, self.read(x_btd, embedded_btp))
-        neurons_btc = visit(Site.MLP_NEURON, layer, self.activation(self.up(read_btr)))
-        return visit(Site.MLP_OUT, layer, self.down(neurons_btc))
+        if self.gate is None:
+            neurons_btc = self.activation(self.up(read_btr))
+        else:
+            gate_btc = visit(Site.MLP_GATE, layer, self.activation(self.gate(read_btr)))
+            neurons_btc = gate_btc * self.up(read_btr)
+        return visit(Site.MLP_OUT, layer, self.down(visit(Site.MLP_NEURON, layer, neurons_btc)))
 
 
 class Block(nn.Module):

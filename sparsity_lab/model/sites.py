@@ -22,7 +22,8 @@ class Site(StrEnum):
     ATTN_PATTERN = "attn_pattern"  # probabilities (b, h, query, key), read-only, for taps that ask
     ATTN_OUT = "attn_out"  # attention's output to the residual stream
     MLP_IN = "mlp_in"  # the MLP's input, after the norm
-    MLP_NEURON = "mlp_neuron"  # after the nonlinearity
+    MLP_GATE = "mlp_gate"  # gated MLPs only: the gate, after the nonlinearity
+    MLP_NEURON = "mlp_neuron"  # after the nonlinearity; in a gated MLP, gate · up
     MLP_OUT = "mlp_out"  # the MLP's output to the residual stream
     RESID = "resid"  # the stream at boundary 0..2·n_layer: before each sublayer and before the unembedding
 
@@ -35,13 +36,16 @@ class NodeSite(NamedTuple):
 
     `stream` is the boundary, counted from the layer's first, at which the site reads the residual stream, or
     the boundary just after its write. It is None inside a sublayer. `released` is the released code's name.
+
+    A gated MLP has two nodes for each neuron. The gate multiplies the neuron, as attention probabilities
+    multiply values, without a weight. So each weight of its two input matrices is one edge, into one of them.
     """
 
     sublayer: str
     written_by: str | None
     read_by: tuple[str, ...]
     stream: int | None
-    released: str
+    released: str | None
 
 
 NODES = {
@@ -52,13 +56,15 @@ NODES = {
     Site.ATTN_K: NodeSite("attention", "attention.k", (), None, "attn.k"),
     Site.ATTN_V: NodeSite("attention", "attention.v", ("attention.out",), None, "attn.v"),
     Site.ATTN_OUT: NodeSite("attention", "attention.out", (), 1, "attn.resid_delta"),
-    Site.MLP_IN: NodeSite("mlp", None, ("mlp.up",), 1, "mlp.act_in"),
+    Site.MLP_IN: NodeSite("mlp", None, ("mlp.gate", "mlp.up"), 1, "mlp.act_in"),
+    Site.MLP_GATE: NodeSite("mlp", "mlp.gate", (), None, None),
     Site.MLP_NEURON: NodeSite("mlp", "mlp.up", ("mlp.down",), None, "mlp.post_act"),
     Site.MLP_OUT: NodeSite("mlp", "mlp.down", (), 2, "mlp.resid_delta"),
 }
 MIXED_BEFORE_READ = frozenset({Site.ATTN_V})  # sites that attention mixes over positions before the read
 
-NODE_SITES = tuple(NODES)
+NODE_SITES = tuple(site for site in NODES if site is not Site.MLP_GATE)  # the paper's eight
+GATED_NODE_SITES = tuple(NODES)
 STREAM_SITES = tuple(site for site, row in NODES.items() if row.stream is not None)
 HEAD_SITES = (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)  # their channels are divided among the heads
 WRITES = {row.sublayer: site for site, row in NODES.items() if site in STREAM_SITES and row.written_by}
@@ -83,6 +89,7 @@ MATRICES = tuple(
     for source in NODES
     for name in NODES[source].read_by
 )
+"""All matrices of a layer; `ModelConfig.matrices` are those that a model has."""
 
 
 def sublayer_boundary(site: Site, layer: int) -> int:

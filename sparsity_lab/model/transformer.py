@@ -7,8 +7,8 @@
 At each of `activation_sites`, AbsTopK keeps the k largest magnitudes. Every site then passes its value to the
 tap, which may read or replace it. No other code in the project loops over the layers. Attention and MLP are
 in `layers.py`, operations in `ops.py`. The defaults of `ModelConfig` are the paper's model with AbsTopK off
-(`activation_fraction` is 1). The other switches serve the released models (`importers/released.py`) and GPT-2
-(`importers/gpt2.py`).
+(`activation_fraction` is 1). The other switches serve the released models (`importers/released.py`), GPT-2
+(`importers/gpt2.py`) and Llama-like models (`importers/llama.py`).
 
 Shape suffixes: b batch, t time, d d_model, p d_pos, c channels of a site, v vocabulary.
 """
@@ -42,7 +42,8 @@ class Transformer(nn.Module):
         self.unembedding = Linear(config.d_model, vocab_size)
         self.tie()
         width = config.d_pos or config.d_model
-        self.positions = None if config.positions == "none" else nn.Embedding(config.n_ctx, width)
+        embedded = config.positions in ("learned", "concatenated")
+        self.positions = nn.Embedding(config.n_ctx, width) if embedded else None
         table_vv = torch.zeros(vocab_size, vocab_size) if bigram_vv is None else bigram_vv
         if config.bigram == "fixed":
             self.register_buffer("bigram", table_vv)
@@ -65,7 +66,7 @@ class Transformer(nn.Module):
         With `start`, the pass begins at a boundary with a given residual stream.
 
         Raises:
-            ValueError: a row is longer than n_ctx where positions are embedded, or there is no such boundary.
+            ValueError: a row is longer than n_ctx in a model with positions, or there is no such boundary.
         """
         x_btd = self.norm(self._stream(tokens_bt, tap, position_b, start))
         logits_btv = unembed(x_btd, self.unembedding, self.bigram, rows_at(tokens_bt, position_b))
@@ -146,11 +147,9 @@ class Transformer(nn.Module):
         return x_btd
 
     def _positions(self, length: int) -> Tensor | None:
-        if self.positions is None:
-            return None
-        if length > self.config.n_ctx:
+        if self.config.positions != "none" and length > self.config.n_ctx:
             raise ValueError(f"{length} tokens, but the context is {self.config.n_ctx}")
-        return self.positions.weight[:length]
+        return None if self.positions is None else self.positions.weight[:length]
 
     def _embed(self, tokens_bt: Tensor, positions_tp: Tensor | None) -> Tensor:
         x_btd = self.embedding(tokens_bt)

@@ -6,7 +6,7 @@
 | an export | model, tokenizer, means, circuits |
 | a model's folder (`runs/models/NAME`) | model |
 | a model of openai/circuit_sparsity (`beeg_config.json`, `final_model.pt`) | model, often a tokenizer |
-| a GPT-2 that `transformers` saved (`config.json`) | model, often a tokenizer |
+| a GPT-2 or a Llama-like model that `transformers` saved (`config.json`) | model, often a tokenizer |
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,15 @@ from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import read_json
 from sparsity_lab.core.processors import processors
 from sparsity_lab.core.renamed import renamed_in_config
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.data.tokenizer_folder import read_folder, tokenizer_files
 from sparsity_lab.importers.gpt2 import read_gpt2
+from sparsity_lab.importers.llama import TYPES as LLAMA_LIKE
+from sparsity_lab.importers.llama import read_llama
 from sparsity_lab.importers.released import CONFIG as RELEASED
 from sparsity_lab.importers.released import read_released
 from sparsity_lab.kernels.install import Switch
@@ -151,10 +154,22 @@ def open_folder(path: Path) -> Folder:
     if (path / RELEASED).exists():
         return Folder(path, read_released(path))
     if (path / TRANSFORMERS).exists():
-        return Folder(path, read_gpt2(path))
+        return Folder(path, _read_saved(path))
     files = f"{PLAIN}, {RELEASED} nor {TRANSFORMERS}"
     what = f"no model: it has neither model/{PLAIN}, {files}" if path.is_dir() else "no such folder"
     raise UserError(f"{path}: {what}; allowed: a run's folder, an export, a model's folder")
+
+
+def _read_saved(path: Path) -> Transformer:
+    """Read a model that `transformers` saved, by its model type."""
+    card = read_json(path / TRANSFORMERS)
+    found = card.get("model_type") if isinstance(card, dict) else None
+    if found in LLAMA_LIKE:
+        return read_llama(path)
+    if found == "gpt2":
+        return read_gpt2(path)
+    allowed = ", ".join(map(repr, ("gpt2", *LLAMA_LIKE)))
+    raise UserError(f"{path / TRANSFORMERS}: model_type: {found!r}: allowed: {allowed}")
 
 
 def require_same_model(folder: Folder, wanted: str | None, circuit: Path) -> None:

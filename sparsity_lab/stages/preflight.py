@@ -11,6 +11,8 @@ from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.importers.released import CONFIG, read_config
 from sparsity_lab.model.checkpoints import read_card
 
+CONTEXT = {"gpt2": "n_positions", "llama": "max_position_embeddings"}  # by kind, the key in config.json
+
 
 class Size(NamedTuple):
     """Vocabulary size and context length of a model; None if its config does not say."""
@@ -42,7 +44,7 @@ def check_inputs(config: RunConfig) -> None:
 
 def _check_imported(model: ImportedConfig, ours: int | None, key: str) -> Size:
     folder = Path(model.path)
-    size = _released_size(folder) if model.kind == "released" else _gpt2_size(folder)
+    size = _released_size(folder) if model.kind == "released" else _saved_size(folder, CONTEXT[model.kind])
     if size.n_ctx is not None and model.n_ctx > size.n_ctx:
         raise UserError(f"{key}.n_ctx: {model.n_ctx}: the model's context is {size.n_ctx}")
     if size.vocab_size is not None and ours is not None and ours > size.vocab_size:
@@ -60,9 +62,9 @@ def _released_size(folder: Path) -> Size:
     return Size(vocab_size, config.n_ctx)
 
 
-def _gpt2_size(folder: Path) -> Size:
+def _saved_size(folder: Path, context: str) -> Size:
     if not (folder / "config.json").is_file():
         raise UserError(f"{folder}: no config.json, so not a folder of a transformers model")
     card = read_json(folder / "config.json")
-    values = [card.get(name) if isinstance(card, dict) else None for name in ("vocab_size", "n_positions")]
+    values = [card.get(name) if isinstance(card, dict) else None for name in ("vocab_size", context)]
     return Size(*(value if isinstance(value, int) else None for value in values))

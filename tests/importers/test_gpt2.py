@@ -84,8 +84,8 @@ def test_tied_embeddings_count_once(save_gpt2: Maker, tmp_path: Path) -> None:
     ("changes", "told"),
     [
         (
-            {"activation_function": "silu"},
-            "activation_function: 'silu': allowed: gelu_new, gelu_pytorch_tanh",
+            {"activation_function": "tanh"},
+            "activation_function: 'tanh': allowed: gelu_new, gelu_pytorch_tanh, gelu, relu, silu",
         ),
         ({"scale_attn_weights": False}, "scale_attn_weights: False: allowed: True"),
         ({"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx: True: allowed: False"),

@@ -9,6 +9,7 @@ import torch
 from micro import random_tokens, small_model
 
 from sparsity_lab.model.sites import (
+    GATED_NODE_SITES,
     HEAD_SITES,
     MATRICES,
     NODE_SITES,
@@ -32,27 +33,31 @@ def test_a_config_that_names_sites_starts_without_torch() -> None:
 
 
 def test_the_node_sites_are_all_but_two() -> None:
-    assert set(NODE_SITES) == set(Site) - {Site.RESID, Site.ATTN_PATTERN}
-    assert list(NODE_SITES) == [site for site in Site if site in NODES]  # the flat order of nodes
+    assert set(GATED_NODE_SITES) == set(Site) - {Site.RESID, Site.ATTN_PATTERN}
+    assert list(GATED_NODE_SITES) == [site for site in Site if site in NODES]  # the flat order of nodes
+    assert list(NODE_SITES) == [site for site in GATED_NODE_SITES if site is not Site.MLP_GATE]
 
 
-def test_matrices_join_the_sites_that_they_name() -> None:
-    model = small_model(n_head=3, positions="concatenated", d_pos=4)
-    assert [matrix.name for matrix in MATRICES] == [
+@pytest.mark.parametrize("gated", [False, True])
+def test_matrices_join_the_sites_that_they_name(gated: bool) -> None:
+    model = small_model(n_head=3, positions="concatenated", d_pos=4, gated_mlp=gated)
+    assert [matrix.name for matrix in model.config.matrices] == [
         name for name, module in model.blocks[0].named_modules() if isinstance(module, torch.nn.Linear)
     ]
-    for matrix in MATRICES:
+    assert {matrix.name for matrix in MATRICES} >= {matrix.name for matrix in model.config.matrices}
+    for matrix in model.config.matrices:
         weight_oi = model.blocks[1].get_parameter(f"{matrix.name}.weight")
         assert weight_oi.shape == (model.config.width(matrix.target), model.config.width(matrix.source))
         assert matrix.name.split(".")[0] == NODES[matrix.source].sublayer == NODES[matrix.target].sublayer
 
 
-@pytest.mark.parametrize("site", NODE_SITES)
+@pytest.mark.parametrize("site", GATED_NODE_SITES)
 def test_a_change_at_a_site_reaches_those_it_is_read_by_first_and_nothing_before_its_sublayer(
     site: Site,
 ) -> None:
-    model, tokens_bt = small_model(activation_fraction=1.0), random_tokens(3, 9)
-    plain, changed = Record(NODE_SITES), Record(NODE_SITES)
+    model = small_model(activation_fraction=1.0, gated_mlp=True, positions="rotary")
+    tokens_bt = random_tokens(3, 9)
+    plain, changed = Record(GATED_NODE_SITES), Record(GATED_NODE_SITES)
     streams = with_residuals(model, tokens_bt, plain)[1]
     more = at_site(site, 1, lambda x_btc: x_btc + 1)
     changed_streams = with_residuals(model, tokens_bt, chain(more, changed))[1]

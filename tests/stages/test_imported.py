@@ -1,4 +1,4 @@
-"""Models that exist already: the whole program on a released folder, a GPT-2 as a stage, circuits in one."""
+"""Models that exist already: the program on a released folder; a GPT-2 and a Llama as stages; circuits."""
 
 from pathlib import Path
 from typing import Any
@@ -24,13 +24,13 @@ from sparsity_lab.data.tinypython import documents
 from sparsity_lab.data.tokenizer import train_bpe
 from sparsity_lab.data.tokenizer_folder import write_pair
 from sparsity_lab.data.validation_text import ValidationText
-from sparsity_lab.importers.gpt2 import read_gpt2
 from sparsity_lab.importers.released import read_released, write_released
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.metrics_log import MetricsLog
 from sparsity_lab.results.record import read_record
 from sparsity_lab.stages.imported import imported_model
+from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.stages.validation import VALIDATION, validation
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper
 from sparsity_lab.training.validation import validate_model
@@ -112,20 +112,28 @@ def test_mistakes_are_told(released: Path, tmp_path: Path) -> None:
         imported_model(away, tokens, tmp_path, lambda folder: [])
 
 
-def save_gpt2(folder: Path, vocab_size: int, n_ctx: int) -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel
+def save_model_of(kind: str, folder: Path, vocab_size: int, n_ctx: int) -> Any:
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    shape: Any = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": n_ctx, "vocab_size": vocab_size}
-    model = GPT2LMHeadModel(GPT2Config(**shape, bos_token_id=None, eos_token_id=None)).eval()
-    model.save_pretrained(folder)
+    common: Any = {"vocab_size": vocab_size, "bos_token_id": None, "eos_token_id": None}
+    model: Any
+    if kind == "gpt2":
+        shape: Any = {"n_layer": 2, "n_head": 2, "n_embd": 16, "n_positions": n_ctx}
+        model = GPT2LMHeadModel(GPT2Config(**shape, **common))
+    else:
+        shape = {"num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1}
+        widths: Any = {"hidden_size": 16, "intermediate_size": 24, "max_position_embeddings": n_ctx}
+        model = LlamaForCausalLM(LlamaConfig(**shape, **widths, **common))
+    model.eval().save_pretrained(folder)
     return model
 
 
-def test_a_gpt2_folder_is_a_model_stage(tmp_path: Path) -> None:
-    library = save_gpt2(tmp_path / "tiny", 400, 64)
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_folder_of_transformers_is_a_model_stage(tmp_path: Path, kind: str) -> None:
+    library = save_model_of(kind, tmp_path / "tiny", 400, 64)
     write_pair(train_bpe(documents(0, 0, 60), 400), tmp_path / "tiny")
-    config = config_of("experiment=gpt2", f"model.path={tmp_path / 'tiny'}", f"root={tmp_path}")
+    config = config_of(f"experiment={kind}", f"model.path={tmp_path / 'tiny'}", f"root={tmp_path}")
     tokens = prepare(config.corpus, config.tokenizer, tmp_path)
     folder, is_new = imported_model(config, tokens, tmp_path, lambda folder: [MetricsLog(folder)])
     assert is_new
@@ -144,9 +152,10 @@ def test_a_gpt2_folder_is_a_model_stage(tmp_path: Path) -> None:
     assert read_json(measured / VALIDATION).keys() >= found.keys() | counted
 
 
-def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_circuits_are_pruned_in_a_model_of_transformers(tmp_path: Path, kind: str) -> None:
     """One that `transformers` trained on a task of two answers, until it knows them."""
-    library = save_gpt2(tmp_path, 11, 8)
+    library = save_model_of(kind, tmp_path, 11, 8)
     optimizer = torch.optim.Adam(library.parameters(), lr=0.01)
     train = question(64)
     answers_b = train.answers_b2[torch.arange(128), train.label_b]
@@ -156,14 +165,14 @@ def test_circuits_are_pruned_in_a_gpt2(tmp_path: Path) -> None:
         loss.backward()
         optimizer.step()
     library.save_pretrained(tmp_path)
-    model = read_gpt2(tmp_path)
+    model = open_folder(tmp_path).model
     means_n = mean_activations(model, [train.tokens_bt])
     data = TaskData(train=question(32, 1), select=question(32, 2), test=question(32, 3))
     finder, pruning = quick_masks(), quick_pruning()  # raw: a scale can make an answer of rounding errors
     evaluator = make_evaluator(model, means_n, data, finder, pruning)
     assert evaluator.unpruned()[0].raw_loss < 0.15
     assert evaluator.select_loss(torch.zeros(len(means_n), dtype=torch.bool)) > 0.15
-    circuits = find_circuits(evaluator, "question", "gpt2", finder, pruning).circuits
+    circuits = find_circuits(evaluator, "question", kind, finder, pruning).circuits
     found = next(circuit for circuit in circuits if circuit.target == 0.15)
     assert 0 < len(found.nodes) < len(means_n)
     assert found.edges

@@ -54,14 +54,15 @@ def test_a_vocabulary_larger_than_the_models(released: Path, tmp_path: Path) -> 
     assert told(*given) == "model.n_ctx: 128: the model's context is 64"
 
 
-def test_a_gpt2_folder(released: Path, tmp_path: Path) -> None:
-    given = ["experiment=gpt2", f"model.path={tmp_path}", f"tokenizer.path={released}"]
+@pytest.mark.parametrize(("kind", "context"), [("gpt2", "n_positions"), ("llama", "max_position_embeddings")])
+def test_a_folder_of_transformers(released: Path, tmp_path: Path, kind: str, context: str) -> None:
+    given = [f"experiment={kind}", f"model.path={tmp_path}", f"tokenizer.path={released}"]
     assert told(*given) == f"{tmp_path}: no config.json, so not a folder of a transformers model"
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 269, "n_positions": 1024}))
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 269, context: 1024}))
     assert told(*given) == f"tokenizer: 270 tokens, but {tmp_path} knows 269"
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 270, "n_positions": 100}))
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 270, context: 100}))
     assert told(*given) == "model.n_ctx: 128: the model's context is 100"
-    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 270, "n_positions": 1024}))
+    (tmp_path / "config.json").write_text(json.dumps({"vocab_size": 270, context: 1024}))
     check_inputs(config_of(*given))
 
 

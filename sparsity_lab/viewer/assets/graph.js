@@ -8,12 +8,12 @@ const Graph = (() => {
     { sites: ["attn_q", "attn_k", "attn_v"], title: "q, k, v" },
     { sites: ["attn_out"], title: "write" },
     { sites: ["mlp_in"], title: "read" },
-    { sites: ["mlp_neuron"], title: "neurons" },
+    { sites: ["mlp_gate", "mlp_neuron"], title: "neurons" },
     { sites: ["mlp_out"], title: "write" },
   ];
   const SITE_NAMES = {
     attn_in: "attention read", attn_q: "query", attn_k: "key", attn_v: "value", attn_out: "attention write",
-    mlp_in: "MLP read", mlp_neuron: "neuron", mlp_out: "MLP write",
+    mlp_in: "MLP read", mlp_gate: "gate", mlp_neuron: "neuron", mlp_out: "MLP write",
   };
   const MOST_EDGES = 500, MOST_OUTER = 24;
   const CHARACTER = 7.3, HEIGHT = 24, HEAD_ROOM = 16, TOP = 58, MARGIN = 16;
@@ -54,7 +54,8 @@ const Graph = (() => {
       ...node, id: key(node), kind: "node", effect: seen ? seen.nodes[i].effect : null,
       column: node.layer * STAGES.length + STAGES.findIndex((stage) => stage.sites.includes(node.site)),
       head: isHeadSite(node) && dHead ? Math.floor(node.channel / dHead) : null,
-      label: isHeadSite(node) ? `${node.site.slice(-1)} ${dHead ? node.channel % dHead : node.channel}` : `${node.channel}`,
+      label: isHeadSite(node) ? `${node.site.slice(-1)} ${dHead ? node.channel % dHead : node.channel}`
+        : node.site === "mlp_gate" ? `gate ${node.channel}` : `${node.channel}`,
     }));
     for (const effect of circuit.effects || []) {
       const node = nodes.find((n) => n.id === key(effect.node));

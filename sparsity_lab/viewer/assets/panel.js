@@ -96,6 +96,8 @@ const Panel = (() => {
     else if (node.site === "attn_q" || node.site === "attn_k")
       out.push(h("h3", {}, "Edges out"), h("p", {}, "None: queries and keys decide where the head attends. ",
         h("button", { class: "node", type: "button", onclick: () => choose(`head/${node.layer}/${node.head}`) }, "its attention")));
+    else if (node.site === "mlp_gate")
+      out.push(h("h3", {}, "Edges out"), h("p", {}, `None: a gate multiplies its own neuron, ${node.channel}.`));
     else out.push(...side(graph, "Edges out", outputs, known && known.outputs, choose));
     if (known) {
       if (here) out.push(h("h3", {}, "In the circuit, on a pair of prompts"), ...pair(examples, here));
