@@ -48,14 +48,15 @@ def top_k(x):  # keeps the largest magnitudes; the lower channel wins a tie
     return torch.zeros_like(x).scatter(-1, largest, x.gather(-1, largest))
 
 
-def visit(site, x, matrix=None):  # the values at a site: matrix, nonlinearity, AbsTopK, then the circuit
+def visit(site, x, matrix=None, times=None):  # matrix, nonlinearity, gate, AbsTopK, then the circuit
     if matrix:
         weight = weights[f"{matrix}.weight"]
         if circuit.get("closed"):  # in a closed circuit, the weights into dropped nodes are zero
             weight = weight * kept[site][:, None]
         x = F.linear(x, weight, weights.get(f"{matrix}.bias"))
-    if site.endswith("mlp_neuron"):
+    if site.endswith("mlp_gate" if gated else "mlp_neuron"):
         x = activation(x)
+    x = x if times is None else x * times
     x = top_k(x) if site.split(".")[1] in config["activation_sites"] else x
     return torch.where(kept[site], x, means[site])
 
@@ -68,11 +69,31 @@ def add(x, written, place):
 
 def activation(x):
     kind = config["activation"]
-    return x.relu() if kind == "relu" else F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
+    if kind in ("relu", "silu"):
+        return x.relu() if kind == "relu" else F.silu(x)
+    return F.gelu(x, approximate="tanh" if kind == "gelu_tanh" else "none")
 
 
+def rotate(x):  # rotary positions: turns channels i and i + d_head / 2 of a query or key by its position
+    theta, scaling = config.get("rotary_theta", 10_000.0), config.get("rotary_scaling")
+    turn = 1 / theta ** (torch.arange(0, config["d_head"], 2).float() / config["d_head"])
+    if scaling and scaling["kind"] == "linear":
+        turn = turn / scaling["factor"]
+    elif scaling:
+        low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+        turns = scaling["original_n_ctx"] * turn / (2 * torch.pi)
+        keep = ((turns - low) / (high - low)).clamp(0, 1)
+        turn = turn * (keep + (1 - keep) / scaling["factor"])
+    angle = torch.arange(length)[:, None] * turn
+    first, second = x.chunk(2, -1)
+    return torch.cat(
+        [first * angle.cos() - second * angle.sin(), second * angle.cos() + first * angle.sin()], -1
+    )
+
+
+gated = config.get("gated_mlp", False)
 length, stream = tokens.shape[1], weights["embedding.weight"][tokens]
-if config["positions"] != "none":
+if config["positions"] in ("learned", "concatenated"):
     positions = weights["positions.weight"][:length]
     stream = stream if config["d_pos"] else stream + positions
 future = torch.ones(length, length, dtype=torch.bool).triu(1)
@@ -81,6 +102,7 @@ for layer in range(config["n_layer"]):
     x = visit(f"{layer}.attn_in", read(stream, name))
     parts = (visit(f"{layer}.attn_{part}", x, f"{name}.{part}") for part in "qkv")
     q, k, v = (part.unflatten(-1, (-1, config["d_head"])).transpose(1, 2) for part in parts)
+    q, k = (rotate(q), rotate(k)) if config["positions"] == "rotary" else (q, k)
     scores = (q @ k.mT / config["d_head"] ** 0.5).masked_fill(future, -torch.inf)
     if config["attention_sink"]:  # a logit per head that takes attention and gives no value
         sink = weights[f"{name}.sink"].view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
@@ -88,7 +110,9 @@ for layer in range(config["n_layer"]):
     x = (scores.softmax(-1)[..., :length] @ v).transpose(1, 2).flatten(2)
     stream = add(stream, visit(f"{layer}.attn_out", x, f"{name}.out"), "resid_post_attn")
     name = f"blocks.{layer}.mlp"
-    x = visit(f"{layer}.mlp_neuron", visit(f"{layer}.mlp_in", read(stream, name)), f"{name}.up")
+    x = visit(f"{layer}.mlp_in", read(stream, name))
+    gate = visit(f"{layer}.mlp_gate", x, f"{name}.gate") if gated else None
+    x = visit(f"{layer}.mlp_neuron", x, f"{name}.up", gate)
     stream = add(stream, visit(f"{layer}.mlp_out", x, f"{name}.down"), "resid_post_mlp")
 rows = torch.arange(len(tokens))
 unembedding = weights.get("unembedding.weight", weights["embedding.weight"])

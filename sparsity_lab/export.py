@@ -1,10 +1,12 @@
-"""Export a run: `python -m sparsity_lab.export RUN OUT [--layout released] [--circuits mib]`.
+"""Export a run: `python -m sparsity_lab.export RUN OUT [--layout released|transformers] [--circuits mib]`.
 
 `plain` writes model.safetensors, model.json, tokenizer.json, and a README.md with the code that loads them.
 `released` writes the layout of openai/circuit_sparsity with its tokenizer files. It adds tokenizer.json,
 because that layout has no field for the tokenizer's pattern.
+`transformers` writes the model as `plain` does, and what `AutoModelForCausalLM` and `AutoTokenizer` need
+(`importers/to_transformers.py`). It needs the extra [transformers].
 
-Both layouts get means.safetensors, the mean of every node. The circuits of the run go to circuits/TASK/, with
+All layouts get means.safetensors, the mean of every node. The circuits of the run go to circuits/TASK/, with
 the files beside them (`circuits/standalone.py`). `--circuits mib` adds mib-TARGET.json for each: the graph of
 its heads and MLPs as EAP-IG and MIB store it (`importers/eap_graph.py`). `--circuits none` writes no
 circuits.
@@ -27,13 +29,14 @@ from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.data.tokenizer_folder import JSON, write_pair
 from sparsity_lab.importers.eap_graph import graph_of
 from sparsity_lab.importers.released import write_released
+from sparsity_lab.importers.to_transformers import write_for_transformers
 from sparsity_lab.model.checkpoints import load_model
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.stages.opened import open_folder
 
 log = logging.getLogger(__name__)
-Layout = Literal["plain", "released"]
-LAYOUTS: tuple[Layout, ...] = ("plain", "released")
+Layout = Literal["plain", "released", "transformers"]
+LAYOUTS: tuple[Layout, ...] = ("plain", "released", "transformers")
 Circuits = Literal["plain", "mib", "none"]
 CIRCUIT_FORMS: tuple[Circuits, ...] = ("plain", "mib", "none")
 MODEL_FILES = ("model.json", "model.safetensors")
@@ -45,6 +48,17 @@ from sparsity_lab.model.checkpoints import load_model
 model, tokenizer = load_model(Path("{out}")), load_tokenizer(Path("{out}/tokenizer.json"))
 logits_btv = model(torch.tensor([tokenizer.encode("def area(width, height):\\n")]))
 """
+TRANSFORMERS_SNIPPET = """\
+from transformers import AutoModelForCausalLM, AutoTokenizer
+model = AutoModelForCausalLM.from_pretrained("{out}", trust_remote_code=True)
+tokenizer = AutoTokenizer.from_pretrained("{out}")
+inputs = tokenizer("def area(width, height):\\n", return_tensors="pt")
+text = tokenizer.decode(model.generate(**inputs, max_new_tokens=8)[0])
+"""
+REMOTE_CODE = (
+    "`trust_remote_code=True` runs `modeling_sparsity_lab.py` of this folder, and nothing else. It imports "
+    "torch and transformers alone.\n"
+)
 SCORE = "python -m sparsity_lab.score {out}/{circuit} --model {out}"
 RECOMPUTE = "python docs/recompute.py {out} {out}/{circuit}"
 
@@ -70,12 +84,15 @@ def export(run: Path, out: Path, layout: Layout = "plain", circuits: Circuits = 
         out.mkdir(parents=True, exist_ok=True)
         for name in MODEL_FILES:  # copied, so that the model's hash in the circuits stays true
             shutil.copyfile(folder.model / name, out / name)
-    tokenizer.save(out / JSON)
+    if layout == "transformers":
+        write_for_transformers(model.config, model.vocab_size, tokenizer, out)
+    else:
+        tokenizer.save(out / JSON)
     if (opened := open_folder(run)).has_means:
         save_means(opened.means_n, model.config, out / MEANS)
     written = [] if circuits == "none" else _write_circuits(folder, out, model.config, circuits)
-    if layout == "plain":
-        write_text(out / "README.md", _readme(out, written))
+    if layout != "released":
+        write_text(out / "README.md", _readme(out, layout, written))
     log.info("%s: %s", out, ", ".join(sorted(path.name for path in out.iterdir())))
 
 
@@ -101,8 +118,11 @@ def _write_circuits(run: RunFolder, out: Path, config: ModelConfig, form: Circui
     return written
 
 
-def _readme(out: Path, circuits: list[Path]) -> str:
-    text = f"```python\n{SNIPPET.format(out=out.name)}```\n"
+def _readme(out: Path, layout: Layout, circuits: list[Path]) -> str:
+    snippet = TRANSFORMERS_SNIPPET if layout == "transformers" else SNIPPET
+    text = f"```python\n{snippet.format(out=out.name)}```\n"
+    if layout == "transformers":
+        text += f"\n{REMOTE_CODE}"
     if not circuits:
         return text
     circuit = circuits[0].relative_to(out)

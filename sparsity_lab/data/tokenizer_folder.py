@@ -156,19 +156,24 @@ def gpt2_bytes() -> dict[str, int]:
     return {chr(byte): byte for byte in plain} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
-def write_pair(tokenizer: Tokenizer, folder: Path) -> None:
-    """Write `vocab.bpe` and `encoder.json` like the released models; they do not store the pattern."""
+def ids_and_merges(tokenizer: Tokenizer) -> tuple[dict[str, int], list[list[str]]]:
+    """Return the ids of ordinary tokens and the merges by rank, in GPT-2's spelling of bytes."""
     char_of = {byte: char for char, byte in gpt2_bytes().items()}
     ranks = tokenizer.encoding._mergeable_ranks
     spelled = {token: "".join(char_of[byte] for byte in token) for token in ranks}
     merges = [
-        " ".join(spelled[part] for part in _parts(token, ranks))
+        [spelled[part] for part in _parts(token, ranks)]
         for token in sorted(ranks, key=ranks.__getitem__)
         if len(token) > 1
     ]
-    write_text(folder / "vocab.bpe", "\n".join(["#version: 0.2", *merges]) + "\n")
-    encoder = {spelled[token]: id for token, id in ranks.items()} | dict(tokenizer.encoding._special_tokens)
-    write_json(folder / "encoder.json", encoder)
+    return {spelled[token]: id for token, id in ranks.items()}, merges
+
+
+def write_pair(tokenizer: Tokenizer, folder: Path) -> None:
+    """Write `vocab.bpe` and `encoder.json` like the released models; they do not store the pattern."""
+    ids, merges = ids_and_merges(tokenizer)
+    write_text(folder / "vocab.bpe", "\n".join(["#version: 0.2", *map(" ".join, merges)]) + "\n")
+    write_json(folder / "encoder.json", ids | dict(tokenizer.encoding._special_tokens))
 
 
 def _parts(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:

@@ -10,7 +10,7 @@ that graph are heads and MLPs; ours are single channels. `read_ranking` takes bo
 | name | nodes here |
 |---|---|
 | `a0.h3` | the query, key and value channels of head 3 in layer 0 |
-| `m1` | all neurons of the MLP in layer 1 |
+| `m1` | all neurons of the MLP in layer 1, and their gates |
 | `input`, `logits` | none |
 | `0.attn_in.5` | one channel, by its site's name here or in the released code (`0.attn.act_in.5`) |
 
@@ -31,9 +31,10 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
 from sparsity_lab.core.foreign import printable
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.sites import HEAD_SITES, NODES, WRITES, Site
+from sparsity_lab.model.sites import HEAD_SITES, NODES, RELEASED_NAMES, WRITES, Site
 
-SITES = {site.value: site for site in NODES} | {row.released: site for site, row in NODES.items()}
+SITES = {site.value: site for site in NODES} | RELEASED_NAMES
+NEURONS = (Site.MLP_NEURON, Site.MLP_GATE)
 _HEAD = re.compile(r"a(\d+)\.h(\d+)(?:<[qkv]>)?")
 _MLP = re.compile(r"m(\d+)")
 _CHANNEL = re.compile(r"(\d+)\.([a-z_.]+)\.(\d+)")
@@ -143,10 +144,11 @@ def nodes_of(name: str, config: ModelConfig, where: str) -> tuple[Node, ...]:
     elif mlp := _MLP.fullmatch(name):
         if (layer := int(mlp[1])) < config.n_layer:
             channels = range(config.width(Site.MLP_NEURON))
-            return tuple(_node(layer, Site.MLP_NEURON, channel) for channel in channels)
+            sites = [site for site in NEURONS if site in config.node_sites]
+            return tuple(_node(layer, site, channel) for site in sites for channel in channels)
     elif (one := _CHANNEL.fullmatch(name)) and one[2] in SITES:
         layer, site, channel = int(one[1]), SITES[one[2]], int(one[3])
-        if layer < config.n_layer and channel < config.width(site):
+        if layer < config.n_layer and site in config.node_sites and channel < config.width(site):
             return (_node(layer, site, channel),)
     else:
         raise UserError(f"{where}: allowed: aLAYER.hHEAD, mLAYER, input, logits, LAYER.SITE.CHANNEL")
@@ -166,7 +168,7 @@ def graph_of(circuit: Circuit, config: ModelConfig) -> dict[str, Any]:
         if target.site in HEAD_SITES:
             letter = target.site.removeprefix("attn_")
             reads[f"{_owner(target, config)}<{letter}>"].add(source.channel)
-        elif target.site == Site.MLP_NEURON:
+        elif target.site in NEURONS:
             reads[_owner(target, config)].add(source.channel)
         else:
             writes[_owner(source, config)].add(target.channel)
@@ -208,7 +210,7 @@ def _owner(node: Node, config: ModelConfig) -> str:
     """Return the head or MLP that a channel of queries, keys, values or neurons belongs to; else ""."""
     if node.site in HEAD_SITES:
         return f"a{node.layer}.h{node.channel // config.d_head}"
-    return f"m{node.layer}" if node.site == Site.MLP_NEURON else ""
+    return f"m{node.layer}" if node.site in NEURONS else ""
 
 
 def _node(layer: int, site: Site, channel: int) -> Node:

@@ -143,7 +143,9 @@ def write_released(model: Transformer, folder: Path) -> None:
     config = model.config
     default_eps = config.norm_eps is None or (config.norm == "layer" and config.norm_eps == 1e-5)
     for name, fits in (
-        ("activation", config.activation != "gelu_tanh"),
+        ("activation", config.activation in ("gelu", "relu")),
+        ("gated_mlp", not config.gated_mlp),
+        ("positions", config.positions != "rotary"),
         ("norm_eps", default_eps),
         ("n_head", config.d_model % config.heads == 0),
     ):

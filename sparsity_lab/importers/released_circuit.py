@@ -17,11 +17,10 @@ from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.importers.released import load_torch
-from sparsity_lab.model.sites import NODES
+from sparsity_lab.model.sites import RELEASED_NAMES
 from sparsity_lab.model.transformer import Transformer
 
 FINAL = "final_resid"
-SITES = {row.released: site for site, row in NODES.items()}
 
 
 class ReleasedCircuit(NamedTuple):
@@ -77,10 +76,10 @@ def read_released_circuit(path: Path, model: Transformer, model_name: str, task:
 
 def _place(location: str, path: Path) -> tuple[int, str]:
     layer, _, hook = location.partition(".")
-    if hook not in SITES or not layer.isdigit():
-        allowed = ", ".join(f"LAYER.{name}" for name in SITES)
+    if hook not in RELEASED_NAMES or not layer.isdigit():
+        allowed = ", ".join(f"LAYER.{name}" for name in RELEASED_NAMES)
         raise UserError(f"{path}: circuit_data: {location!r}: allowed: {FINAL}, {allowed}")
-    return int(layer), SITES[hook].value
+    return int(layer), RELEASED_NAMES[hook].value
 
 
 def _channels(indices: Any) -> list[int]:

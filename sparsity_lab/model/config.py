@@ -13,10 +13,10 @@ from pydantic import (
 from sparsity_lab.core.config import Config
 from sparsity_lab.model.sites import GATED_NODE_SITES, MATRICES, NODE_SITES, Matrix, Site
 
-LATER_FIELDS = ("gated_mlp", "rope_theta", "rope_scaling")
+LATER_FIELDS = ("gated_mlp", "rotary_theta", "rotary_scaling")
 
 
-class RopeScaling(Config):
+class RotaryScaling(Config):
     """How rotary frequencies are changed for a longer context.
 
     "linear" divides all by `factor`. "llama3" divides those that turn fewer than `low_freq_factor` times over
@@ -30,7 +30,7 @@ class RopeScaling(Config):
     original_n_ctx: PositiveInt = 8192
 
     @model_validator(mode="after")
-    def _check(self) -> "RopeScaling":
+    def _check(self) -> "RotaryScaling":
         if self.low_freq_factor >= self.high_freq_factor:
             raise ValueError(f"low_freq_factor {self.low_freq_factor} must be below high_freq_factor")
         return self
@@ -44,7 +44,7 @@ class ModelConfig(Config):
     residual stream at `residual_sites`. `residual_activation` is applied to the stream after each sublayer's
     write. A null `norm_eps` is 1e-5 for LayerNorm and float32's machine epsilon for RMSNorm.
 
-    `gated_mlp`, positions=rotary and the `rope_` values serve Llama-like models (`importers/llama.py`).
+    `gated_mlp`, positions=rotary and the `rotary_` values serve Llama-like models (`importers/llama.py`).
     """
 
     kind: Literal["transformer"] = "transformer"
@@ -69,8 +69,8 @@ class ModelConfig(Config):
     positions: Literal["none", "learned", "concatenated", "rotary"] = "none"
     d_pos: PositiveInt | None = None
     gated_mlp: bool = False
-    rope_theta: PositiveFloat = 10_000.0
-    rope_scaling: RopeScaling | None = None
+    rotary_theta: PositiveFloat = 10_000.0
+    rotary_scaling: RotaryScaling | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "ModelConfig":
@@ -86,8 +86,8 @@ class ModelConfig(Config):
             raise ValueError("d_pos belongs to positions=concatenated, and is needed there")
         if self.positions == "rotary" and self.d_head % 2:
             raise ValueError(f"d_head {self.d_head} must be even for positions=rotary")
-        if self.positions != "rotary" and (self.rope_theta, self.rope_scaling) != (10_000.0, None):
-            raise ValueError("rope_theta and rope_scaling belong to positions=rotary")
+        if self.positions != "rotary" and (self.rotary_theta, self.rotary_scaling) != (10_000.0, None):
+            raise ValueError("rotary_theta and rotary_scaling belong to positions=rotary")
         widths = {site.value: self.width(site) for site in self.activation_sites}
         for site, width in (widths | dict.fromkeys(self.residual_sites, self.d_model)).items():
             if self.k(width) < 1:

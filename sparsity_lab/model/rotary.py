@@ -28,8 +28,8 @@ def rotate(x_bhtk: Tensor, config: ModelConfig, position_b: Tensor | None = None
 def frequencies(config: ModelConfig, device: torch.device | None = None) -> Tensor:
     """Return the angle per position of each pair of channels, in radians, float32 (f)."""
     exponent_f = torch.arange(0, config.d_head, 2, device=device).float() / config.d_head
-    frequency_f = 1.0 / config.rope_theta**exponent_f
-    scaling = config.rope_scaling
+    frequency_f = 1.0 / config.rotary_theta**exponent_f
+    scaling = config.rotary_scaling
     if scaling is None:
         return frequency_f
     if scaling.kind == "linear":

@@ -65,6 +65,7 @@ MIXED_BEFORE_READ = frozenset({Site.ATTN_V})  # sites that attention mixes over 
 
 NODE_SITES = tuple(site for site in NODES if site is not Site.MLP_GATE)  # the paper's eight
 GATED_NODE_SITES = tuple(NODES)
+RELEASED_NAMES = {row.released: site for site, row in NODES.items() if row.released is not None}
 STREAM_SITES = tuple(site for site, row in NODES.items() if row.stream is not None)
 HEAD_SITES = (Site.ATTN_Q, Site.ATTN_K, Site.ATTN_V)  # their channels are divided among the heads
 WRITES = {row.sublayer: site for site, row in NODES.items() if site in STREAM_SITES and row.written_by}

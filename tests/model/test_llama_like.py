@@ -132,8 +132,8 @@ def test_the_config_counts_its_weights_and_hides_later_fields_at_their_defaults(
     model = small_model(**LLAMA)
     assert model.config.weight_count(VOCABULARY) == count_weights(model)[0]
     plain = Transformer(ModelConfig(n_layer=1, d_model=16, n_ctx=8), 11).config.model_dump(mode="json")
-    assert not {"gated_mlp", "rope_theta", "rope_scaling"} & plain.keys()
-    scaled = model.config.model_dump(mode="json") | {"rope_scaling": {"kind": "linear", "factor": 2.0}}
+    assert not {"gated_mlp", "rotary_theta", "rotary_scaling"} & plain.keys()
+    scaled = model.config.model_dump(mode="json") | {"rotary_scaling": {"kind": "linear", "factor": 2.0}}
     config = validate(ModelConfig, scaled)
     assert validate(ModelConfig, config.model_dump(mode="json")) == config
     assert config.model_dump(mode="json")["gated_mlp"] is True

@@ -264,13 +264,13 @@ def test_bigram_log_probabilities_by_hand() -> None:
         ({"activation_sites": ["mlp"]}, "activation_sites.0: 'mlp': input should be 'attn_in', 'attn_q'"),
         ({"activation_sites": ["mlp_gate"]}, "activation_sites may not hold mlp_gate"),
         ({"positions": "rotary", "d_head": 1}, "d_head 1 must be even for positions=rotary"),
-        ({"rope_theta": 1.0}, "rope_theta and rope_scaling belong to positions=rotary"),
+        ({"rotary_theta": 1.0}, "rotary_theta and rotary_scaling belong to positions=rotary"),
         (
             {
                 "positions": "rotary",
-                "rope_scaling": {"kind": "llama3", "factor": 2.0, "low_freq_factor": 5.0},
+                "rotary_scaling": {"kind": "llama3", "factor": 2.0, "low_freq_factor": 5.0},
             },
-            "rope_scaling: low_freq_factor 5.0 must be below high_freq_factor",
+            "rotary_scaling: low_freq_factor 5.0 must be below high_freq_factor",
         ),
         ({"positions": "concatenated"}, "d_pos belongs to positions=concatenated"),
         ({"d_pos": 4}, "d_pos belongs to positions=concatenated"),
