@@ -10,10 +10,11 @@ from micro import small_model
 
 from sparsity_lab.data.tokenizer import train_bpe
 from sparsity_lab.data.tokenizer_folder import read_folder
-from sparsity_lab.export import SNIPPET, main
+from sparsity_lab.export import SNIPPET, TRANSFORMERS_SNIPPET, main
 from sparsity_lab.importers.released import read_released
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.stages.opened import open_folder
 
 ROOT = Path(__file__).parents[1]
 TEXTS = [f"def area_{i}(width, height):\n    return width * {i} + height\n\n\n" for i in range(50)]
@@ -66,6 +67,29 @@ def test_the_released_layout_holds_the_same_model_and_tokenizer(run: Path, tmp_p
     )
 
 
+def test_the_snippet_for_transformers_runs_without_sparsity_lab(run: Path, tmp_path: Path) -> None:
+    main([str(run), str(tmp_path / "out"), "--layout", "transformers"])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        *("README.md", "model.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+        *("config.json", "generation_config.json", "modeling_sparsity_lab.py"),
+    }
+    snippet = (tmp_path / "out" / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    assert snippet == TRANSFORMERS_SNIPPET.format(out="out")
+    assert snippet in (ROOT / "docs" / "other_tools.md").read_text().replace("OUT", "out")
+    check = (
+        "import sys, torch; assert 'sparsity_lab' not in sys.modules\n"
+        "torch.save(model(**inputs).logits, 'logits.pt'); open('text', 'w').write(text)\n"
+    )
+    environment = {"HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", snippet + check], cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == 0
+    ids = read_folder(tmp_path / "out").encode("def area(width, height):\n")
+    assert ids == read_folder(run / "tokens").encode("def area(width, height):\n")
+    expected = open_folder(tmp_path / "out").model(torch.tensor([ids]))
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), expected, rtol=0, atol=1e-4)
+    assert (tmp_path / "text").read_text().startswith("def area(width, height):\n")
+
+
 def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="not a run's folder, it has no model/"):
         main([str(tmp_path), str(tmp_path / "out")])
@@ -73,4 +97,7 @@ def test_mistakes_are_told_in_one_line(run: Path, tmp_path: Path) -> None:
         main([str(run), str(run)])
     save_model(small_model(activation="gelu_tanh"), run / "model")
     with pytest.raises(SystemExit, match="activation: gelu_tanh: cannot be expressed in the released layout"):
+        main([str(run), str(tmp_path / "out"), "--layout", "released"])
+    save_model(small_model(gated_mlp=True, positions="rotary"), run / "model")
+    with pytest.raises(SystemExit, match="gated_mlp: True: cannot be expressed in the released layout"):
         main([str(run), str(tmp_path / "out"), "--layout", "released"])

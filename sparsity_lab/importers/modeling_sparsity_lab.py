@@ -20,15 +20,10 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 NODE_SITES = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 DEFAULTS: dict[str, Any] = {
     **{"vocab_size": 257, "n_layer": 1, "d_model": 16, "n_ctx": 128, "d_head": 16, "n_head": 1, "d_mlp": 64},
-    **{
-        "activation": "gelu",
-        "activation_fraction": 1.0,
-        "activation_sites": NODE_SITES,
-        "residual_sites": (),
-    },
-    **{"residual_activation": "identity", "norm": "rms", "norm_bias": True, "norm_eps": None, "bias": True},
-    **{"attention_sink": True, "bigram": "fixed", "positions": "none", "d_pos": None, "gated_mlp": False},
-    **{"rotary_theta": 10_000.0, "rotary_scaling": None},
+    **{"activation_fraction": 1.0, "activation_sites": NODE_SITES, "residual_sites": (), "bias": True},
+    **{"residual_activation": "identity", "activation": "gelu", "gated_mlp": False, "attention_sink": True},
+    **{"norm": "rms", "norm_bias": True, "norm_eps": None, "bigram": "fixed", "positions": "none"},
+    **{"d_pos": None, "rotary_theta": 10_000.0, "rotary_scaling": None},
 }
 
 
@@ -90,9 +85,20 @@ def rotate(x_bhtk: Tensor, config: SparsityLabConfig, position_bt: Tensor) -> Te
     return torch.cat([first * cos - second * sin, second * cos + first * sin], -1).to(x_bhtk.dtype)
 
 
-def visit(config: SparsityLabConfig, site: str, x_btc: Tensor) -> Tensor:
-    """Thin the activations at a site where the config asks for it."""
-    return thin(x_btc, config.activation_fraction) if site in config.activation_sites else x_btc
+class Site(nn.Module):
+    """A place in the forward pass: AbsTopK where the config asks for it, and a module for others' hooks.
+
+    `blocks.0.attention.attn_q` and its like are named as in sparsity_lab; a forward hook may read or replace
+    their outputs.
+    """
+
+    def __init__(self, config: SparsityLabConfig, name: str) -> None:
+        super().__init__()
+        thinned = name in (*config.activation_sites, *config.residual_sites)
+        self.fraction = config.activation_fraction if thinned else 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return thin(x, self.fraction)
 
 
 class Read(nn.Module):
@@ -116,6 +122,8 @@ class Attention(nn.Module):
     def __init__(self, config: SparsityLabConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer, self.read = config, layer, Read(config)
+        for name in ("attn_in", "attn_q", "attn_k", "attn_v", "attn_pattern", "attn_out"):
+            self.add_module(name, Site(config, name))
         read, channels = config.d_model + (config.d_pos or 0), config.n_head * config.d_head
         self.q, self.k, self.v = (nn.Linear(read, channels, config.bias) for _ in range(3))
         self.out = nn.Linear(channels, config.d_model, config.bias)
@@ -130,12 +138,10 @@ class Attention(nn.Module):
         cache: Cache | None,
     ) -> tuple[Tensor, Tensor]:
         """Return the output to the residual stream, and the attention pattern (b, h, q, s)."""
-        read_btc = visit(self.config, "attn_in", self.read(x_btd, embedded_btp))
+        read_btc = self.attn_in(self.read(x_btd, embedded_btp))
         q_bhqk, k_bhsk, v_bhsk = (
-            visit(self.config, f"attn_{name}", linear(read_btc))
-            .unflatten(-1, (-1, self.config.d_head))
-            .transpose(1, 2)
-            for name, linear in (("q", self.q), ("k", self.k), ("v", self.v))
+            site(linear(read_btc)).unflatten(-1, (-1, self.config.d_head)).transpose(1, 2)
+            for site, linear in ((self.attn_q, self.q), (self.attn_k, self.k), (self.attn_v, self.v))
         )
         if self.config.positions == "rotary":
             q_bhqk = rotate(q_bhqk, self.config, position_bt)
@@ -149,8 +155,9 @@ class Attention(nn.Module):
             pattern_bhqs = torch.cat([scores_bhqs, sink_bhq1.to(scores_bhqs.dtype)], -1).softmax(-1)[..., :-1]
         else:
             pattern_bhqs = scores_bhqs.softmax(-1)
+        pattern_bhqs = self.attn_pattern(pattern_bhqs)
         mixed_btc = (pattern_bhqs @ v_bhsk).transpose(1, 2).flatten(2)
-        return visit(self.config, "attn_out", self.out(mixed_btc)), pattern_bhqs
+        return self.attn_out(self.out(mixed_btc)), pattern_bhqs
 
 
 class MLP(nn.Module):
@@ -159,19 +166,21 @@ class MLP(nn.Module):
     def __init__(self, config: SparsityLabConfig) -> None:
         super().__init__()
         self.config, self.read = config, Read(config)
+        for name in ("mlp_in", *(["mlp_gate"] if config.gated_mlp else []), "mlp_neuron", "mlp_out"):
+            self.add_module(name, Site(config, name))
         read = config.d_model + (config.d_pos or 0)
         self.gate = nn.Linear(read, config.d_mlp, config.bias) if config.gated_mlp else None
         self.up = nn.Linear(read, config.d_mlp, config.bias)
         self.down = nn.Linear(config.d_mlp, config.d_model, config.bias)
 
     def forward(self, x_btd: Tensor, embedded_btp: Tensor | None) -> Tensor:
-        read_btc = visit(self.config, "mlp_in", self.read(x_btd, embedded_btp))
+        read_btc = self.mlp_in(self.read(x_btd, embedded_btp))
         if self.gate is None:
             neurons_btc = activate(self.up(read_btc), self.config.activation)
         else:
-            gate_btc = visit(self.config, "mlp_gate", activate(self.gate(read_btc), self.config.activation))
+            gate_btc = self.mlp_gate(activate(self.gate(read_btc), self.config.activation))
             neurons_btc = gate_btc * self.up(read_btc)
-        return visit(self.config, "mlp_out", self.down(visit(self.config, "mlp_neuron", neurons_btc)))
+        return self.mlp_out(self.down(self.mlp_neuron(neurons_btc)))
 
 
 class Block(nn.Module):
@@ -179,8 +188,21 @@ class Block(nn.Module):
 
     def __init__(self, config: SparsityLabConfig, layer: int) -> None:
         super().__init__()
+        self.relu = config.residual_activation == "relu"
         self.attention = Attention(config, layer)
         self.mlp = MLP(config)
+        for name in ("resid_pre_attn", "resid_post_attn", "resid_post_mlp"):
+            self.add_module(name, Site(config, name))
+
+    def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, *more: Any) -> tuple[Tensor, Tensor]:
+        """Return the residual stream after the layer, and the attention pattern."""
+        x_btd = self.resid_pre_attn(x_btd)
+        written_btd, pattern_bhqs = self.attention(x_btd, embedded_btp, *more)
+        x_btd = self.resid_post_attn(self._add(x_btd, written_btd))
+        return self.resid_post_mlp(self._add(x_btd, self.mlp(x_btd, embedded_btp))), pattern_bhqs
+
+    def _add(self, x_btd: Tensor, written_btd: Tensor) -> Tensor:
+        return (x_btd + written_btd).relu() if self.relu else x_btd + written_btd
 
 
 class SparsityLabForCausalLM(PreTrainedModel, GenerationMixin):
@@ -257,11 +279,7 @@ class SparsityLabForCausalLM(PreTrainedModel, GenerationMixin):
             x_btd = x_btd if config.d_pos else x_btd + embedded_btp
         streams, patterns = [x_btd], []
         for block in self.blocks:
-            written_btd, pattern_bhqs = block.attention(
-                x_btd, embedded_btp, position_bt, hidden_b1qs, past_key_values
-            )
-            x_btd = self._add(x_btd, written_btd, "resid_post_attn")
-            x_btd = self._add(x_btd, block.mlp(x_btd, embedded_btp), "resid_post_mlp")
+            x_btd, pattern_bhqs = block(x_btd, embedded_btp, position_bt, hidden_b1qs, past_key_values)
             streams.append(x_btd)
             patterns.append(pattern_bhqs)
         streams[-1] = x_btd = self.norm(x_btd)
@@ -279,10 +297,3 @@ class SparsityLabForCausalLM(PreTrainedModel, GenerationMixin):
             hidden_states=tuple(streams) if output_hidden_states else None,
             attentions=tuple(patterns) if output_attentions else None,
         )
-
-    def _add(self, x_btd: Tensor, written_btd: Tensor, place: str) -> Tensor:
-        x_btd = x_btd + written_btd
-        if self.config.residual_activation == "relu":
-            x_btd = x_btd.relu()
-        thinned = place in self.config.residual_sites
-        return thin(x_btd, self.config.activation_fraction) if thinned else x_btd

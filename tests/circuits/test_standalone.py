@@ -19,6 +19,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.export import export
 from sparsity_lab.model.checkpoints import read_card
+from sparsity_lab.model.config import RotaryScaling
 from sparsity_lab.model.sites import Site
 from sparsity_lab.tasks.pairs_file import read_pairs
 
@@ -43,6 +44,13 @@ def recompute(out: Path, circuit: Path, monkeypatch: pytest.MonkeyPatch) -> int:
         {"positions": "concatenated", "d_pos": 4, "n_head": 3, "activation_sites": (Site.MLP_NEURON,)},
         {"norm": "layer", "bias": False, "norm_eps": 0.1, "activation": "relu"},
         {"residual_activation": "relu", "residual_sites": ("resid_post_attn", "resid_post_mlp")},
+        {"gated_mlp": True, "activation": "silu", "positions": "rotary", "closed": True},
+        {
+            "gated_mlp": True,
+            "positions": "rotary",
+            "rotary_theta": 40.0,
+            "rotary_scaling": RotaryScaling(kind="llama3", factor=8.0, original_n_ctx=12),
+        },
     ],
 )
 def test_s14_an_independent_script_finds_the_same_loss(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from micro import small_model
+from micro import random_tokens, small_model
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.data.tokenizer import PATTERN, Tokenizer, checked_tokenizer, train_bpe
@@ -16,6 +16,7 @@ from sparsity_lab.importers.to_transformers import write_for_transformers
 from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.model.config import RotaryScaling
 from sparsity_lab.model.sites import Site
+from sparsity_lab.model.taps import Record, at_site, with_residuals
 from sparsity_lab.model.transformer import Transformer
 
 PLAIN: dict[str, Any] = {"activation_fraction": 1.0, "attention_sink": False, "bigram": "none"}
@@ -85,6 +86,41 @@ def test_logits_are_the_same_with_and_without_padding_and_with_a_cache(
     first = library(tokens_bt[:, :5], use_cache=True)
     rest = library(tokens_bt[:, 5:], past_key_values=first.past_key_values)
     torch.testing.assert_close(rest.logits, expected_btv[:, 5:], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("changes", [{}, LLAMA, {"positions": "rotary"}], ids=["sparse", "llama", "both"])
+@torch.no_grad()
+def test_forward_hooks_see_and_change_what_taps_do(
+    tokenizer: Tokenizer, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    """Every site is a module under its own name; the stream has three in each layer."""
+    model, tokens_bt = small_model(**changes), random_tokens(2, 9)
+    library = exported(model, tokenizer, tmp_path / "out")
+    record = Record({*model.config.node_sites, Site.ATTN_PATTERN})
+    _, streams = with_residuals(model, tokens_bt, record)
+    expected = {
+        f"blocks.{layer}.{'attention' if site.startswith('attn') else 'mlp'}.{site}": x
+        for (site, layer), x in record.values.items()
+    }
+    names = ("resid_pre_attn", "resid_post_attn", "resid_post_mlp")
+    for layer in range(2):
+        expected |= {f"blocks.{layer}.{name}": streams[2 * layer + i] for i, name in enumerate(names)}
+    found: dict[str, Any] = {}
+    hooks = [
+        library.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: found.update({name: output})
+        )
+        for name in expected
+    ]
+    library(tokens_bt)
+    assert found.keys() == expected.keys()
+    for name, x in expected.items():
+        torch.testing.assert_close(found[name], x, rtol=0, atol=1e-4)
+    for hook in hooks:
+        hook.remove()
+    library.blocks[1].mlp.mlp_neuron.register_forward_hook(lambda module, inputs, output: output * 0)
+    zeroed_btv = model(tokens_bt, at_site(Site.MLP_NEURON, 1, torch.zeros_like))
+    torch.testing.assert_close(library(tokens_bt).logits, zeroed_btv, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, LLAMA], ids=["sparse", "llama"])
