@@ -30,6 +30,8 @@ from sparsity_lab.data.tokenizer_check import library_of_json, library_of_merges
 from sparsity_lab.data.tokenizer_config import CONFIG, added_beside, files_beside
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+# GPT-2's pattern on a text that is first cut around each digit, as SmolLM's tokenizer does
+DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 JSON = "tokenizer.json"
 PAIRS = {("vocab.bpe", "encoder.json"): RELEASED_PATTERN, ("merges.txt", "vocab.json"): GPT2_PATTERN}
 
@@ -212,17 +214,23 @@ def _from_json(saved: Any, path: Path) -> Tokenizer:
 
 
 def _pattern(splitter: Any, path: Path) -> str:
-    """Return the regular expression of a pre-tokenizer: ByteLevel, or Split followed by ByteLevel."""
+    """Return the regular expression of a pre-tokenizer: ByteLevel, alone or after Split or Digits."""
     steps = splitter.get("pretokenizers", [splitter]) if isinstance(splitter, dict) else []
     steps = steps if isinstance(steps, list) and all(isinstance(step, dict) for step in steps) else []
     levels = [step for step in steps if step.get("type") == "ByteLevel" and not step.get("add_prefix_space")]
     if len(levels) == 1 and steps[-1] is levels[0]:
         if len(steps) == 1 and levels[0].get("use_regex", True):
             return GPT2_PATTERN
+        digits = steps[0].get("type") == "Digits" and steps[0].get("individual_digits")
+        if len(steps) == 2 and digits and levels[0].get("use_regex", True):
+            return DIGITS_PATTERN
         split = {key: steps[0].get(key) for key in ("type", "behavior", "invert")}
         isolated = split == {"type": "Split", "behavior": "Isolated", "invert": False}
         written = steps[0].get("pattern")
         pattern = written.get("Regex") if isolated and isinstance(written, dict) else None
         if len(steps) == 2 and pattern and not levels[0].get("use_regex", True):
             return str(pattern)
-    raise UserError(f"{path}: pre_tokenizer: allowed: ByteLevel, or Split by Regex (Isolated) and ByteLevel")
+    raise UserError(
+        f"{path}: pre_tokenizer: allowed: ByteLevel, or Split by Regex (Isolated) and ByteLevel, "
+        "or Digits (individual) and ByteLevel"
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from byte_level import library
 from tokenizers import processors
+from tokenizers.pre_tokenizers import Digits
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.paths import UserPath
@@ -23,14 +24,17 @@ O200K = (
 )
 
 
-def knowing_the_sample(pattern: str | None) -> Any:
+def knowing_the_sample(pattern: str | None, before: Any = None) -> Any:
     """A tokenizer whose vocabulary holds every piece of the sample: each boundary shows in the ids."""
-    return library(pattern, list(SAMPLE) * 5, 3000)
+    return library(pattern, list(SAMPLE) * 5, 3000, before)
 
 
-@pytest.mark.parametrize("pattern", [None, PATTERN, RELEASED_PATTERN, O200K])
+@pytest.mark.parametrize("pattern", [None, PATTERN, RELEASED_PATTERN, O200K, "digits"])
 def test_known_patterns_pass(tmp_path: Path, pattern: str | None) -> None:
-    theirs = knowing_the_sample(pattern)
+    if pattern == "digits":  # as SmolLM splits: each digit alone, then GPT-2's pattern in between
+        theirs = knowing_the_sample(None, Digits(individual_digits=True))
+    else:
+        theirs = knowing_the_sample(pattern)
     theirs.save(str(tmp_path / "tokenizer.json"))
     ours = read_folder(tmp_path)
     for text in SAMPLE:

@@ -36,6 +36,7 @@ from sparsity_lab.data.tokenizer_folder import gpt2_bytes, read_folder
 from sparsity_lab.data.tokenizers import FilesConfig, make_tokenizer
 from sparsity_lab.importers.eap_graph import graph_of, read_ranking
 from sparsity_lab.importers.gpt2 import read_gpt2
+from sparsity_lab.importers.llama import read_llama
 from sparsity_lab.importers.released import read_released, write_released
 from sparsity_lab.importers.released_circuit import read_released_circuit
 from sparsity_lab.model.checkpoints import load_model, save_model
@@ -129,9 +130,10 @@ def readers(folder: Path) -> dict[str, Reader]:
     optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(5))])
     parts = {"optimizer_states": [optimizer.state_dict()], "lr_schedulers": [], "loops": {"n": 3}}
     torch.save({"state_dict": {"w": torch.ones(5)}, "global_step": 5, **parts}, folder / "last.ckpt")
-    released, gpt2 = folder / "released", folder / "gpt2"
+    released, gpt2, llama = folder / "released", folder / "gpt2", folder / "llama"
     write_released(small_model(), released)
     write_gpt2(gpt2)
+    write_llama(llama)
     viz = write_viz_data(folder / "viz_data.pt")
     beside, made = write_run(folder / "made")[0].parent, random_model()
     write_json(folder / "ranking.json", graph_of(load_circuit(beside / "circuit-5.json"), made.config))
@@ -156,6 +158,8 @@ def readers(folder: Path) -> dict[str, Reader]:
         "viz_data.pt": Reader(viz, lambda: read_released_circuit(viz, micro_model(), "m", "t")),
         "GPT-2's config.json": Reader(gpt2 / "config.json", lambda: read_gpt2(gpt2)),
         "GPT-2's model.safetensors": Reader(gpt2 / "model.safetensors", lambda: read_gpt2(gpt2)),
+        "Llama's config.json": Reader(llama / "config.json", lambda: read_llama(llama)),
+        "Llama's model.safetensors": Reader(llama / "model.safetensors", lambda: read_llama(llama)),
         "means.safetensors": Reader(beside / MEANS, lambda: load_means(beside / MEANS, made.config)),
         "pairs.safetensors": Reader(beside / PAIRS, lambda: load_pairs(beside / PAIRS, 300)),
         "pairs.jsonl": Reader(beside / PAIRS_AS_TEXT, lambda: read_pairs(beside / PAIRS_AS_TEXT)),
@@ -197,6 +201,17 @@ def write_gpt2(folder: Path) -> None:
     special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None}
     shape = {"n_layer": 1, "n_head": 2, "n_embd": 8, "n_positions": 8, "vocab_size": 11}
     GPT2LMHeadModel(GPT2Config(**(shape | special))).save_pretrained(folder)
+
+
+def write_llama(folder: Path) -> None:
+    """A tiny Llama as `transformers` saves it."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "max_position_embeddings": 8}
+    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 8}
+    LlamaForCausalLM(LlamaConfig(**shape, **special, intermediate_size=12, vocab_size=11)).save_pretrained(
+        folder
+    )
 
 
 def write_viz_data(path: Path) -> Path:
