@@ -5,6 +5,7 @@ from typing import Any
 
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.next_command import run_command
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.evidence.record import EVIDENCE, Evidence, load_evidence
 from sparsity_lab.results.record import RunRecord, read_record
@@ -59,4 +60,5 @@ def about_run(record: RunRecord) -> dict[str, Any]:
         "nonzeros": record.metrics.get("model/nonzeros"),
         "weights": record.metrics.get("model/weights"),
         "commit": record.git_commit,
+        "command": run_command(record.overrides),
     }

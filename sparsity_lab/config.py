@@ -175,7 +175,9 @@ def from_hydra(config: DictConfig) -> RunConfig:
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
         raise UserError(key + str(error).splitlines()[0]) from None
-    if renamed := renamed_in_config(plain):  # type: ignore[arg-type]
+    assert isinstance(plain, dict)
+    plain.pop("of", None)  # whose model the run takes is no value of it (`sweep/finished_run.py`)
+    if renamed := renamed_in_config(plain):
         raise UserError("\n".join(renamed))
     if missing:
         raise UserError("\n".join(f"{key}: missing" for key in missing))

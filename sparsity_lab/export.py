@@ -9,7 +9,8 @@ because that layout has no field for the tokenizer's pattern.
 All layouts get means.safetensors, the mean of every node. The circuits of the run go to circuits/TASK/, with
 the files beside them (`circuits/standalone.py`). `--circuits mib` adds mib-TARGET.json for each: the graph of
 its heads and MLPs as EAP-IG and MIB store it (`importers/eap_graph.py`). `--circuits none` writes no
-circuits.
+circuits. `--text WINDOWS` adds text.safetensors, windows of the run's validation text: with it, an export
+shows activations, makes evidence and resamples as the run does.
 """
 
 import argparse
@@ -19,8 +20,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from sparsity_lab.circuits.circuit import load_circuit
-from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT, beside, save_means
+from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT, TEXT, beside, save_means, save_text
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json, write_text
 from sparsity_lab.core.program import start
@@ -63,13 +66,19 @@ SCORE = "python -m sparsity_lab.score {out}/{circuit} --model {out}"
 RECOMPUTE = "python docs/recompute.py {out} {out}/{circuit}"
 
 
-def export(run: Path, out: Path, layout: Layout = "plain", circuits: Circuits = "plain") -> None:
+def export(
+    run: Path, out: Path, layout: Layout = "plain", circuits: Circuits = "plain", text: int = 0
+) -> None:
     """Write model, tokenizer, means and circuits of the run's folder `run` into the new folder `out`.
 
+    `text`: the number of windows of validation text that are written too.
+
     Raises:
-        UserError: `run` is not a run's folder, `out` is not empty, a file of the run is damaged, or the
-            layout cannot express a setting.
+        UserError: `run` is not a run's folder, `out` is not empty, a file of the run is damaged, the layout
+            cannot express a setting, or `text` is negative.
     """
+    if text < 0:
+        raise UserError(f"--text: {text}: allowed: a number of windows, 0 or more")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out}: is not empty")
     folder = RunFolder(run)
@@ -90,6 +99,8 @@ def export(run: Path, out: Path, layout: Layout = "plain", circuits: Circuits = 
         tokenizer.save(out / JSON)
     if (opened := open_folder(run)).has_means:
         save_means(opened.means_n, model.config, out / MEANS)
+    if text:
+        save_text(torch.cat(list(opened.text))[:text], out / TEXT)
     written = [] if circuits == "none" else _write_circuits(folder, out, model.config, circuits)
     if layout != "released":
         write_text(out / "README.md", _readme(out, layout, written))
@@ -140,10 +151,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--layout", choices=LAYOUTS, default="plain")
     parser.add_argument("--circuits", choices=CIRCUIT_FORMS, default="plain")
+    parser.add_argument("--text", type=int, default=0, metavar="WINDOWS", help="also write validation text")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        export(given.run, given.out, given.layout, given.circuits)
+        export(given.run, given.out, given.layout, given.circuits, given.text)
     except UserError as error:
         sys.exit(str(error))
 

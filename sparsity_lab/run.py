@@ -2,6 +2,7 @@
 
 python -m sparsity_lab.run experiment=smoke
 python -m sparsity_lab.run +sweep=width_l0 -m
+python -m sparsity_lab.run of=runs/single/RUN tasks=all     the model of a finished run, asked other tasks
 """
 
 import errno
@@ -21,11 +22,13 @@ from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core import signals
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import destination
-from sparsity_lab.core.paths import relative_to
+from sparsity_lab.core.paths import UserPath, relative_to
 from sparsity_lab.core.program import reader_has_gone, start
 from sparsity_lab.model.config import ModelConfig
+from sparsity_lab.stages.finished_model import refuse_another_model
 from sparsity_lab.stages.foreseen import foreseen
 from sparsity_lab.sweep.command_line import arranged
+from sparsity_lab.sweep.finished_run import KEY, with_finished_run
 from sparsity_lab.sweep.job_status import FOLDER, Job, at_work, write_status
 from sparsity_lab.sweep.refusals import command_line_error, with_origin
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
@@ -34,7 +37,7 @@ from sparsity_lab.training.place import Place, hide_launchers, place, unused_pro
 log = logging.getLogger(__name__)
 
 register_sweeps()
-register_sweeper(lambda config: foreseen(from_hydra(config)))
+register_sweeper(lambda config: foreseen(from_hydra(config), trains=finished_run(config) is None))
 
 
 @hydra.main(version_base="1.3", config_path=str(folder_of("conf")), config_name="config")
@@ -66,7 +69,7 @@ def main(config: DictConfig) -> None:
             if found.rank == 0:
                 ended, status = work(config, valid, hydra_config)
             else:
-                ended, status = help_the_first(valid)
+                ended, status = help_the_first(valid, finished_run(config))
     signals.requeue_if_preempted()
     if status and hydra_config.mode == RunMode.RUN:
         sys.exit(status)
@@ -80,7 +83,10 @@ def checked(config: DictConfig, hydra_config: Any) -> tuple[RunConfig | Exceptio
     try:
         valid = from_hydra(config)
         found = place(valid.trainer)
-        refuse_half_a_choice(valid, hydra_config)
+        if (of := finished_run(config)) is None:
+            refuse_half_a_choice(valid, hydra_config)
+        else:
+            refuse_another_model(valid, of, hydra_config.overrides.task)
         submitit = "submitit" in hydra_config.get("launcher", {}).get("_target_", "")
         if found.launcher != "none" and hydra_config.mode == RunMode.MULTIRUN and not submitit:
             raise UserError(
@@ -93,6 +99,12 @@ def checked(config: DictConfig, hydra_config: Any) -> tuple[RunConfig | Exceptio
     except Exception as error:
         return error, alone
     return valid, found
+
+
+def finished_run(config: DictConfig) -> Path | None:
+    """Return the folder of the run whose model the command asks for by `of=RUN`."""
+    of = config.get(KEY)
+    return None if of is None else UserPath(of).absolute
 
 
 def refuse_half_a_choice(config: RunConfig, hydra_config: Any) -> None:
@@ -128,7 +140,7 @@ def work(config: DictConfig, valid: RunConfig | Exception, hydra_config: Any) ->
     try:
         folder = destination(config.get("root"), config.get("sweep_name")).folder / FOLDER
         with at_work(folder, overrides, str(log_file)) as begun:
-            ended, status = attempt(valid, begun)
+            ended, status = attempt(valid, begun, finished_run(config))
             write_status(folder, ended)
     except (OSError, UserError) as error:
         ended, status = Job(overrides=tuple(overrides), state="failed", error=explain(error)[0]), 1
@@ -136,10 +148,12 @@ def work(config: DictConfig, valid: RunConfig | Exception, hydra_config: Any) ->
     return ended, status
 
 
-def help_the_first(valid: RunConfig | Exception) -> tuple[Job, int]:
+def help_the_first(valid: RunConfig | Exception, of: Path | None) -> tuple[Job, int]:
     """Train as a non-first process of srun or torchrun. The first process writes status and messages."""
     assert isinstance(valid, RunConfig)
     ended = Job(overrides=(), state="failed", error="the first process tells why")
+    if of is not None:
+        return ended, 0  # nothing is trained
     try:
         from sparsity_lab.stages.pipeline import help_run
 
@@ -149,7 +163,7 @@ def help_the_first(valid: RunConfig | Exception) -> tuple[Job, int]:
     return ended, 0
 
 
-def attempt(valid: RunConfig | Exception, begun: Job) -> tuple[Job, int]:
+def attempt(valid: RunConfig | Exception, begun: Job, of: Path | None) -> tuple[Job, int]:
     """Run a job; return its final state and the exit status. A config's error fails the job."""
     started, overrides = time.monotonic(), list(begun.overrides)
     ended, status = begun, 1
@@ -158,7 +172,7 @@ def attempt(valid: RunConfig | Exception, begun: Job) -> tuple[Job, int]:
             raise valid
         from sparsity_lab.stages.pipeline import run  # after validation: this import takes seconds
 
-        record, is_new = run(valid, overrides)
+        record, is_new = run(valid, overrides, of)
         worked = begun.spent + time.monotonic() - started if is_new else begun.worked
         values = {"state": "finished" if is_new else "reused", "name": record.name, "worked": worked}
         ended, status = begun.model_copy(update=values), 0
@@ -216,6 +230,7 @@ def help_text(overrides: list[str]) -> str:
     return (
         "python -m sparsity_lab.run [KEY=VALUE ...]     one run\n"
         "python -m sparsity_lab.run [KEY=A,B ...] -m    a sweep: all combinations; +sweep=NAME: a saved one\n"
+        "python -m sparsity_lab.run of=RUN [KEY=VALUE ...]    a finished run's model again: other tasks\n"
         "python -m sparsity_lab.status SWEEP            its progress; to resume it, repeat its command\n\n"
         f"Groups:\n{options}\n\nValues, each of which can be set:\n\n{values}\n"
         "--hydra-help: Hydra's own flags\n"
@@ -230,7 +245,7 @@ def program() -> None:
         if {"--help", "-h"} & set(sys.argv[1:]):
             sys.stdout.write(help_text([word for word in sys.argv[1:] if not word.startswith("-")]))
             return
-        sys.argv[1:] = arranged(sys.argv[1:])
+        sys.argv[1:] = with_finished_run(arranged(sys.argv[1:]))
         main()
     except signals.Interrupted as interrupted:
         sys.exit(interrupted.status)

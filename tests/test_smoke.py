@@ -231,6 +231,31 @@ def test_running_again_reuses_every_stage(folder: Path) -> None:
     assert comparable(read_record(run_folder(folder))) == comparable(record)
 
 
+def test_a_finished_run_is_asked_other_tasks_without_training(folder: Path) -> None:
+    before = run_folder(folder)
+    of = before.relative_to(folder)
+    kept = {path: path.read_bytes() for path in before.iterdir() if path.is_file()}
+    folders = {path.name for path in (folder / "out").iterdir()}
+    running = program.start(
+        folder,
+        [f"of={of}", "sweep_name=asked", "tasks.names=[bracket_brace,while_return_true]", "finder=gradient"],
+    )
+    assert running.end() == 0, running.said()
+    (made,) = (folder / "out" / "asked").glob("[!.]*-*")
+    record, old = read_record(made), read_record(before)
+    assert f"the model of {before} is reused" in running.said()
+    assert (record.stages["model"], record.stages["tokens"]) == (old.stages["model"], old.stages["tokens"])
+    assert [task.task for task in record.tasks] == ["bracket_brace", "while_return_true"]
+    assert record.pruning.finder == "gradient"
+    assert {path: path.read_bytes() for path in kept} == kept
+    assert {path.name for path in (folder / "out").iterdir()} - folders == {"asked"}
+    solved = next(task.task for task in record.tasks if task.circuit)
+    command = load_view(made, solved)["run"]["command"]
+    assert command.startswith(
+        f"python -m sparsity_lab.run of={of} sweep_name=asked 'tasks.names=[bracket_brace,"
+    )
+
+
 @pytest.mark.slow
 def test_a_search_shares_the_model_and_adds_nothing_when_it_is_finished(folder: Path) -> None:
     solved = next(task.task for task in read_record(run_folder(folder)).tasks if task.circuit)

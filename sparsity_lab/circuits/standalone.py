@@ -33,6 +33,7 @@ from sparsity_lab.tasks.batch import TaskBatch
 from sparsity_lab.tasks.task import Pair, Split
 
 MEANS, PAIRS, PAIRS_AS_TEXT = "means.safetensors", "pairs.safetensors", "pairs.jsonl"
+TEXT = "text.safetensors"  # beside a model: windows of validation text
 BESIDE = (MEANS, PAIRS, PAIRS_AS_TEXT)
 
 
@@ -54,6 +55,26 @@ def load_means(path: Path, config: ModelConfig) -> Tensor:
     require_tensors(tensors, expected, f"{path}: not the sites of this model")
     require_finite(tensors, str(path))
     return torch.cat([tensors[_name(*key)].float() for key in slices])
+
+
+def save_text(windows_wt: Tensor, path: Path) -> None:
+    """Write windows of validation text (w, t) as int32 token ids, for pages, evidence and resampling."""
+    write_bytes(path, save({"tokens": windows_wt.to(torch.int32).contiguous()}))
+
+
+def load_text(path: Path, vocab_size: int) -> Tensor:
+    """Read windows of text, int64 (w, t).
+
+    Raises:
+        UserError: the file is missing or damaged, or holds other tokens than a model with `vocab_size` has.
+    """
+    tensors = read_safetensors(path)
+    windows_wt = tensors.get("tokens", torch.zeros(0))
+    if set(tensors) != {"tokens"} or windows_wt.dtype != torch.int32 or windows_wt.dim() != 2:
+        raise UserError(f"{path}: allowed: one tensor, tokens, int32 (windows, tokens)")
+    if not windows_wt.numel() or windows_wt.min() < 0 or windows_wt.max() >= vocab_size:
+        raise UserError(f"{path}: tokens: allowed: 0 to {vocab_size - 1}, at least one window")
+    return windows_wt.long()
 
 
 def save_pairs(

@@ -1,7 +1,8 @@
-"""The command that a user may type next, as this program prints it."""
+"""Commands as a user types them, for messages and pages."""
 
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 ANALYSIS = Path(__file__).parents[2] / "analysis"  # in a clone; a wheel has no programs that draw
@@ -17,6 +18,12 @@ def analysis_command(program: str, *arguments: str | Path) -> str | None:
         return None
     words = [_from_here(word) if isinstance(word, Path) else word for word in (path, *arguments)]
     return shlex.join(["python", *words])
+
+
+def run_command(overrides: Sequence[str]) -> str:
+    """Return the shell command of a run, or of one job of a saved sweep."""
+    sweep = [override for override in overrides if override.startswith("+sweep=")]
+    return shlex.join(["python", "-m", "sparsity_lab.run", *overrides, *(["-m"] if sweep else [])])
 
 
 def _from_here(path: Path) -> str:

@@ -62,10 +62,10 @@ def run_stage(stage: Stage, root: Path) -> Built:
     """
     folder = stage.folder(root)
     if (folder / ABOUT).exists():
-        return Built(_intact(folder), False)
+        return Built(intact(folder), False)
     with locked(folder):
         if (folder / ABOUT).exists():
-            return Built(_intact(folder), False)
+            return Built(intact(folder), False)
         if folder.exists():
             raise UserError(f"{folder}: has no {ABOUT}, so it is not what this program made; {REMEDY}")
         _make(stage, folder)
@@ -128,8 +128,12 @@ def _listed(folder: Path) -> dict[str, Any]:
     return files
 
 
-def _intact(folder: Path) -> Path:
-    """Return `folder` if every file listed in `about.json` is unchanged; old versions list none."""
+def intact(folder: Path) -> Path:
+    """Return `folder` if every file listed in `about.json` is unchanged; old versions list none.
+
+    Raises:
+        UserError: the folder is not a stage's output, has lost a file, or one has changed.
+    """
     for name, expected in _listed(folder).items():
         try:
             found = checksum(folder / name)

@@ -36,12 +36,12 @@ from sparsity_lab.model.checkpoints import count_weights
 from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.results.runs import read_all
-from sparsity_lab.stages.evidence import SharedByTasks
+from sparsity_lab.stages.evidence import shared_inputs
 from sparsity_lab.stages.examples import TEXT_TOKENS
 from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.viewer.examples import collect_examples
 from sparsity_lab.viewer.examples_record import MAX_NODES
-from sparsity_lab.viewer.page import make_view, page
+from sparsity_lab.viewer.page import make_view
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -174,9 +174,6 @@ class Lab(Intervened):
         selection = circuit.provenance.get("selection", self._pruning(None, {}).selection)
         asked = self.questions.ask(circuit.task if question is None else question)
         config = validate(EvidenceConfig, self._evidence_config().model_dump() | options, "evidence")
-        context = self.folder.context
-        if context is None:
-            raise UserError(f"{self.folder.path}: no text, which evidence needs; allowed: a run's folder")
         return check_circuit(
             circuit=circuit,
             circuit_file="",
@@ -185,7 +182,7 @@ class Lab(Intervened):
             task=asked.task,
             data=asked.data,
             test_pairs=asked.test_pairs,
-            shared_inputs=SharedByTasks(context, config).shared_inputs,
+            shared_inputs=shared_inputs(self.model, self.folder.text, self.tokenizer, config),
             finder=finder,
             pruning=self._pruning(circuit.target, {"closed": circuit.closed, "selection": selection}),
             config=config,
@@ -196,16 +193,17 @@ class Lab(Intervened):
     ) -> Page:
         """Draw a circuit as its page. A notebook shows it; `.save(path)` writes it as one HTML file.
 
-        The page has the nodes' activations and effects if the run's folder was loaded, which has text.
+        The page has the nodes' activations and effects if the folder has text (`docs/python.md`).
 
         Raises:
             UserError: the question is not allowed.
         """
         self.mask(circuit)
         asked = self.questions.ask(circuit.task if question is None else question)
-        context, examples = self.folder.context, None
-        if context is not None and len(circuit.nodes) <= MAX_NODES:
-            text_bt = torch.cat(context.text)[: max(1, TEXT_TOKENS // context.n_ctx)]
+        examples = None
+        if self.folder.has_text and len(circuit.nodes) <= MAX_NODES:
+            text_bt = torch.cat(list(self.folder.text))
+            text_bt = text_bt[: max(1, TEXT_TOKENS // text_bt.shape[1])]
             examples = collect_examples(
                 asked.task, self.model, self.means, [circuit], asked.data.test, text_bt, self.tokenizer
             )
@@ -221,7 +219,7 @@ class Lab(Intervened):
             evidence=evidence,
             d_head=self.model.config.d_head,
         )
-        return Page(page(view), f"{circuit.task}, {len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
+        return Page(view, f"{circuit.task}, {len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
 
     def _pruning(self, target: float | None, changes: Mapping[str, Any]) -> PruningConfig:
         own = PruningConfig() if self.config is None else self.config.pruning

@@ -6,13 +6,14 @@ The model of shuffled weights, which the controls need, is made only if some fol
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.evaluator import TaskData
@@ -23,10 +24,12 @@ from sparsity_lab.core.hashing import content_hash, derive_seed
 from sparsity_lab.core.run_folder import circuit_file
 from sparsity_lab.core.stage import Stage
 from sparsity_lab.data.python_source import PythonSourceConfig
+from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.checks import SharedInputs, check_circuit
 from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.evidence.controls import shuffled_weights
 from sparsity_lab.evidence.record import save_evidence
+from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.stages.circuits import search_inputs
 from sparsity_lab.stages.context import ModelContext, task_batch
 from sparsity_lab.stages.parallel import build_many
@@ -36,6 +39,22 @@ log = logging.getLogger(__name__)
 
 EVIDENCE_VERSION = 3  # raise when the same inputs would give other evidence
 SOURCE_FILES, SOURCE_PIECES, PIECE_LINES, PIECE_CHARACTERS = 40, 200, 3, 120
+
+
+def shared_inputs(
+    model: Transformer, text: Sequence[Tensor], tokenizer: Tokenizer, config: EvidenceConfig
+) -> SharedInputs:
+    """Prepare what the checks need besides the circuit, from windows of text (b, t)."""
+    shuffled = None
+    if config.controls:
+        other = shuffled_weights(model, config.seed)
+        shuffled = (other, mean_activations(other, text))
+    return SharedInputs(
+        text_bt=torch.cat(list(text))[: config.text_windows],
+        real_lines=real_pieces(config.seed),
+        tokenizer=tokenizer,
+        shuffled=shuffled,
+    )
 
 
 @dataclass(frozen=True)
@@ -48,16 +67,8 @@ class SharedByTasks:
     @cached_property
     def shared_inputs(self) -> SharedInputs:
         """The text, the real source and the model of shuffled weights."""
-        context, shuffled = self.context, None
-        if self.config.controls:
-            other = shuffled_weights(context.model, self.config.seed)
-            shuffled = (other, mean_activations(other, context.text))
-        return SharedInputs(
-            text_bt=torch.cat(context.text)[: self.config.text_windows],
-            real_lines=real_pieces(self.config.seed),
-            tokenizer=context.tokenizer,
-            shuffled=shuffled,
-        )
+        context = self.context
+        return shared_inputs(context.model, context.text, context.tokenizer, self.config)
 
     def load(self) -> None:
         """Load everything, for worker processes."""

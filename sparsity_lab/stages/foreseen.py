@@ -5,14 +5,14 @@ from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.sweep.job_status import Foreseen, Work
 
 
-def foreseen(config: RunConfig) -> Foreseen:
-    """Return what is known of the job. Torch is imported only if the config names a folder of records."""
+def foreseen(config: RunConfig, trains: bool = True) -> Foreseen:
+    """Return what is known of the job; with `trains` false it takes a finished run's model. Torch is imported only if the config names a folder of records."""
     record = None
     if config.records is not None:
         from sparsity_lab.stages.recorded import record_of
 
         record = record_of(config)
-    return Foreseen(config.name, work_of(config), record)
+    return Foreseen(config.name, work_of(config) if trains else None, record)
 
 
 def work_of(config: RunConfig) -> Work | None:

@@ -3,7 +3,7 @@
 | folder | has |
 |---|---|
 | a run | model, tokenizer, record, config, circuits, and the text that means are computed from |
-| an export | model, tokenizer, means, circuits |
+| an export | model, tokenizer, means, circuits; with `--text`, the text too |
 | a model's folder (`runs/models/NAME`) | model |
 | a model of openai/circuit_sparsity (`beeg_config.json`, `final_model.pt`) | model, often a tokenizer |
 | a GPT-2 or a Llama-like model that `transformers` saved (`config.json`) | model, often a tokenizer |
@@ -17,7 +17,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sparsity_lab.circuits.nodes import mean_activations
-from sparsity_lab.circuits.standalone import MEANS, load_means
+from sparsity_lab.circuits.standalone import MEANS, TEXT, load_means, load_text
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
@@ -112,7 +112,12 @@ class Folder:
     @property
     def has_means(self) -> bool:
         """Whether `means_n` can be read or computed."""
-        return (self.path / MEANS).exists() or self.context is not None
+        return (self.path / MEANS).exists() or self.has_text
+
+    @property
+    def has_text(self) -> bool:
+        """Whether `text` can be read."""
+        return (self.path / TEXT).exists() or self.context is not None
 
     @cached_property
     def means_n(self) -> Tensor:
@@ -123,21 +128,25 @@ class Folder:
         """
         if (self.path / MEANS).exists():
             return load_means(self.path / MEANS, self.model.config)
-        return mean_activations(self.model, self._context("means").text)
+        if not self.has_text:
+            raise UserError(f"{self.path}: no means; load the run's folder or an export instead")
+        return mean_activations(self.model, self.text)
 
-    @property
+    @cached_property
     def text(self) -> Sequence[Tensor]:
-        """Windows of validation text, (b, n_ctx) each.
+        """Windows of validation text, (b, n_ctx) each, from a file beside the model or the run's tokens.
 
         Raises:
-            UserError: the folder has no text.
+            UserError: the folder has no text, or its file is damaged.
         """
-        return self._context("text").text
-
-    def _context(self, wanted: str) -> ModelContext:
+        if (self.path / TEXT).exists():
+            windows_wt = load_text(self.path / TEXT, self.model.vocab_size)
+            if windows_wt.shape[1] > self.model.config.n_ctx:
+                raise UserError(f"{self.path / TEXT}: windows longer than n_ctx {self.model.config.n_ctx}")
+            return [windows_wt]
         if self.context is None:
-            raise UserError(f"{self.path}: no {wanted}; load the run's folder instead")
-        return self.context
+            raise UserError(f"{self.path}: no text; load the run's folder, or an export made with --text")
+        return self.context.text
 
 
 def open_folder(path: Path) -> Folder:

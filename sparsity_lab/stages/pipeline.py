@@ -35,6 +35,7 @@ from sparsity_lab.stages.context import ModelContext
 from sparsity_lab.stages.evidence import circuit_evidence
 from sparsity_lab.stages.examples import task_examples
 from sparsity_lab.stages.finished import Finished, make_record
+from sparsity_lab.stages.finished_model import FinishedModel, finished_model
 from sparsity_lab.stages.imported import imported_model
 from sparsity_lab.stages.model import help_train, trained_model
 from sparsity_lab.stages.next_step import next_step
@@ -51,9 +52,10 @@ from sparsity_lab.stages.validation import validation
 log = logging.getLogger(__name__)
 
 
-def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
+def run(config: RunConfig, overrides: list[str], of: Path | None = None) -> tuple[RunRecord, bool]:
     """Do everything that `config` asks for, reusing finished stages.
 
+    With `of`, the text and the model are those of a finished run, whatever version of this program made them.
     Returns the record, which is written too, and whether some stage of it is another than last time. If
     another process is working on this run, wait for it.
     """
@@ -63,7 +65,7 @@ def run(config: RunConfig, overrides: list[str]) -> tuple[RunRecord, bool]:
     folder = RunFolder(root / (config.sweep_name or SINGLE) / f"{config.name}-{config.digest[:6]}")
     with locked(folder.path):
         before = _stages_of(folder) if folder.timings.exists() else None  # the timings are written last
-        record, seconds = _run(config, overrides, root, folder)
+        record, seconds = _run(config, overrides, root, folder, of)
         is_new = record.stages != before
         if is_new:
             write_json(folder.timings, seconds)
@@ -93,25 +95,28 @@ def help_run(config: RunConfig) -> None:
     help_train(config, prepare(config.corpus, config.tokenizer, root), root)
 
 
-def _check(config: RunConfig) -> RunConfig | None:
+def _check(config: RunConfig, there: FinishedModel | None = None) -> RunConfig | None:
     """Refuse before any work what can be refused; return the run of the reference model, if there is one.
 
     Raises:
         UserError: the reference model's run, the sizes of the inputs or a variable of W&B is wrong.
     """
-    other = reference_config(config)
-    check_inputs(config)
+    other = None
+    if there is None:  # the inputs of a model that is there are not read again
+        other = reference_config(config)
+        check_inputs(config)
     choose_mode(config.logger)
     return other
 
 
 def _run(
-    config: RunConfig, overrides: list[str], root: Path, folder: RunFolder
+    config: RunConfig, overrides: list[str], root: Path, folder: RunFolder, of: Path | None
 ) -> tuple[RunRecord, dict[str, float]]:
     """The record, and the seconds that each part has taken."""
     clock, plain = _Clock(), config.model_dump(mode="json")
-    other = _check(config)
-    tokens = prepare(config.corpus, config.tokenizer, root)
+    there = None if of is None else finished_model(of, root)
+    other = _check(config, there)
+    tokens = prepare(config.corpus, config.tokenizer, root) if there is None else there.tokens
     replaced = replaced_numbers(config, tokens)
     tell_replaced(replaced)
     clock.lap("prepare")
@@ -119,8 +124,12 @@ def _run(
         config.logger, folder.path, name=folder.path.name, group=config.sweep_name, settings=plain
     ) as tracker:
         write_text(folder.config, yaml.safe_dump(plain, sort_keys=False))
-        reference = _reference_model(config, other, tokens, root)
-        model = _model(config, tokens, root, tracker, reference)
+        if there is None:
+            reference = _reference_model(config, other, tokens, root)
+            model = _model(config, tokens, root, tracker, reference)
+        else:
+            reference, model = there.reference, Built(there.model, is_new=False)
+            log.info("%s: the model of %s is reused: %s", config.name, of, model.path)
         measured, made = validation(config, tokens, model.path, root), baselines(config, tokens, root)
         finished = Finished(tokens, model.path, measured, reference, replaced=replaced, baselines=made)
         folder.link_all(finished.links())

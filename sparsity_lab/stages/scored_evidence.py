@@ -20,14 +20,14 @@ from sparsity_lab.stages.scored_pairs import Question
 from sparsity_lab.tasks.batch import first_pairs
 from sparsity_lab.tasks.fixed_pairs import task_of_pairs
 
-NO_TEXT = "it needs pretraining text, which a run's folder has"
+NO_TEXT = "it needs pretraining text, which a run's folder has, and an export made with --text"
 
 
 def checks_of(
     circuit: Circuit, opened: Folder, means_n: Tensor, question: Question, config: EvidenceConfig
 ) -> tuple[Check, ...]:
     """Make every check that applies. A check that does not apply is listed with the reason."""
-    has_text = opened.context is not None
+    has_text = opened.has_text
     text_bt = torch.cat(list(opened.text))[: config.text_windows] if has_text else torch.zeros(0, 1).long()
     subject = CircuitUnderTest(
         model=opened.model,

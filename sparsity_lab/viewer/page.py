@@ -39,7 +39,8 @@ def make_view(
 ) -> View:
     """Put a page's data together, as plain containers. `target` (nats) is the circuit that is shown first.
 
-    `about` describes the model: name, sweep, loss, nonzeros, weights and commit; each value may be None.
+    `about` describes the model and its run: name, sweep, loss, nonzeros, weights, commit and command; each
+    value may be None.
     """
     shown = None if examples is None else examples.model_dump(mode="json")
     return {

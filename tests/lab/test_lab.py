@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from sparsity_lab.circuits.circuit import Calibration, Scores
 from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
-from sparsity_lab.circuits.standalone import MEANS, save_means
+from sparsity_lab.circuits.standalone import MEANS, TEXT, save_means, save_text
 from sparsity_lab.core.processors import processors
 from sparsity_lab.core.threads import usable_threads
 from sparsity_lab.data.tokenizer import END_OF_TEXT, PATTERN, checked_tokenizer
@@ -22,7 +23,6 @@ from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
-from sparsity_lab.stages.opened import Folder
 
 N_CTX = 16
 NEURON = (1, "mlp_neuron", 3)
@@ -44,12 +44,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def lab(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """The opened export, with means over a text of its own."""
-    text = [torch.randint(256, (8, N_CTX), generator=torch.Generator().manual_seed(1))]
-    monkeypatch.setattr(Folder, "text", text)
+def lab(folder: Path) -> Lab:
+    """The opened export, with a text of its own and the means over it."""
+    text_wt = torch.randint(256, (8, N_CTX), generator=torch.Generator().manual_seed(1))
+    save_text(text_wt, folder / TEXT)
     model = load_model(folder)
-    save_means(mean_activations(model, text), model.config, folder / MEANS)
+    save_means(mean_activations(model, [text_wt]), model.config, folder / MEANS)
     return sparsity_lab.load(str(folder))
 
 
@@ -210,7 +210,14 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
     circuit = lab.find_circuit(pairs, target=target, steps=5)
     assert circuit.task == "own pairs"
     assert circuit.select.raw_loss <= target
-    page = lab.show(circuit, pairs)
+    options: dict[str, Any] = {"controls": False, "draws": 1, "binarisation_steps": 2, "pairs": 2}
+    evidence = lab.evidence(circuit, pairs, **options)
+    verdicts = {check.name: check.verdict for check in evidence.checks}
+    assert verdicts["monosemanticity"] != "not_measured"  # it is measured on the text
+    page = lab.show(circuit, pairs, evidence)
+    assert page.view["evidence"]["checks"][0]["name"] == "sufficiency"
+    assert page.view["examples"]["nodes"]  # their values on prompts and on the text
+    assert page.svg.startswith("<svg")
     assert "own pairs" in page.html
     assert page._repr_html_().startswith("<iframe srcdoc=")
     assert page.save(lab.folder.path / "page.html").read_text() == page.html
@@ -253,6 +260,26 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
 def test_bad_input_is_named(lab: Lab, call: object, message: str) -> None:
     with pytest.raises(UserError, match=message):
         call(lab)  # type: ignore[operator]
+
+
+def test_means_are_computed_where_only_the_text_is_there(lab: Lab) -> None:
+    (lab.folder.path / MEANS).unlink()
+    torch.testing.assert_close(sparsity_lab.load(lab.folder.path).means, lab.means)
+
+
+@pytest.mark.parametrize(
+    ("windows_wt", "message"),
+    [
+        (torch.tensor([[1, 257]]), "tokens: allowed: 0 to 256"),
+        (torch.zeros(0, 4), "at least one window"),
+        (torch.zeros(2, N_CTX + 1), "windows longer than n_ctx 16"),
+        (torch.zeros(3), r"int32 \(windows, tokens\)"),
+    ],
+)
+def test_a_wrong_text_is_named(folder: Path, windows_wt: Tensor, message: str) -> None:
+    save_text(windows_wt, folder / TEXT)
+    with pytest.raises(UserError, match=message):
+        _ = sparsity_lab.load(folder).means
 
 
 def test_a_model_alone_runs_on_ids(folder: Path) -> None:

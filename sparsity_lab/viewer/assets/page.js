@@ -14,6 +14,7 @@
       run.nonzeros !== null && `${number(run.nonzeros, 7)} of ${number(run.weights, 7)} weights nonzero`].filter(Boolean);
     at("head").append(h("h1", {}, view.task), h("p", {}, view.description),
       h("p", { class: "soft" }, facts.join(" · ")));
+    if (run.command) at("head").append(h("p", { class: "soft" }, "made by ", h("code", {}, run.command)));
   }
 
   function bar() {
