@@ -1,0 +1,74 @@
+"""The model that ships in docs/: README's lines and the notebook run on it, and its circuits are recomputed."""
+
+import re
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+import sparsity_lab
+from sparsity_lab import Lab
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "docs" / "small_model"
+PROGRAM = ROOT / "docs" / "make_small_model.py"
+NOTEBOOK = ROOT / "docs" / "notebook.ipynb"
+MOST_BYTES = 1_500_000
+
+
+@pytest.fixture(scope="module")
+def lab() -> Lab:
+    return sparsity_lab.load(FOLDER)
+
+
+def test_it_is_small_and_has_circuits_and_text(lab: Lab) -> None:
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) < MOST_BYTES
+    assert lab.tasks
+    assert lab.folder.has_text
+
+
+def test_its_circuits_score_as_their_files_say(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = ROOT / "docs" / "recompute.py"
+    for task in lab.tasks:
+        circuit = lab.circuit(task)
+        assert lab.evaluate(circuit).raw_loss == pytest.approx(circuit.test.raw_loss, abs=1e-4)
+        file = FOLDER / "circuits" / task / f"circuit-{circuit.target:g}.json"
+        monkeypatch.setattr(sys, "argv", [str(script), str(FOLDER), str(file)])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(script))
+        assert not ended.value.code
+
+
+def test_the_lines_in_the_readme_run_without_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (block,) = re.findall(r"```python\n(import sparsity_lab\n.*?)```", (ROOT / "README.md").read_text(), re.S)
+    names: dict[str, Any] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["circuit"].edges
+
+
+def outputs(notebook: nbformat.NotebookNode) -> list[tuple[str, set[str]]]:
+    """The source of each code cell, and the kinds of output that it has left."""
+    return [
+        (cell.source, {kind for output in cell.outputs for kind in output.get("data", {output.output_type: 0})})
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_and_leaves_the_same_kinds_of_output() -> None:
+    program, kept = runpy.run_path(str(PROGRAM)), nbformat.read(NOTEBOOK, as_version=4)
+    assert outputs(program["executed"](NOTEBOOK)) == outputs(kept)
+
+
+def test_the_notebook_is_kept_with_its_pictures() -> None:
+    found = outputs(nbformat.read(NOTEBOOK, as_version=4))
+    kinds = [kind for _, left in found for kind in left]
+    assert kinds.count("image/png") >= 2
+    assert kinds.count("image/svg+xml") == 1
+    assert "error" not in kinds
+    assert "stderr" not in NOTEBOOK.read_text()
