@@ -1,9 +1,11 @@
 """Time the circuit search of a finished run: find all its circuits again, one task at a time on one thread.
 
-    python -m benchmarks.circuits runs/single/NAME [--closed false true] [--out runs/bench]
+    python -m benchmarks.circuits runs/single/NAME [--with pruning.closed=false ...] [--out runs/bench]
 
-Writes circuits.csv with one row per task. With `--closed false true`, every task is searched both as an open
-and as a closed circuit, one after the other, and the two are compared on the tasks that have both circuits.
+Writes circuits.csv with one row per task. `--with` names changes to the run's `finder` and `pruning`. Every
+task is searched with the run's own settings and with each change by itself, one after the other, and the
+settings are compared on the tasks that have a circuit under all of them. To change several values at once,
+or a whole section, write YAML: `--with 'finder={kind: attribution, steps: 10}'`.
 """
 
 import argparse
@@ -13,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
+
+import yaml
 
 from benchmarks.training import write_table
 from sparsity_lab.config import RunConfig
@@ -29,7 +33,9 @@ from sparsity_lab.stages.context import ModelContext
 log = logging.getLogger(__name__)
 
 SIZES, LOSSES = ("nodes", "edges"), ("test_loss", "edges_only_loss")
-COLUMNS = ("task", "closed", "status", *SIZES, *LOSSES, "searches", "seconds")
+OWN = "own"  # the setting of the run itself
+SECTIONS = ("finder", "pruning")
+COLUMNS = ("task", "setting", "status", *SIZES, *LOSSES, "searches", "seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,14 +46,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("run", type=Path, help="folder of a finished run")
     parser.add_argument("--out", type=Path, default=Path("runs/bench"), help="folder of the results")
     parser.add_argument(
-        "--closed", nargs="+", choices=("false", "true"), help="in place of the run's own pruning.closed"
+        "--with", nargs="+", dest="changes", default=(), metavar="KEY=VALUE", help="each is a setting"
     )
     parser.add_argument("--tasks", nargs="+", help="some of the run's tasks, in place of all")
     options = parser.parse_args(arguments)
-    closed = [choice == "true" for choice in options.closed or ()]
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
-        rows = measure_circuits(options.run, closed, options.tasks)
+        rows = measure_circuits(options.run, options.changes, options.tasks)
     except UserError as error:
         parser.error(str(error))
     write_table(COLUMNS, rows, options.out / "circuits.csv")
@@ -57,15 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure_circuits(
-    run: Path, closed: Sequence[bool] = (), tasks: Sequence[str] | None = None
+    run: Path, changes: Sequence[str] = (), tasks: Sequence[str] | None = None
 ) -> list[dict[str, Any]]:
     """Return one row per task and setting: the circuit's size and losses at the main target, and the seconds.
 
-    `closed` are the settings of `pruning.closed`; the run's own if it is empty. One task runs an extra time
-    first, so that no row includes compilation.
+    The first setting is the run's own; each of `changes` is another. One task runs an extra time first, so
+    that no row includes compilation.
 
     Raises:
-        UserError: this version cannot read the run's record, config or model, or a task is not in the run.
+        UserError: this version cannot read the run's record, config or model, a task is not in the run, or a
+            change is not allowed.
     """
     record = read_record(run)
     if unknown := sorted(set(tasks or ()) - {task.task for task in record.tasks}):
@@ -74,49 +80,70 @@ def measure_circuits(
     if renamed := renamed_in_config(record.config):
         raise UserError(f"{run}: a run of an older version: " + "; ".join(renamed))
     config = validate(RunConfig, record.config, str(run))
+    settings = {OWN: config} | {change: changed(config, change) for change in changes}
     prepare_processor(1, config.kernels)
     folder = RunFolder(run)
     context = ModelContext.of(config, folder.tokens, folder.model, run)
     context.load()
     names = [task.task for task in record.tasks if tasks is None or task.task in tasks]
-    settings = [
-        config.model_copy(update={"pruning": config.pruning.model_copy(update={"closed": choice})})
-        for choice in closed or [config.pruning.closed]
-    ]
     compiled = [task.task for task in record.tasks if task.task in names and task.curve] or names
-    _measure(settings[0], context, compiled[0], record)
-    return [_measure(setting, context, name, record) for name in names for setting in settings]
+    _measure(OWN, config, context, compiled[0], record)
+    return [_measure(*setting, context, name, record) for name in names for setting in settings.items()]
 
 
-def _measure(config: RunConfig, context: ModelContext, name: str, record: RunRecord) -> dict[str, Any]:
+def changed(config: RunConfig, change: str) -> RunConfig:
+    """Return the config with one value of `finder` or `pruning` changed, or a whole section replaced.
+
+    Raises:
+        UserError: the change is not KEY=VALUE, not of these sections, or not allowed.
+    """
+    key, equals, written = change.partition("=")
+    section, _, name = key.partition(".")
+    if not equals or section not in SECTIONS:
+        raise UserError(f"--with {change}: allowed: KEY=VALUE, where KEY begins with {' or '.join(SECTIONS)}")
+    try:
+        value = yaml.safe_load(written)
+    except yaml.YAMLError:
+        raise UserError(f"--with {change}: the value is not readable as YAML") from None
+    values = config.model_dump(mode="json")
+    if name:
+        values[section] |= {name: value}
+    else:
+        values[section] = value
+    return validate(RunConfig, values, "--with")
+
+
+def _measure(
+    setting: str, config: RunConfig, context: ModelContext, name: str, record: RunRecord
+) -> dict[str, Any]:
     began = time.perf_counter()
     result, _ = explain_task(
         config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
     )
     seconds = time.perf_counter() - began
-    point, closed = result.at(config.pruning.target), config.pruning.closed
+    point = result.at(config.pruning.target)
     found: tuple[Any, ...] = ("", "", "", "")
     if point is not None and point.edges_only is not None:
         losses = point.test.selection_loss, point.edges_only.selection_loss
         found = (point.nodes, point.edges, *(round(loss, 4) for loss in losses))
-    log.info("%s, closed=%s: %s, %s edges, %.1f s", name, closed, result.status, found[1] or "no", seconds)
-    values = (name, closed, result.status, *found, result.retries + 1, round(seconds, 1))
+    log.info("%s, %s: %s, %s edges, %.1f s", name, setting, result.status, found[1] or "no", seconds)
+    values = (name, setting, result.status, *found, result.retries + 1, round(seconds, 1))
     return dict(zip(COLUMNS, values, strict=True))
 
 
 def means(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Return a line per setting: means over the tasks with a circuit under every setting."""
-    settings = sorted({row["closed"] for row in rows})
+    settings = dict.fromkeys(row["setting"] for row in rows)
     missing = {row["task"] for row in rows if row["edges"] == ""}
     lines = []
-    for closed in settings:
-        chosen = [row for row in rows if row["closed"] == closed and row["task"] not in missing]
+    for setting in settings:
+        chosen = [row for row in rows if row["setting"] == setting and row["task"] not in missing]
         if chosen:
             nodes, edges = (geometric_mean(max(1, row[size]) for row in chosen) for size in SIZES)
             test, edges_only = (fmean(row[loss] for row in chosen) for loss in LOSSES)
             apart = max(abs(row["test_loss"] - row["edges_only_loss"]) for row in chosen)
             lines.append(
-                f"closed={closed}: {len(chosen)} tasks; geometric means {nodes:.1f} nodes, "
+                f"{setting}: {len(chosen)} tasks; geometric means {nodes:.1f} nodes, "
                 f"{edges:.1f} edges; "
                 f"mean test loss {test:.4f}, edges only {edges_only:.4f}, at most {apart:.4f} apart; "
                 f"{sum(row['seconds'] for row in chosen):.0f} s"

@@ -1,4 +1,4 @@
-"""The model that ships in docs/: README's lines and the notebook run on it, and its circuits are recomputed."""
+"""The model in docs/: README's lines and the notebook run on it, and its circuits are recomputed."""
 
 import re
 import runpy
@@ -52,11 +52,11 @@ def test_the_lines_in_the_readme_run_without_a_training(monkeypatch: pytest.Monk
 
 def outputs(notebook: nbformat.NotebookNode) -> list[tuple[str, set[str]]]:
     """The source of each code cell, and the kinds of output that it has left."""
-    return [
-        (cell.source, {kind for output in cell.outputs for kind in output.get("data", {output.output_type: 0})})
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+
+    def kinds(cell: nbformat.NotebookNode) -> set[str]:
+        return {kind for output in cell.outputs for kind in output.get("data", [output.output_type])}
+
+    return [(cell.source, kinds(cell)) for cell in notebook.cells if cell.cell_type == "code"]
 
 
 @pytest.mark.slow

@@ -146,15 +146,15 @@ class Circuit(Targeted):
         return None if self.pruned is None else len(self.pruned.edges)
 
 
-def save_circuit(circuit: Circuit, path: Path) -> None:
+def save_circuit(circuit: Circuit, path: str | Path) -> None:
     """Write `circuit` as JSON."""
-    write_json(path, circuit)
+    write_json(Path(path).expanduser(), circuit)
 
 
-def load_circuit(path: Path) -> Circuit:
+def load_circuit(path: str | Path) -> Circuit:
     """Read a circuit.
 
     Raises:
         UserError: the file is missing or is not a circuit.
     """
-    return validate(Circuit, read_json(path), str(path))
+    return validate(Circuit, read_json(Path(path).expanduser()), str(path))

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import circuits as bench
+from sparsity_lab.core.errors import UserError
+from tests.test_cost import config_of
 
 
 def test_a_folder_without_a_run_is_told(
@@ -14,3 +16,40 @@ def test_a_folder_without_a_run_is_told(
         bench.main([str(tmp_path), "--out", str(tmp_path / "out")])
     assert str(tmp_path) in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_change_is_one_value_or_a_whole_section() -> None:
+    config = config_of("finder.steps=7")
+    assert bench.changed(config, "pruning.closed=false").pruning.closed is False
+    assert bench.changed(config, "finder.start=noise").finder.model_dump()["steps"] == 7
+    other = bench.changed(config, "finder={kind: attribution, steps: 3}")
+    assert other.finder.model_dump()["steps"] == 3
+    assert other.model == config.model
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("pruning.closed", "allowed: KEY=VALUE, where KEY begins with finder or pruning"),
+        ("model.d_model=3", "allowed: KEY=VALUE, where KEY begins with finder or pruning"),
+        ("pruning.clsed=true", "pruning.clsed: unknown key"),
+        ("finder={", "not readable as YAML"),
+        ("finder=gradient", "finder"),
+    ],
+)
+def test_a_wrong_change_is_one_line(change: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        bench.changed(config_of(), change)
+    assert "\n" not in str(caught.value)
+
+
+def test_settings_are_compared_on_the_tasks_that_all_of_them_solve() -> None:
+    def row(task: str, setting: str, edges: int | str) -> dict[str, object]:
+        return {"task": task, "setting": setting, "nodes": edges, "edges": edges} | dict.fromkeys(
+            ("test_loss", "edges_only_loss", "seconds"), 0.5
+        )
+
+    rows = [row("a", "own", 4), row("a", "x=1", 16), row("b", "own", 2), row("b", "x=1", "")]
+    own, other = bench.means(rows)
+    assert own.startswith("own: 1 tasks; geometric means 4.0 nodes, 4.0 edges")
+    assert other.startswith("x=1: 1 tasks; geometric means 16.0 nodes, 16.0 edges")

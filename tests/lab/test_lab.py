@@ -212,6 +212,8 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
     assert circuit.select.raw_loss <= target
     options: dict[str, Any] = {"controls": False, "draws": 1, "binarisation_steps": 2, "pairs": 2}
     evidence = lab.evidence(circuit, pairs, **options)
+    sparsity_lab.save_circuit(circuit, str(lab.folder.path / "mine.json"))
+    assert sparsity_lab.load_circuit(str(lab.folder.path / "mine.json")) == circuit
     verdicts = {check.name: check.verdict for check in evidence.checks}
     assert verdicts["monosemanticity"] != "not_measured"  # it is measured on the text
     page = lab.show(circuit, pairs, evidence)
