@@ -236,19 +236,20 @@ def test_a_finished_run_is_asked_other_tasks_without_training(folder: Path) -> N
     of = before.relative_to(folder)
     kept = {path: path.read_bytes() for path in before.iterdir() if path.is_file()}
     folders = {path.name for path in (folder / "out").iterdir()}
-    tasks = "tasks.names=[bracket_brace,while_return_true]"
+    solved = next(task.task for task in read_record(before).tasks if task.circuit)
+    tasks = f"tasks.names=[{solved},while_return_true]"
     running = program.start(folder, [f"of={of}", "sweep_name=asked", tasks])
     assert running.end() == 0, running.said()
     (made,) = (folder / "out" / "asked").glob("[!.]*-*")
     record, old = read_record(made), read_record(before)
     assert f"the model of {before} is reused" in running.said()
     assert (record.stages["model"], record.stages["tokens"]) == (old.stages["model"], old.stages["tokens"])
-    assert [task.task for task in record.tasks] == ["bracket_brace", "while_return_true"]
+    assert [task.task for task in record.tasks] == [solved, "while_return_true"]
     assert record.pruning == old.pruning
-    assert record.stages["circuits/bracket_brace"] == old.stages["circuits/bracket_brace"]
+    assert record.stages[f"circuits/{solved}"] == old.stages[f"circuits/{solved}"]
     assert {path: path.read_bytes() for path in kept} == kept
     assert {path.name for path in (folder / "out").iterdir()} - folders == {"asked"}
-    command = load_view(made, "bracket_brace")["run"]["command"]
+    command = load_view(made, solved)["run"]["command"]
     assert command == f"python -m sparsity_lab.run of={of} sweep_name=asked '{tasks}'"
 
 

@@ -107,8 +107,11 @@ class Intervened:
         Raises:
             UserError: the text is empty, longer than n_ctx, or not of the shapes and values allowed.
         """
+        allowed = "a string, a list of strings, or token ids"
         if isinstance(text, str):
             text = [text]
+        if not isinstance(text, Sequence | Tensor):
+            raise UserError(f"text: {type(text).__name__}: allowed: {allowed}")
         if isinstance(text, Tensor):
             if text.dim() not in (1, 2) or text.is_floating_point():
                 raise UserError(f"text: a tensor {tuple(text.shape)}; allowed: integer ids, (t) or (b, t)")
@@ -118,7 +121,7 @@ class Intervened:
         elif text and all(isinstance(part, int) for part in text):
             rows = [list(text)]
         else:
-            raise UserError("text: allowed: a string, a list of strings, or token ids")
+            raise UserError(f"text: allowed: {allowed}; for several rows of ids, a tensor (b, t)")
         self._check(rows)
         width = max(map(len, rows))
         if all(len(row) == width for row in rows):
@@ -170,7 +173,15 @@ class Intervened:
         return str(id) if self.folder.tokenizer is None else self.folder.tokenizer.token(id)
 
     def next_tokens(self, text: str, k: int = 5) -> list[tuple[str, float]]:
-        """Return the k most likely next tokens after `text`, with their probabilities."""
+        """Return the k most likely next tokens after `text`, with their probabilities.
+
+        Raises:
+            UserError: `text` is not one text or cannot be run, or `k` is less than 1.
+        """
+        if not isinstance(text, str):
+            raise UserError("text: allowed: one string; logits takes several texts, and token ids")
+        if k < 1:
+            raise UserError(f"k: {k}: allowed: 1 or more")
         top = self.logits(text)[-1].softmax(-1).topk(min(k, self.model.vocab_size))
         return [(self._shown(int(id)), float(p)) for p, id in zip(*top, strict=True)]
 

@@ -45,6 +45,8 @@ def _listed(nodes: Nodes) -> Iterable[Node]:
         return (nodes,)
     if isinstance(nodes, tuple) and len(nodes) == 3 and isinstance(nodes[1], str):
         return (_node(nodes),)
+    if isinstance(nodes, str) or not isinstance(nodes, Iterable):
+        raise UserError(f"nodes: {nodes!r}: allowed: a circuit, or nodes as tuples (layer, site, channel)")
     return [node if isinstance(node, Node) else _node(node) for node in nodes]
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
@@ -45,6 +45,10 @@ from sparsity_lab.viewer.page import make_view
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+AnyCircuit: TypeAlias = Circuit | str | Path
+"""A circuit, the name of a task of which the opened folder has a circuit, or the path of a circuit's file."""
 
 
 def load(path: str | Path) -> "Lab":
@@ -144,7 +148,7 @@ class Lab(Intervened):
                 return circuit.model_copy(update={"model_hash": self.folder.model_hash})
         raise UserError(f"{asked.task.name}: no set of nodes reaches {settings.target:g} nats")
 
-    def evaluate(self, circuit: Circuit, pairs: Question | None = None) -> Scores:
+    def evaluate(self, circuit: AnyCircuit, pairs: Question | None = None) -> Scores:
         """Score a circuit, everything else frozen at its mean, on pairs or on its own task's test pairs.
 
         All edges between its nodes count, also those that edge pruning dropped.
@@ -152,13 +156,14 @@ class Lab(Intervened):
         Raises:
             UserError: the circuit is not of this model, or the pairs cannot be asked of it.
         """
+        circuit = self._circuit(circuit)
         batch = self.questions.batch(circuit.task if pairs is None else pairs)
         kept_n = self.mask(circuit)
         data = TaskData(batch, batch, batch)
         evaluator = CircuitEvaluator(self.model, self.means, data, "raw", closed=circuit.closed)
         return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
 
-    def evidence(self, circuit: Circuit, question: Question | None = None, **options: Any) -> Evidence:
+    def evidence(self, circuit: AnyCircuit, question: Question | None = None, **options: Any) -> Evidence:
         """Make the checks for and against a circuit; `options` are those of the `evidence` config group.
 
         The controls repeat the run's own search, so they are left out for a circuit of another finder.
@@ -167,6 +172,7 @@ class Lab(Intervened):
             UserError: the circuit is not of this model, an option or the question is not allowed, or the
                 folder has no text.
         """
+        circuit = self._circuit(circuit)
         self.mask(circuit)
         finder = self._finder(None, {})
         if circuit.provenance.get("method") != finder.label:
@@ -189,7 +195,7 @@ class Lab(Intervened):
         )
 
     def show(
-        self, circuit: Circuit, question: Question | None = None, evidence: Evidence | None = None
+        self, circuit: AnyCircuit, question: Question | None = None, evidence: Evidence | None = None
     ) -> Page:
         """Draw a circuit as its page. A notebook shows it; `.save(path)` writes it as one HTML file.
 
@@ -198,6 +204,7 @@ class Lab(Intervened):
         Raises:
             UserError: the question is not allowed.
         """
+        circuit = self._circuit(circuit)
         self.mask(circuit)
         asked = self.questions.ask(circuit.task if question is None else question)
         examples = None
@@ -220,6 +227,16 @@ class Lab(Intervened):
             d_head=self.model.config.d_head,
         )
         return Page(view, f"{circuit.task}, {len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
+
+    def _circuit(self, given: AnyCircuit) -> Circuit:
+        """Return a circuit that is given as such, as the name of a task, or as the path of a file."""
+        if isinstance(given, Circuit):
+            return given
+        if not isinstance(given, str | Path):
+            raise UserError(
+                f"circuit: {type(given).__name__}: allowed: a Circuit, a task's name, a file's path"
+            )
+        return self.circuit(str(given)) if str(given) in self.tasks else load_circuit(given)
 
     def _pruning(self, target: float | None, changes: Mapping[str, Any]) -> PruningConfig:
         own = PruningConfig() if self.config is None else self.config.pruning

@@ -102,7 +102,13 @@ class Questions:
         if isinstance(question, Task):
             return question
         if not isinstance(question, str):
-            return own_task(question)
+            pairs = _listed(question)
+            if len(set(pairs)) < len(pairs):  # else a test pair may have trained the circuit
+                again = next(pair for pair in pairs if pairs.count(pair) > 1)
+                raise UserError(
+                    f"pairs: {again.positive!r} and {again.negative!r} more than once; allowed: once"
+                )
+            return own_task(pairs)
         available = self.config.available()
         if question not in available:
             raise UserError(f"task {question!r}: unknown; allowed: {', '.join(available)}, or pairs")

@@ -6,7 +6,10 @@ from sparsity_lab.sweep.job_status import Foreseen, Work
 
 
 def foreseen(config: RunConfig, trains: bool = True) -> Foreseen:
-    """Return what is known of the job; with `trains` false it takes a finished run's model. Torch is imported only if the config names a folder of records."""
+    """Return what is known of the job; with `trains` false, it takes the model of a finished run.
+
+    Torch is imported only if the config names a folder of records.
+    """
     record = None
     if config.records is not None:
         from sparsity_lab.stages.recorded import record_of

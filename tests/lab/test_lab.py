@@ -214,6 +214,7 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
     evidence = lab.evidence(circuit, pairs, **options)
     sparsity_lab.save_circuit(circuit, str(lab.folder.path / "mine.json"))
     assert sparsity_lab.load_circuit(str(lab.folder.path / "mine.json")) == circuit
+    assert lab.evaluate(str(lab.folder.path / "mine.json"), pairs) == lab.evaluate(circuit, pairs)
     verdicts = {check.name: check.verdict for check in evidence.checks}
     assert verdicts["monosemanticity"] != "not_measured"  # it is measured on the text
     page = lab.show(circuit, pairs, evidence)
@@ -254,6 +255,15 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
             "own pairs: not learned: the whole model's loss, ",
         ),
         (lambda lab: lab.find_circuit(PAIRS, target=50), "own pairs: empty solves: the empty circuit's loss"),
+        (lambda lab: lab.find_circuit([*PAIRS, PAIRS[2]]), "'a2x' and 'b2x' more than once; allowed: once"),
+        (lambda lab: lab.logits(5), "text: int: allowed: a string"),
+        (lambda lab: lab.logits([[1, 2], [3, 4]]), r"for several rows of ids, a tensor \(b, t\)"),
+        (lambda lab: lab.next_tokens(["x", "y"]), "text: allowed: one string"),
+        (lambda lab: lab.next_tokens("x", k=0), "k: 0: allowed: 1 or more"),
+        (lambda lab: lab.ablate("mlp_in"), "nodes: 'mlp_in': allowed: a circuit, or nodes"),
+        (lambda lab: lab.ablate(5), "nodes: 5: allowed: a circuit, or nodes"),
+        (lambda lab: lab.evaluate("nowhere.json"), "nowhere.json: no such file"),
+        (lambda lab: lab.evaluate(PAIRS), "circuit: list: allowed: a Circuit, a task's name, a file's path"),
         (lambda lab: lab.circuit("for_while"), "no circuit of 'for_while'; there: none"),
         (lambda lab: sparsity_lab.load(lab.folder.path / "nowhere"), "no such folder"),
         (lambda lab: sparsity_lab.load(lab.folder.path.parent), "no model: it has neither"),
