@@ -23,6 +23,7 @@ from sparsity_lab.model.checkpoints import load_model, save_model
 from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.stages.opened import Folder
 
 N_CTX = 16
 NEURON = (1, "mlp_neuron", 3)
