@@ -26,8 +26,9 @@ from sparsity_lab.results.recorded import keep_record, record_file
 from sparsity_lab.stages.baselines import BASELINES_VERSION
 from sparsity_lab.stages.circuits import CIRCUITS_VERSION
 from sparsity_lab.stages.evidence import EVIDENCE_VERSION
-from sparsity_lab.stages.model import EXECUTION_ONLY_FIELDS, MODEL_VERSION
+from sparsity_lab.stages.model import MODEL_VERSION, NOT_INPUTS
 from sparsity_lab.stages.shortcuts import SHORTCUTS_VERSION
+from sparsity_lab.stages.validation import VALIDATION_VERSION
 from sparsity_lab.tasks.asked import task_hash
 from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.training.fit import precision
@@ -38,13 +39,14 @@ VERSIONS = {
     "corpus": CORPUS_VERSION,
     "tokens": TOKENS_VERSION,
     "model": MODEL_VERSION,
+    "validation": VALIDATION_VERSION,
     "circuits": CIRCUITS_VERSION,
     "evidence": EVIDENCE_VERSION,
     "shortcuts": SHORTCUTS_VERSION,
     "baselines": BASELINES_VERSION,
 }
 PLACE = {"root", "records", "threads", "logger"}  # no result depends on them
-TRAINER = EXECUTION_ONLY_FIELDS - {"start"}
+TRAINER = NOT_INPUTS - {"start", "final_windows"}
 
 
 def result_hash(config: RunConfig) -> str:

@@ -80,10 +80,10 @@ def question_in(path: Path, circuit: Circuit | None, opened: Folder) -> Question
     if not select:
         select, test, note = _halves(scored)
     task = task_of_pairs(path.stem, [(_pair(pair), None) for pair in listed], same_last_token=False)
-    batches = [
+    asked, chosen_on, tested = (
         encode_pairs(task, [_pair(pair) for pair in part], tokenizer) for part in (scored, select, test)
-    ]
-    return Question(*batches, tuple(map(_pair, test)), note)
+    )
+    return Question(asked, chosen_on, tested, tuple(map(_pair, test)), note)
 
 
 def _of(listed: Sequence[PairInFile], split: str) -> list[PairInFile]:

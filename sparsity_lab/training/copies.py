@@ -36,4 +36,4 @@ def require_same_weights(model: Transformer, device: torch.device, step: int) ->
 
 def checksum(tensor: Tensor) -> int:
     """Return the CRC-32 of a tensor's bytes."""
-    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return zlib.crc32(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
