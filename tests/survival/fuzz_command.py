@@ -162,7 +162,7 @@ def _in_place_of_pipeline(begun: Any) -> Iterator[None]:
 def fault(command: list[str], found: Outcome) -> str:
     """Say what is wrong with an outcome; empty if it is a run, a help text, or lines about the mistakes."""
     if found.status == 0:
-        asked = {"-h", "--help", "--cfg"} & {word[:6] for word in command}
+        asked = {"-h", "--help", "--cfg"} & {word.partition("=")[0] for word in command}
         return "" if found.runs or asked else "exit status 0 without a run"
     if found.status not in (1, 2):
         return f"exit status {found.status}"
