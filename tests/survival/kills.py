@@ -40,7 +40,10 @@ POINT = [
 ]
 COMMAND = ["-m", *POINT, "seed=0,1"]
 # a corpus large enough that a pool of processes writes it, and another pool for the tasks of each point
-WITH_POOLS = [*COMMAND, "threads=2", "corpus.megabytes=5", "trainer.tokens=100000"]
+WITH_POOLS = [
+    *(*COMMAND, "threads=2", "corpus.megabytes=5", "trainer.tokens=100000", "trainer.final_windows=64"),
+    *("evidence.controls=false", "evidence.pairs=4", "evidence.draws=1", "evidence.binarisation_steps=2"),
+]
 
 
 @contextmanager
@@ -145,7 +148,10 @@ def kill_at_random(
         assert not list(place.glob("out/*/.*.partial"))
         assert not list(place.glob("out/**/.*.tmp"))
         done += in_round
-        tell(f"round {rounds}: {in_round} kills, then the same {len(found)} files; {done} of {kills}\n")
+        so_far = ", ".join(f"{count} in {name}" for name, count in fell.most_common())
+        tell(
+            f"round {rounds}: {in_round} kills, then the same {len(found)} files; {done} of {kills} ({so_far})\n"
+        )
         shutil.rmtree(place)
     return fell
 
