@@ -149,9 +149,8 @@ def kill_at_random(
         assert not list(place.glob("out/**/.*.tmp"))
         done += in_round
         so_far = ", ".join(f"{count} in {name}" for name, count in fell.most_common())
-        tell(
-            f"round {rounds}: {in_round} kills, then the same {len(found)} files; {done} of {kills} ({so_far})\n"
-        )
+        tell(f"round {rounds}: {in_round} kills, then the same {len(found)} files; {done} of {kills}\n")
+        tell(f"  so far {so_far}\n")
         shutil.rmtree(place)
     return fell
 
