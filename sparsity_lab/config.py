@@ -134,9 +134,14 @@ class RunConfig(Config):
         return "sparsified" if self.trainer.start == "reference" else "sparse"
 
     @property
+    def plain(self) -> dict[str, Any]:
+        """The config as plain containers. Paths but `root` are absolute, so that they hold in any folder."""
+        return self.model_dump(mode="json", context=AS_READ) | {"root": str(self.root)}
+
+    @property
     def digest(self) -> str:
         """Hash of every value but `root`. Paths count as the places they name, however they are written."""
-        return content_hash(self.model_dump(mode="json", exclude={"root"}, context=AS_READ))
+        return content_hash({key: value for key, value in self.plain.items() if key != "root"})
 
     @property
     def name(self) -> str:

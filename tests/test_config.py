@@ -40,6 +40,9 @@ def test_a_run_s_folder_is_another_for_another_place_and_the_same_for_another_sp
     monkeypatch.setenv("HOME", str(places[0]))
     assert config_of("corpus=folder", 'corpus.path="~/data"').digest == digests[0]
     assert config_of("seed=1").digest != config_of().digest
+    plain = config_of("corpus=folder", "corpus.path=data", "root=runs").plain
+    assert plain["corpus"]["path"] == str(places[1] / "data")  # a record holds in any folder
+    assert plain["root"] == "runs"
     assert config_of("corpus=folder", "corpus.path=data").model_dump(mode="json")["corpus"]["path"] == "data"
 
 

@@ -31,9 +31,10 @@ def relative_to(folder: Path) -> Iterator[None]:
 class UserPath(os.PathLike[str]):
     """The type of every path in a config: not empty, `~` expanded, and absolute.
 
-    `str` gives the path as it was written, which messages and records show. `os.fspath`, and so `Path`, gives
-    the absolute path. A config is dumped with paths as they were written, or in the context `AS_READ` with
-    the places they name, links followed, so that a hash tells two files of one relative path apart.
+    `str` gives the path as it was written, as messages show it. `os.fspath`, and so `Path`, gives the
+    absolute path. A config is dumped with paths as they were written, or in the context `AS_READ` with
+    the places they name, links followed, so that a hash tells two files of one relative path apart, and a
+    record can be used in another folder.
 
     Raises:
         ValueError: the path is empty or "null", or names the home of an unknown user.

@@ -109,7 +109,7 @@ def make_record(config: RunConfig, overrides: list[str], name: str, finished: Fi
             target=config.pruning.target,
         ),
         overrides=tuple(overrides),
-        config=config.model_dump(mode="json"),
+        config=config.plain,
         config_hash=config.digest,
         seeds={"seed": config.seed, "tasks": config.tasks.seed, "pruning": config.pruning.seed},
         stages={name: folder.name for name, folder in finished.links().items()},

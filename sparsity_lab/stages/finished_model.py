@@ -24,13 +24,18 @@ def refuse_another_model(config: RunConfig, run: Path, overrides: Sequence[str])
     Raises:
         UserError: it would have another model, or snapshots that the run has not taken.
     """
-    before, now = read_config(run), config.model_dump(mode="json")
+    before = read_config(run)
+    forms = config.plain, config.model_dump(mode="json")  # runs of earlier versions hold paths as written
     if config.root.absolute.resolve() != root_of(run):
         raise UserError(f"root: {config.root}: {KEY}={run} lies below {root_of(run)}; leave out root")
     typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
     for section in MADE_BY:
-        old, new = (dict(_leaves(values.get(section), section)) for values in (before, now))
-        changed = [key for key in sorted(old.keys() | new.keys()) if _differs(key, old, new, typed)]
+        old, new, written = (dict(_leaves(values.get(section), section)) for values in (before, *forms))
+        changed = [
+            key
+            for key in sorted(old.keys() | new.keys())
+            if _differs(key, old, new, typed) and _differs(key, old, written, typed)
+        ]
         if changed:
             raise UserError(
                 f"{changed[0]}: {new.get(changed[0])!r}: the model of {run} has {old.get(changed[0])!r}; "

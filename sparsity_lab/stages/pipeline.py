@@ -113,7 +113,7 @@ def _run(
     config: RunConfig, overrides: list[str], root: Path, folder: RunFolder, of: Path | None
 ) -> tuple[RunRecord, dict[str, float]]:
     """The record, and the seconds that each part has taken."""
-    clock, plain = _Clock(), config.model_dump(mode="json")
+    clock, plain = _Clock(), config.plain
     there = None if of is None else finished_model(of, root)
     other = _check(config, there)
     tokens = prepare(config.corpus, config.tokenizer, root) if there is None else there.tokens

@@ -39,7 +39,7 @@ def write_run(root: Path, overrides: Sequence[str]) -> Path:
     config = from_hydra(compose("config", list(overrides)))
     folder = root / "runs" / "mine" / "some"
     folder.mkdir(parents=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    (folder / "config.yaml").write_text(yaml.safe_dump(config.plain))
     return folder
 
 
@@ -79,6 +79,24 @@ def test_the_root_is_that_of_the_run_wherever_the_command_is_given(
     inside = composed("of=some")
     assert inside.root.absolute.resolve() == run.parents[1]
     refuse_another_model(inside, Path("some"), ["of=some"])
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_relative_path_of_the_run_is_the_same_file_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    for place in ("here", "there"):
+        (tmp_path / place / "data").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    run = write_run(tmp_path, [*MADE_WITH, "corpus=folder", "corpus.path=data"])
+    if earlier:  # versions before wrote paths as they were given
+        config = yaml.safe_load((run / "config.yaml").read_text())
+        config["corpus"]["path"] = "data"
+        (run / "config.yaml").write_text(yaml.safe_dump(config))
+    monkeypatch.chdir(tmp_path / ("here" if earlier else "there"))
+    again = composed(f"of={run}")
+    assert again.corpus.path.absolute == tmp_path / "here" / "data"
+    refuse_another_model(again, run, [f"of={run}"])
 
 
 def test_a_file_of_tasks_that_has_changed_since_is_read_again(run: Path) -> None:
