@@ -31,7 +31,9 @@ OVERRIDES = [
     "tokenizer.vocab_size=800",
     "model.bigram=none",
     "trainer.tokens=1500000",
-    "tasks.names=[while_return_true,bracket_brace,else_elif,var_if,with_as,lambda_func]",
+    "tasks.names=[lambda_func,bracket_brace,with_as,else_elif]",
+    "tasks.n_select_pairs=32",
+    "tasks.n_test_pairs=32",
     "pruning.targets=[0.15]",
     "evidence=none",
 ]

@@ -28,6 +28,8 @@ def refuse_another_model(config: RunConfig, run: Path, overrides: Sequence[str])
     forms = config.plain, config.model_dump(mode="json")  # runs of earlier versions hold paths as written
     if config.root.absolute.resolve() != root_of(run):
         raise UserError(f"root: {config.root}: {KEY}={run} lies below {root_of(run)}; leave out root")
+    if config.records is not None:  # a record there stands for a model of this version's training
+        raise UserError(f"records: {config.records}: with {KEY}=RUN, allowed: null")
     typed = {override.lstrip("+~").partition("=")[0] for override in overrides}
     for section in MADE_BY:
         old, new, written = (dict(_leaves(values.get(section), section)) for values in (before, *forms))

@@ -46,7 +46,7 @@ VERSIONS = {
     "baselines": BASELINES_VERSION,
 }
 PLACE = {"root", "records", "threads", "logger"}  # no result depends on them
-TRAINER = NOT_INPUTS - {"start", "final_windows"}
+TRAINER = NOT_INPUTS - {"start", "final_windows"}  # the record depends on these two
 
 
 def result_hash(config: RunConfig) -> str:

@@ -123,6 +123,7 @@ def _lines() -> Iterator[str]:
         (["sparsity=none"], "sparsity"),
         (["corpus=tinypython_quick"], "corpus.megabytes: 6.0: "),
         (["reference=trained"], "reference.*: the model of .* has None"),
+        (["records=kept"], "records: kept: with of=RUN, allowed: null"),
         (["root=elsewhere"], r"root: elsewhere: of=.* lies below .*/runs; leave out root"),
         (["snapshots.fractions=[0.5,1.0]"], "snapshots.fractions: 0.5: .* no such snapshot; there: 1"),
     ],
