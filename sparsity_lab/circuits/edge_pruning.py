@@ -5,7 +5,10 @@ of its source instead of its value: its weight becomes zero, and its mean contri
 For the attention-output matrix, this assumes that the head's attention sums to one.
 
 1. Estimate the cost of dropping each edge: -weight · (dL/dweight - mean · dL/dbias).
-2. Drop the cheapest edges, as many as the target allows (found by bisection), and repeat.
+2. Drop edges in ascending order of their cost, as many as the target allows (found by bisection).
+3. Do the same in ascending order of the cost's size, and take the order that drops more. A first-order
+   estimate is wrong for strong edges: one that seems to raise the loss can be the one that the task needs.
+4. Repeat until no edge can be dropped.
 """
 
 import copy
@@ -72,7 +75,7 @@ def without_edges(model: Transformer, means_n: Tensor, dropped: Sequence[Edge]) 
     return changed
 
 
-def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 3) -> Circuit:
+def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 8) -> Circuit:
     """Return `circuit` with `pruned` set to the fewest edges found that meet its target.
 
     The nodes stay. A circuit that misses its target with all edges keeps all of them.
@@ -90,12 +93,15 @@ def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 3) 
         if not kept:
             break
         cost_e = torch.tensor(edge_costs(evaluator, kept_n, kept, dropped))
-        kept = [kept[index] for index in cost_e.argsort(stable=True).tolist()]
-        too_many = smallest_size(len(kept), partial(misses, dropped, kept), guess=len(kept) // 2)
-        size = (too_many or len(kept) + 1) - 1
+        droppable = []
+        for rank_e in (cost_e, cost_e.abs()):
+            order = [kept[index] for index in rank_e.argsort(stable=True).tolist()]
+            too_many = smallest_size(len(order), partial(misses, dropped, order), guess=len(order) // 2)
+            droppable.append(((too_many or len(order) + 1) - 1, order))
+        size, order = max(droppable, key=lambda found: found[0])
         if size == 0:
             break
-        dropped, kept = dropped + kept[:size], kept[size:]
+        dropped, kept = dropped + order[:size], order[size:]
     calibration, select, test = without(dropped).scores(kept_n)
     gone = set(dropped)
     edges = tuple(edge for edge in circuit.edges if edge not in gone)

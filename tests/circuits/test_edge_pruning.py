@@ -8,6 +8,7 @@ import pytest
 import torch
 from micro import PLANTED, evaluator_of, micro_model, planted_model, quick_pruning, small_model
 
+from sparsity_lab.circuits import edge_pruning
 from sparsity_lab.circuits.circuit import Edge, Node
 from sparsity_lab.circuits.edge_pruning import edge_costs, prune_edges, without_edges
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
@@ -78,6 +79,28 @@ def test_the_cost_of_an_edge_is_the_slope_along_its_dropping() -> None:
             linear.weight[1, 0] *= 1 - share
         losses.append(replace(evaluator, model=changed).select_loss(everything))
     assert cost == pytest.approx((losses[1] - losses[0]) / 0.02, rel=0.02)
+
+
+def test_an_edge_that_is_wrongly_thought_to_hurt_does_not_stop_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = planted_model()
+    evaluator = evaluator_of(model, quick_pruning())
+    planted_n = NodeLayout(model.config).mask(
+        Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED
+    )
+    circuit = make_circuit(evaluator, planted_n | planted_n.roll(1), "question", "planted", 0.15, {})
+    found = prune_edges(evaluator, circuit).pruned
+    assert found is not None
+    needed = set(found.edges)
+
+    def costs(evaluator: Any, kept_n: Any, kept: Any, dropped: Any) -> list[float]:
+        return [-10.0 if edge in needed else 0.1 for edge in kept]
+
+    monkeypatch.setattr(edge_pruning, "edge_costs", costs)
+    again = prune_edges(evaluator, circuit).pruned
+    assert again is not None
+    assert set(again.edges) <= needed
 
 
 def test_a_circuit_that_misses_its_target_or_has_no_edges_keeps_what_it_has() -> None:
