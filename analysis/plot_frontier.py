@@ -192,7 +192,7 @@ def _say_ratios(
         say(tables.ratios_table(sparse, found, parts if at == target else ()))
         if over := sorted({one.resampled for one in found if one.resampled}):
             say(f"intervals over {'; '.join(over)}")
-        if all(one.seeds == 1 for one in found):
+        if over and all(one.seeds == 1 for one in found):
             say("one seed each, so the intervals leave out the variation between trainings")
         for line in dict.fromkeys(
             f"{one.sparse_model}: {one.note}" for one in found if one.ratio and one.note
