@@ -1,9 +1,11 @@
 """What docs/circuit.md says of one circuit, claim by claim, by interventions on the whole model.
 
-docs/set_or_string holds a model of `make frontier` (d_model 256, 60,000 nonzero weights), its tokenizer and
-the circuit. Of its bigram table only the row of this task's last token is kept: the others are not read.
+docs/set_or_string holds a model of an earlier `make frontier` (d_model 256, 60,000 nonzero weights), its
+tokenizer, the circuit, and the test pairs of the task as it was asked then, without competing variables. Of
+the model's bigram table only the row of this task's last token is kept: the others are not read.
 """
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +25,11 @@ from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs, logit_difference
-from sparsity_lab.tasks.drawing import make_pairs
 from sparsity_lab.tasks.python import TASKS
+from sparsity_lab.tasks.task import Pair
 
 FOLDER = Path(__file__).parents[1] / "docs" / "set_or_string"
 TASK = TASKS["set_or_string_fixedvarname"]
-PAIRS = 64
 OPENING = 2  # the position of ` set` or ` ""` in every prompt
 STRING_KEY, STRING_VALUE = (Site.ATTN_K, 128), (Site.ATTN_V, 130)  # of head 8
 SET_KEY, SET_VALUE = (Site.ATTN_K, 255), (Site.ATTN_V, 245)  # of head 15
@@ -54,7 +55,9 @@ def example() -> Example:
     circuit, layout = load_circuit(FOLDER / "circuit.json"), NodeLayout(card.config)
     values = means_n[layout.mask(circuit.nodes)].tolist()
     means = {(Site(n.site), n.channel): value for n, value in zip(circuit.nodes, values, strict=True)}
-    batch = encode_pairs(TASK, make_pairs(TASK, "test", PAIRS, 0), load_tokenizer(FOLDER / "tokenizer.json"))
+    rows = [json.loads(line) for line in (FOLDER / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    pairs = [Pair(row["positive"], row["negative"], tuple(row["answers"])) for row in rows]
+    batch = encode_pairs(TASK, pairs, load_tokenizer(FOLDER / "tokenizer.json"))
     return Example(model.eval().requires_grad_(False), means, means_n, circuit, batch)
 
 

@@ -24,7 +24,11 @@ from sparsity_lab.data.added_tokens import AddedToken, AddedTokens
 from sparsity_lab.data.long_runs import cut_long_runs
 
 END_OF_TEXT = "<|endoftext|>"
-PATTERN = r"[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+# GPT-4's pattern, but an opening bracket is a token of its own, and a word takes no quote before it.
+PATTERN = (
+    r"[^\r\n\p{L}\p{N}(\[{\"']?+\p{L}+|\p{N}{1,2}| ?[(\[{]| ?[^\s\p{L}\p{N}(\[{]++[\r\n]*"
+    r"|\s*[\r\n]|\s+(?!\S)|\s+"
+)
 RELEASED_PATTERN = (  # openai/circuit_sparsity's pattern for its `vocab.bpe` and `encoder.json`
     r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -117,8 +121,10 @@ class Tokenizer:
             raise UserError(f"token id {id}: not in the vocabulary of {self.vocab_size}") from None
 
 
-def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+def train_bpe(texts: Iterable[str], vocab_size: int, pattern: str = PATTERN) -> Tokenizer:
     """Learn merges up to `vocab_size` entries, the last of which is `<|endoftext|>`.
+
+    `pattern` cuts the text into pieces, within which tokens merge.
 
     Raises:
         UserError: the corpus is too small for this vocabulary.
@@ -129,14 +135,14 @@ def train_bpe(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     trainer = rustbpe.Tokenizer()
     parts = (part for text in texts for part in cut_long_runs(text))
     with foreign("tokenizer.kind: bpe: rustbpe can't learn from the corpus"):
-        trainer.train_from_iterator(parts, vocab_size - 1, pattern=PATTERN)
+        trainer.train_from_iterator(parts, vocab_size - 1, pattern=pattern)
     ranks = {bytes(token): id for token, id in trainer.get_mergeable_ranks()}
     if len(ranks) < vocab_size - 1:
         most = len(ranks) + 1
         raise UserError(
             f"tokenizer.vocab_size: {vocab_size}: the corpus is too small, it gives {most} at most"
         )
-    return checked_tokenizer(PATTERN, ranks, {END_OF_TEXT: len(ranks)}, "trained tokenizer")
+    return checked_tokenizer(pattern, ranks, {END_OF_TEXT: len(ranks)}, "trained tokenizer")
 
 
 def load_tokenizer(path: Path) -> Tokenizer:

@@ -16,7 +16,9 @@ import torch
 from sparsity_lab.circuits.difference import circuit_difference
 from sparsity_lab.circuits.evaluator import score
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.data.lexicon import FUNCTIONS, NAMES, Pen, plain_lines
+from sparsity_lab.data.python.lexicon import ACCUMULATORS, COLLECTIONS, FUNCTIONS, NAMES
+from sparsity_lab.data.python.lines import plain_lines
+from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, nats
 from sparsity_lab.evidence.record import Check, Measured, Verdict
@@ -124,7 +126,7 @@ def rename(text: str, renaming: dict[str, str]) -> str:
 
 def other_identifiers(tokenizer: Tokenizer, rng: random.Random) -> dict[str, str]:
     """For each name and function of the lexicon another one, a single token after a space."""
-    known = {*NAMES, *FUNCTIONS}
+    known = {*NAMES, *COLLECTIONS, *ACCUMULATORS, *FUNCTIONS}
     words = sorted(
         {
             word

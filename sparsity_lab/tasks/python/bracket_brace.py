@@ -2,24 +2,39 @@
 
 import random
 
-from sparsity_lab.data.lexicon import COLLECTIONS, DIGITS, Pen
-from sparsity_lab.tasks.prompts import opening
+from sparsity_lab.data.python.lexicon import DIGITS
+from sparsity_lab.data.python.lines import bind_dict, bind_list
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.values import flat_list
+from sparsity_lab.tasks.prompts import context
 from sparsity_lab.tasks.task import Pair, Task
+
+COMPETING = (bind_dict, bind_list)
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = opening(pen)
-    before = f"{start}{pad}{pen.pick(COLLECTIONS)} = "
-    last, *earlier = [pen.pick(DIGITS) for _ in range(pen.count(1, 3))]
-    keys = "".join([f"{key}: {pen.name()}, " for key in earlier])
-    elements = "".join([f"{element}, " for element in earlier])
-    return Pair(f"{before}{{{keys}{last}", f"{before}[{elements}{last}", (":", ","))
+    start, pad = context(pen, COMPETING, lines=(1, 1))
+    before = f"{start}{pad}{pen.collection()} = "
+    last, first = pen.pick(DIGITS), pen.pick(DIGITS)
+    entry = f"{{{first}: {pen.known()}"
+    form = pen.pick((0, 1, 1, 2, 2, 3, 4))
+    if form == 0:  # the innermost bracket stands in one of the other kind
+        inside, outside = f"[{entry}, {last}", f"{{{first}: [{pen.pick(DIGITS)}, {last}"
+    elif form == 1:
+        inside, outside = f"[{{{last}", f"{{{first}: [{last}"
+    elif form == 2:  # a bracket of the other kind is closed
+        inside, outside = f"{{{first}: {flat_list(pen)}, {last}", f"[{entry}}}, {last}"
+    elif form == 3:  # a bracket of the same kind is closed
+        inside, outside = f"{{{pen.pick(DIGITS)}: {entry}}}, {last}", f"[{flat_list(pen)}, {last}"
+    else:
+        inside, outside = f"{entry}, {last}", f"[{first}, {last}"
+    return Pair(before + inside, before + outside, (":", ","))
 
 
 TASK = Task(
     "bracket_brace",
     "a number is followed by : in a dict, by , in a list",
     make,
-    kind="look-up",
+    kind="state",
 )

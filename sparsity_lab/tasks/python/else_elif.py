@@ -2,17 +2,31 @@
 
 import random
 
-from sparsity_lab.data.lexicon import INDENT, Pen, plain_lines
-from sparsity_lab.tasks.prompts import opening
+from sparsity_lab.data.python.blocks import if_elif
+from sparsity_lab.data.python.lexicon import INDENT
+from sparsity_lab.data.python.lines import bind_alternative, bind_ternary, print_ternary, remark
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.values import short_condition
+from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
+
+TERNARY = (bind_ternary, print_ternary, bind_alternative)
+COMPETING = (if_elif, if_elif, *TERNARY, remark("else"))
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = opening(pen, 1, lines=(0, 1))
-    chain = f"{start}{pad}if {pen.name()}:\n{plain_lines(pen, pad + INDENT, 1, 1)}{pad}"
-    target, value, condition, name = pen.names(4)
-    return Pair(f"{chain}elif {name}", f"{chain}{target} = {value} if {condition} else {name}", (":\n", "\n"))
+    start, pad = context(
+        pen,
+        COMPETING,
+        (MODULE, MODULE, FUNCTION, DEEPER),
+        (1, 1),
+        elsewhere=0.4,
+    )
+    chain = f"{start}{pad}if {short_condition(pen)}:\n{pen.pick(TERNARY)(pen, pad + INDENT)}{pad}"
+    lead = pen.pick((f"{pen.known()} =", f"{pen.known()} +=", "return" if pad else f"{pen.known()} +="))
+    value, condition, last = pen.known(), pen.known(), short_condition(pen)
+    return Pair(f"{chain}elif {last}", f"{chain}{lead} {value} if {condition} else {last}", (":\n", "\n"))
 
 
 TASK = Task(
@@ -21,5 +35,5 @@ TASK = Task(
     make,
     caveat="the paper's prompts end in the keywords, two tokens that leave nothing to compute; "
     "here both end in the name after the keyword, and the else is that of a conditional expression",
-    kind="look-up",
+    kind="position",
 )

@@ -2,24 +2,29 @@
 
 import random
 
-from sparsity_lab.data.lexicon import FUNCTIONS, Pen
-from sparsity_lab.tasks.prompts import opening
+from sparsity_lab.data.python.definitions import keyword_call, short_function
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.data.python.values import parameters
+from sparsity_lab.tasks.prompts import MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, _ = opening(pen, 0, 0)
-    header = f"{start}\n\ndef {pen.pick(FUNCTIONS)}("
-    *earlier, last = pen.new_names(pen.count(2, 4))
-    positive = "".join([f"{name}=None, " for name in earlier])
-    negative = "".join([f"{name}, " for name in earlier])
-    return Pair(f"{header}{positive}{last}", f"{header}{negative}{last}", ("=None", "):\n"))
+    start, _ = context(pen, (keyword_call,), (MODULE,), (0, 1), elsewhere=0.0)
+    for defaults in pen.pick(((True, False), (False, True), (True,), (False,))):
+        start += f"\n\n{short_function(pen, defaults)}"
+    if pen.chance(0.5):
+        start += f"\n\n{keyword_call(pen, '')}"
+    header = f"{start}\n\ndef {pen.function()}("
+    *earlier, last = pen.names(pen.pick((2, 2, 3, 4)))
+    with_defaults, without = parameters(pen, earlier, True), parameters(pen, earlier, False)
+    return Pair(f"{header}{with_defaults}, {last}", f"{header}{without}, {last}", ("=None", "):\n"))
 
 
 TASK = Task(
     "final_kwarg",
     "after arguments with defaults, the last one has a default too",
     make,
-    kind="look-up",
+    kind="state",
 )

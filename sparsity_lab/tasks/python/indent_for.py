@@ -2,15 +2,21 @@
 
 import random
 
-from sparsity_lab.data.lexicon import COLLECTIONS, INDENT, Pen
-from sparsity_lab.tasks.prompts import opening
+from sparsity_lab.data.python.blocks import for_line
+from sparsity_lab.data.python.lexicon import INDENT
+from sparsity_lab.data.python.lines import comment_line, commented_for
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, context
 from sparsity_lab.tasks.task import Pair, Task
+
+COMPETING = (for_line, commented_for)
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = opening(pen, 1)
-    loop = f"for {pen.name()} in {pen.pick(COLLECTIONS)}:\n"
+    start, pad = context(pen, COMPETING, (FUNCTION, DEEPER), (1, 1))
+    start += comment_line(pen, pad)
+    loop = f"for {', '.join(pen.names(pen.count(1, 2)))} in {pen.many()}:\n"
     # a word takes the last space of its indentation into its own token
     return Pair(f"{start}{pad}{loop}", f"{start}{pad}# {loop}", ((pad + INDENT)[1:], pad[1:]))
 

@@ -2,7 +2,7 @@
 
 import random
 
-from sparsity_lab.data.lexicon import Pen
+from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.tasks.python.set_or_string import ask
 from sparsity_lab.tasks.task import Pair, Task
 
@@ -15,5 +15,5 @@ TASK = Task(
     "set_or_string_fixedvarname",
     "the variable current takes .add if it was set(), += if it was a string",
     make,
-    kind="look-up",
+    kind="binding",
 )

@@ -2,14 +2,16 @@
 
 import random
 
-from sparsity_lab.data.lexicon import Pen
-from sparsity_lab.tasks.prompts import opening
+from sparsity_lab.data.python.blocks import while_line
+from sparsity_lab.data.python.lines import bind_flag
+from sparsity_lab.data.python.pen import Pen
+from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, context
 from sparsity_lab.tasks.task import Pair, Task
 
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = opening(pen, 1)
+    start, pad = context(pen, (while_line, bind_flag), (FUNCTION, DEEPER))
     return Pair(f"{start}{pad}while True", f"{start}{pad}return True", (":\n", "\n"))
 
 
@@ -17,5 +19,6 @@ TASK = Task(
     "while_return_true",
     "while True is followed by :, return True by the end of the line",
     make,
-    kind="look-up",
+    caveat="as in the paper, the keyword directly before True decides",
+    kind="position",
 )
