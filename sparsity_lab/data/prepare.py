@@ -37,8 +37,8 @@ from sparsity_lab.data.tokenizers import TokenizerConfig, identity, make_tokeniz
 
 log = logging.getLogger(__name__)
 
-CORPUS_VERSION = 2  # raise when the same config would give different documents
-TOKENS_VERSION = 2  # raise when the same documents would give different tokens
+CORPUS_VERSION = 3  # raise when the same config would give different documents
+TOKENS_VERSION = 3  # raise when the same documents would give different tokens
 COMPOSITION = "composition.json"
 ENCODE_BATCH = 2 * MEGABYTE  # bytes encoded between progress checks
 

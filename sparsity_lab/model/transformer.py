@@ -156,14 +156,18 @@ class Transformer(nn.Module):
         return x_btd if positions_tp is None or self.config.d_pos else x_btd + positions_tp
 
     def _initialise(self) -> None:
-        """Initialise as GPT-2: std 0.02, divided by sqrt(2 · n_layer) for output matrices; zero biases."""
+        """Draw embeddings with std 0.02, the blocks' matrices with 1 / sqrt(inputs), and set biases to zero.
+
+        Output matrices are divided by sqrt(2 · n_layer) as in GPT-2, whose 0.02 everywhere is 1 / sqrt(2,500):
+        at the widths here it leaves the first queries, keys and neurons too small to learn from.
+        """
         writers = tuple(f".{matrix.name}" for matrix in MATRICES if matrix.target in WRITES.values())
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                writes = name.endswith(writers)
-                nn.init.normal_(
-                    module.weight, std=0.02 / (math.sqrt(2 * self.config.n_layer) if writes else 1)
-                )
+                std = module.weight.shape[1] ** -0.5 if name.startswith("blocks.") else 0.02
+                if name.endswith(writers):
+                    std /= math.sqrt(2 * self.config.n_layer)
+                nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -34,8 +34,8 @@ class Task:
 
     `caveat`: how the wording departs from Table 1, or which shortcut answers it. `kind`: what decides. At a
     look-up one token says the answer, wherever it stands. At a position a keyword of the same line decides,
-    while others hold the same keywords. A copy's answer is a name of the prompt. Users' tasks may also be of
-    kind state (what is open and not yet closed), count (how many are open) or binding (a name's value).
+    while other lines hold the same keywords. A copy's answer is a name of the prompt. A state is what is open
+    and not yet closed, a count how many are open, and a binding the value that a name has.
     `same_last_token`: whether both prompts of a pair must end in the same token. Without the rule, the last
     token's embedding and bigram row may tell the answers apart: `caveats` says so.
     `fixed` gives the pairs of a split, by seed, if there is a finite set of them (`fixed_pairs.py`).

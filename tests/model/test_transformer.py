@@ -239,7 +239,8 @@ def test_an_untrained_model_starts_small() -> None:
     model = Transformer(ModelConfig(n_layer=8, d_model=128, n_ctx=8, bigram="none"), 64)
     block: Any = model.blocks[0]
     assert model.embedding.weight.std().item() == pytest.approx(0.02, rel=0.05)
-    assert block.mlp.down.weight.std().item() == pytest.approx(0.005, rel=0.05)
+    assert block.mlp.up.weight.std().item() == pytest.approx(128**-0.5, rel=0.05)
+    assert block.mlp.down.weight.std().item() == pytest.approx(512**-0.5 / 4, rel=0.05)
     assert not block.mlp.down.bias.any()
     assert model(torch.arange(8)[None]).abs().max() < 2
 
