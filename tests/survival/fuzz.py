@@ -209,9 +209,8 @@ def write_llama(folder: Path) -> None:
 
     special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "max_position_embeddings": 8}
     shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 8}
-    LlamaForCausalLM(LlamaConfig(**shape, **special, intermediate_size=12, vocab_size=11)).save_pretrained(
-        folder
-    )
+    shape |= {"intermediate_size": 12, "vocab_size": 11}
+    LlamaForCausalLM(LlamaConfig(**shape, **special)).save_pretrained(folder)
 
 
 def write_viz_data(path: Path) -> Path:
