@@ -34,7 +34,7 @@ TASK = Task(
     "x after elif is followed by :, x after else by the end of the line",
     make,
     caveat="the paper's prompts end in the keywords, two tokens that leave nothing to compute; "
-    "here both end in the name after the keyword, and the else is that of a conditional expression; the keyword "
-    "`elif` answers most prompts, wherever it stands",
+    "here both end in the name after the keyword, and the else is that of a conditional expression; "
+    "the keyword `elif` answers most prompts, wherever it stands",
     kind="position",
 )

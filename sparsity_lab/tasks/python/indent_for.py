@@ -25,7 +25,7 @@ TASK = Task(
     "indent_for",
     "the line after a for header is indented deeper, the line after a comment is not",
     make,
-    caveat="the ordinary line is a comment, so that it ends in the same token as the loop header; a `#` a few "
-    "tokens from the end answers many prompts",
+    caveat="the ordinary line is a comment, so that it ends in the same token as the loop header; "
+    "a `#` a few tokens from the end answers many prompts",
     kind="position",
 )
