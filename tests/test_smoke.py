@@ -13,6 +13,7 @@ import program
 import pytest
 import torch
 
+import sparsity_lab
 from analysis.circuit_page import load_view
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.standalone import MEANS, load_means
@@ -251,6 +252,23 @@ def test_a_finished_run_is_asked_other_tasks_without_training(folder: Path) -> N
     assert {path.name for path in (folder / "out").iterdir()} - folders == {"asked"}
     command = load_view(made, solved)["run"]["command"]
     assert command == f"python -m sparsity_lab.run of={of} sweep_name=asked '{tasks}'"
+
+
+def test_all_that_is_made_of_a_circuit_freezes_the_rest_as_its_search_did(folder: Path) -> None:
+    before = run_folder(folder)
+    solved = next(task.task for task in read_record(before).tasks if task.circuit)
+    of, tasks = f"of={before.relative_to(folder)}", f"tasks.names=[{solved}]"
+    more = ["pruning.ablation=zero", "evidence.pairs=32", "evidence.controls=false"]
+    running = program.start(folder, [of, "sweep_name=zero", tasks, *more])
+    assert running.end() == 0, running.said()
+    (made,) = (folder / "out" / "zero").glob("[!.]*-*")
+    circuit, lab = load_circuit(made / "circuits" / solved / "circuit-0.6.json"), sparsity_lab.load(made)
+    assert not load_means(made / "circuits" / solved / MEANS, lab.model.config).any()
+    assert lab.evaluate(circuit) == circuit.test
+    assert lab.means.any()
+    (sufficiency,) = (c for c in load_evidence(made / "evidence" / solved).checks if c.name == "sufficiency")
+    values = {measured.name: measured.value for measured in sufficiency.values}
+    assert values["raw loss"] == pytest.approx(circuit.test.raw_loss, abs=1e-5)
 
 
 @pytest.mark.slow

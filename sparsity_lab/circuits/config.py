@@ -7,6 +7,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from sparsity_lab.core.config import Config
 
 Selection = Literal["raw", "calibrated"]
+Ablation = Literal["mean", "zero", "task_mean"]
 
 
 class PruningConfig(Config):
@@ -19,7 +20,9 @@ class PruningConfig(Config):
     turn noise into an answer, so the calibrated loss also finds small circuits for meaningless tasks
     (`evidence/controls.py`). `polish`: drop kept nodes that the target does not need. `edges`: "prune" also
     prunes edges between the kept nodes. `closed`: weights into dropped nodes are zero while circuits are
-    searched and scored, so that a circuit computes from its nodes and edges alone (`closing.py`). `retries`:
+    searched and scored, so that a circuit computes from its nodes and edges alone (`closing.py`). `ablation`:
+    the value at which dropped nodes are frozen: their mean over text, zero, or their mean over the task's
+    training prompts, where what all its prompts share stays known (`frozen.py`). `retries`:
     further searches after one that may have failed (`failed_search.py`), with other seeds and more steps.
     """
 
@@ -30,6 +33,7 @@ class PruningConfig(Config):
     polish: bool = True
     edges: Literal["all", "prune"] = "all"
     closed: bool = True
+    ablation: Ablation = "mean"
     retries: NonNegativeInt = 2
     seed: int = 0
 

@@ -17,6 +17,7 @@ from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
 from sparsity_lab.circuits.failed_search import Size, doubt
 from sparsity_lab.circuits.finders import FINDERS, FinderConfig
 from sparsity_lab.circuits.finders.finder import Notes
+from sparsity_lab.circuits.frozen import frozen_values
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import restored_nodes
 from sparsity_lab.core.hashing import derive_seed
@@ -26,11 +27,15 @@ from sparsity_lab.model.transformer import Transformer
 def make_evaluator(
     model: Transformer, means_n: Tensor, data: TaskData, finder: FinderConfig, pruning: PruningConfig
 ) -> CircuitEvaluator:
-    """Build the evaluator for a run's config; it has fixed restored subsets if the finder restores nodes."""
+    """Build the evaluator for a run's config; it has fixed restored subsets if the finder restores nodes.
+
+    `means_n` are the means over text; `pruning.ablation` decides what dropped nodes are frozen at.
+    """
     most = finder.restored_share
     generator = torch.Generator().manual_seed(derive_seed(pruning.seed, "restored for selection"))
     restored = [restored_nodes(len(means_n), share * most, generator) for share in (0.3, 0.6, 1) if most]
-    return CircuitEvaluator(model, means_n, data, pruning.selection, tuple(restored), pruning.closed)
+    frozen_n = frozen_values(pruning.ablation, model, means_n, data.train)
+    return CircuitEvaluator(model, frozen_n, data, pruning.selection, tuple(restored), pruning.closed)
 
 
 class Unsearched(NamedTuple):
@@ -92,7 +97,8 @@ def find_circuits(
         if one.target not in best:
             continue
         kept_n, _, notes = best[one.target]
-        provenance: Notes = {"method": finder.label, "selection": pruning.selection, **notes}
+        provenance: Notes = {"method": finder.label, "selection": pruning.selection}
+        provenance |= {"ablation": pruning.ablation, **notes}
         if retries:
             provenance |= {"retries": retries, "retried_because": because}
         circuit = make_circuit(evaluator, kept_n, task, model_name, one.target, provenance)

@@ -233,10 +233,14 @@ class Intervened:
     def keep(self, nodes: Nodes) -> "Intervened":
         """Freeze every node outside `nodes` at its mean; what is left is a circuit (§2.2).
 
-        If `nodes` is a closed circuit, weights into the other nodes are zero too.
+        The others of a circuit are frozen as in its search. If it is closed, weights into them are zero too.
+
+        Raises:
+            UserError: a node is not in the model, or it is not known at what the others are frozen.
         """
         kept_n = self.mask(nodes)
-        alone = self._with(kept(self.layout, kept_n, self.means))
+        frozen_n = self.questions.frozen(nodes) if isinstance(nodes, Circuit) else self.means
+        alone = self._with(kept(self.layout, kept_n, frozen_n))
         is_closed = isinstance(nodes, Circuit) and nodes.closed
         return replace(alone, closed=close(self.model, kept_n)) if is_closed else alone
 

@@ -160,7 +160,9 @@ class Lab(Intervened):
         batch = self.questions.batch(circuit.task if pairs is None else pairs)
         kept_n = self.mask(circuit)
         data = TaskData(batch, batch, batch)
-        evaluator = CircuitEvaluator(self.model, self.means, data, "raw", closed=circuit.closed)
+        evaluator = CircuitEvaluator(
+            self.model, self.questions.frozen(circuit, pairs), data, "raw", closed=circuit.closed
+        )
         return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
 
     def evidence(self, circuit: AnyCircuit, question: Question | None = None, **options: Any) -> Evidence:
@@ -177,20 +179,22 @@ class Lab(Intervened):
         finder = self._finder(None, {})
         if circuit.provenance.get("method") != finder.label:
             options = {**options, "controls": False}
-        selection = circuit.provenance.get("selection", self._pruning(None, {}).selection)
+        as_found = {
+            key: circuit.provenance[key] for key in ("selection", "ablation") if key in circuit.provenance
+        }
         asked = self.questions.ask(circuit.task if question is None else question)
         config = validate(EvidenceConfig, self._evidence_config().model_dump() | options, "evidence")
         return check_circuit(
             circuit=circuit,
             circuit_file="",
             model=self.model,
-            means_n=self.means,
+            means_n=self.questions.frozen(circuit, question),
             task=asked.task,
             data=asked.data,
             test_pairs=asked.test_pairs,
             shared_inputs=shared_inputs(self.model, self.folder.text, self.tokenizer, config),
             finder=finder,
-            pruning=self._pruning(circuit.target, {"closed": circuit.closed, "selection": selection}),
+            pruning=self._pruning(circuit.target, as_found | {"closed": circuit.closed}),
             config=config,
         )
 
@@ -211,8 +215,9 @@ class Lab(Intervened):
         if self.folder.has_text and len(circuit.nodes) <= MAX_NODES:
             text_bt = torch.cat(list(self.folder.text))
             text_bt = text_bt[: max(1, TEXT_TOKENS // text_bt.shape[1])]
+            frozen_n = self.questions.frozen(circuit, question)
             examples = collect_examples(
-                asked.task, self.model, self.means, [circuit], asked.data.test, text_bt, self.tokenizer
+                asked.task, self.model, frozen_n, [circuit], asked.data.test, text_bt, self.tokenizer
             )
         about = {"name": self.folder.path.name, "sweep": None, "loss": None, "commit": None}
         weights, nonzeros = count_weights(self.model)

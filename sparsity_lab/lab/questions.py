@@ -2,11 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias, get_args
+from typing import Any, TypeAlias, get_args
 
+from torch import Tensor
+
+from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.evaluator import TaskData
-from sparsity_lab.circuits.standalone import PAIRS, load_pairs
+from sparsity_lab.circuits.frozen import frozen_values
+from sparsity_lab.circuits.standalone import MEANS, PAIRS, load_means, load_pairs
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.run_folder import CIRCUITS
 from sparsity_lab.data.tokenizer import Tokenizer
 from sparsity_lab.stages.opened import Folder
@@ -70,6 +75,24 @@ class Questions:
         for batch in batches.values():
             self._check_length(batch)
         return Asked(task, pairs["test"], data)
+
+    def frozen(self, circuit: Circuit, question: Question | None = None) -> Tensor:
+        """Return the values at which the nodes outside a circuit are frozen (n), as in its search.
+
+        They lie beside a circuit of the opened folder. If another circuit was searched with the means over
+        prompts, they are the means over those of `question`, or of its own task.
+
+        Raises:
+            UserError: the folder has no means, or the circuit's task has no name here.
+        """
+        beside = self.folder.path / CIRCUITS / circuit.task / MEANS
+        if circuit.frozen and beside.exists() and file_hash(beside, "circuit") == circuit.frozen.sha256:
+            return load_means(beside, self.folder.model.config)
+        ablation: Any = circuit.provenance.get("ablation", "mean")
+        if ablation == "mean":
+            return self.folder.means_n
+        asked = self.ask(circuit.task if question is None else question)
+        return frozen_values(ablation, self.folder.model, self.folder.means_n, asked.data.train)
 
     def batch(self, question: Question) -> TaskBatch:
         """Encode a task's test pairs, or all of your own pairs.

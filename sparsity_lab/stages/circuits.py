@@ -12,6 +12,7 @@ from torch import Tensor
 from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
 from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.failed_search import out_of_line
+from sparsity_lab.circuits.frozen import frozen_values
 from sparsity_lab.circuits.search import find_circuits, make_evaluator, unsearched
 from sparsity_lab.circuits.standalone import MEANS, references, save_means, save_pairs
 from sparsity_lab.config import RunConfig
@@ -107,7 +108,9 @@ def _write_beside(config: RunConfig, context: ModelContext, task: str, folder: P
     """Write the files beside a task's circuits; return the circuits' fields that name them and the model."""
     pairs = {split: asked_pairs(config.tasks, task, split) for split in SCORED}
     batches = {split: task_batch(config, task, split, context.tokenizer) for split in SCORED}
-    save_means(context.means_n, context.model.config, folder / MEANS)
+    train = task_batch(config, task, "train", context.tokenizer)
+    frozen_n = frozen_values(config.pruning.ablation, context.model, context.means_n, train)
+    save_means(frozen_n, context.model.config, folder / MEANS)
     save_pairs(pairs, batches, folder)
     hashes = {"model_hash": model_hash(context.folder), "task_hash": task_hash(config.tasks, task)}
     return references(folder) | hashes

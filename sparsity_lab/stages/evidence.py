@@ -18,6 +18,7 @@ from torch import Tensor
 from sparsity_lab.circuits.circuit import load_circuit
 from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.nodes import mean_activations
+from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.hashing import content_hash, derive_seed
@@ -109,7 +110,7 @@ def _write_evidence(config: RunConfig, shared: SharedByTasks, circuit: Path, tas
         circuit=load_circuit(circuit),
         circuit_file=circuit.name,
         model=context.model,
-        means_n=context.means_n,
+        means_n=load_means(circuit.with_name(MEANS), context.model.config),
         task=config.tasks.available()[task],
         data=TaskData(
             train=task_batch(config, task, "train", context.tokenizer),

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
+from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.run_folder import circuit_files
 from sparsity_lab.core.stage import Stage, content_hash_of
@@ -33,7 +34,7 @@ def task_examples(config: RunConfig, context: ModelContext, circuits: Mapping[st
             version=EXAMPLES_VERSION,
             inputs=context.inputs
             | {"circuits": content_hash_of(circuits[task]), "task": task_hash(config.tasks, task)},
-            make=partial(_write_examples, config, context, some, task),
+            make=partial(_write_examples, config, context, some, task, circuits[task] / MEANS),
         )
         for task, some in found.items()
     }
@@ -51,12 +52,16 @@ def _small_circuits(folder: Path) -> list[Circuit]:
 
 
 def _write_examples(
-    config: RunConfig, context: ModelContext, circuits: Sequence[Circuit], task: str, folder: Path
+    config: RunConfig,
+    context: ModelContext,
+    circuits: Sequence[Circuit],
+    task: str,
+    frozen: Path,
+    folder: Path,
 ) -> None:
     text_bt = torch.cat(context.text)[: max(1, TEXT_TOKENS // context.n_ctx)]
     test = task_batch(config, task, "test", context.tokenizer)
     asked = config.tasks.available()[task]
-    examples = collect_examples(
-        asked, context.model, context.means_n, circuits, test, text_bt, context.tokenizer
-    )
+    frozen_n = load_means(frozen, context.model.config)
+    examples = collect_examples(asked, context.model, frozen_n, circuits, test, text_bt, context.tokenizer)
     save_examples(examples, folder)

@@ -9,6 +9,7 @@ from sparsity_lab.bridges.bridge import load_bridge
 from sparsity_lab.bridges.steering import NotSteerable, steering
 from sparsity_lab.bridges.steering_record import SteeringResult, save_steering
 from sparsity_lab.circuits.circuit import load_circuit
+from sparsity_lab.circuits.standalone import MEANS, load_means
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.run_folder import circuit_file
@@ -65,7 +66,7 @@ def _write_steering(
         load_model(reference),
         load_bridge(context.folder),
         load_circuit(circuit),
-        context.means_n,
+        load_means(circuit.with_name(MEANS), context.model.config),
         task_batch(config, task, "select", context.tokenizer),
         task_batch(config, task, "test", context.tokenizer),
         config.steering,

@@ -13,6 +13,8 @@ from sparsity_lab import Circuit, Lab, Node, Pair, UserError
 from sparsity_lab.circuits.circuit import Calibration, Scores
 from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.edges import list_edges
+from sparsity_lab.circuits.evaluator import CircuitEvaluator
+from sparsity_lab.circuits.frozen import frozen_values
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.standalone import MEANS, TEXT, save_means, save_text
 from sparsity_lab.core.processors import processors
@@ -225,6 +227,20 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
     assert "own pairs" in page.html
     assert page._repr_html_().startswith("<iframe srcdoc=")
     assert page.save(lab.folder.path / "page.html").read_text() == page.html
+
+
+@pytest.mark.parametrize("ablation", ["zero", "task_mean"])
+def test_a_circuit_is_evaluated_as_it_was_searched(lab: Lab, ablation: str) -> None:
+    target = round(lab.score(PAIRS).raw_loss + 0.5, 3)
+    circuit = lab.find_circuit(PAIRS, target=target, steps=3, pruning={"ablation": ablation})
+    assert circuit.provenance["ablation"] == ablation
+    asked = lab.questions.ask(PAIRS)
+    frozen_n = frozen_values(circuit.provenance["ablation"], lab.model, lab.means, asked.data.train)  # type: ignore[arg-type]
+    assert torch.equal(lab.questions.frozen(circuit, PAIRS), frozen_n)
+    assert not torch.equal(frozen_n, lab.means)
+    kept_n = lab.mask(circuit)
+    evaluator = CircuitEvaluator(lab.model, frozen_n, asked.data, "raw", closed=circuit.closed)
+    assert evaluator.select_loss(kept_n) == pytest.approx(circuit.select.raw_loss, abs=1e-6)
 
 
 @pytest.mark.parametrize(
