@@ -11,6 +11,8 @@ import pytest
 
 import sparsity_lab
 from sparsity_lab import Lab
+from sparsity_lab.results.record import write_record
+from tests.analysis.made_up import record
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "small_model"
@@ -48,6 +50,24 @@ def test_the_lines_in_the_readme_run_without_a_training(monkeypatch: pytest.Monk
     names: dict[str, Any] = {}
     exec(compile(block, "README.md", "exec"), names)
     assert names["circuit"].edges
+
+
+def test_every_example_of_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "some").mkdir()
+    write_record(record("sparse", 64, 1000, 2.0, {"a task": 5}), tmp_path / "some")
+    text = (ROOT / "docs" / "python.md").read_text().replace('"runs"', repr(str(tmp_path)))
+    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(blocks) >= 6
+    names: dict[str, Any] = {}
+    for block in blocks:
+        exec(compile(block, "docs/python.md", "exec"), names)
+    assert names["mine"].edges
+    assert names["mine"].select.raw_loss <= names["mine"].target
+    assert names["mine"].model_hash == names["circuit"].model_hash
+    assert names["lab"].evaluate(names["circuit"]) == names["circuit"].test
+    assert "own pairs" in names["page"].html
+    assert len(names["frame"]) > 0
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[tuple[str, set[str]]]:

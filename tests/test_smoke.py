@@ -7,7 +7,6 @@ import runpy
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import program
 import pytest
@@ -344,20 +343,3 @@ def test_a_circuit_is_scored_in_its_run_with_the_checks_that_need_text(folder: P
     assert report.rows[0].scores.raw_loss == pytest.approx(circuit.test.raw_loss, abs=1e-6)
     left_out = {check.name for check in report.checks if check.verdict == "not_measured"}
     assert left_out <= {"controls", "generalisation"}
-
-
-def test_every_example_of_the_python_page_runs(folder: Path) -> None:
-    text = (ROOT / "docs" / "python.md").read_text()
-    text = text.replace("runs/single/RUN", str(run_folder(folder)))
-    text = text.replace('"runs"', repr(str(folder / "out")))
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) >= 6
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, "docs/python.md", "exec"), names)
-    assert names["mine"].edges
-    assert names["mine"].select.raw_loss <= names["mine"].target
-    assert names["mine"].model_hash == names["circuit"].model_hash
-    assert names["lab"].evaluate(names["circuit"]) == names["circuit"].test
-    assert "own pairs" in names["page"].html
-    assert len(names["frame"]) > 0

@@ -157,9 +157,11 @@ class Intervened:
         Raises:
             UserError: the text cannot be run, or a site is unknown.
         """
-        wanted = list(Site) if sites is None else [sites] if isinstance(sites, str) else list(sites)
-        if unknown := [site for site in wanted if site not in {known.value for known in Site}]:
-            raise UserError(f"sites: {unknown[0]!r}: allowed: {', '.join(Site)}")
+        gated = self.model.config.gated_mlp
+        there = [site.value for site in Site if gated or site is not Site.MLP_GATE]
+        wanted = there if sites is None else [sites] if isinstance(sites, str) else list(sites)
+        if unknown := [site for site in wanted if site not in there]:
+            raise UserError(f"sites: {unknown[0]!r}: allowed: {', '.join(there)}")
         record = Record(frozenset(map(Site, wanted)))
         tokens_bt = self.tokens(text)
         logits_btv = self.model(tokens_bt, chain(self._tap(tokens_bt), record))

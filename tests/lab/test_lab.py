@@ -102,7 +102,7 @@ def test_next_tokens_are_the_likeliest(lab: Lab) -> None:
 
 def test_the_cache_holds_every_site(lab: Lab) -> None:
     cache = lab.cache("x = 1")
-    assert {site for site, _ in cache} == {site.value for site in Site}
+    assert {site for site, _ in cache} == {site.value for site in Site} - {"mlp_gate"}  # no gated MLP
     assert cache["mlp_neuron", 1].shape == (5, 24)
     assert cache["resid", 4].shape == (5, 16)
     pattern_hqk = cache["attn_pattern", 0]
@@ -253,6 +253,7 @@ def test_a_circuit_is_evaluated_as_it_was_searched(lab: Lab, ablation: str) -> N
         (lambda lab: lab.logits(torch.zeros(1, 1, 1, dtype=torch.int64)), r"allowed: integer ids"),
         (lambda lab: lab.logits(torch.zeros(3)), r"allowed: integer ids"),
         (lambda lab: lab.cache("x", "mlp"), "sites: 'mlp': allowed: attn_in"),
+        (lambda lab: lab.cache("x", ["mlp_gate"]), "sites: 'mlp_gate': allowed: attn_in"),
         (lambda lab: lab.cache("x")["mlp_in", 7], "not in this cache"),
         (lambda lab: lab.mean("mlp_neurons", 0), "site 'mlp_neurons': allowed"),
         (lambda lab: lab.ablate((2, "mlp_in", 0)), "layer 2: the model has layers 0 to 1"),
