@@ -76,8 +76,8 @@ def ratio(
             point = float(np.exp(found.log_b[0]))
             around = list(dict.fromkeys([int(found.below_b[0]), int(found.above_b[0])]))
             compared = [dense[usable[index]] for index in around]
-            has_t = ~np.isnan([averaged[0].log_bt[0], *(averaged[1 + i].log_bt[0] for i in around)]).any(0)
-            names = [task for task, has in zip(tasks, has_t, strict=True) if has]
+            known = np.stack([averaged[0].log_bt[0], *(averaged[1 + i].log_bt[0] for i in around)])
+            names = [task for i, task in enumerate(tasks) if not np.isnan(known[:, i]).any()]
             clusters, resampled = _clusters(sparse, tasks, names)
             seeds = max(one.seeds for one in (sparse, *compared))
             if seeds > 1:

@@ -5,7 +5,7 @@ A figure has a panel for each measure of size that all drawn models have. Bars s
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from analysis.frontier import CurveRow, baselines, lower_envelope, measured, shared, spread
 from analysis.labels import label_points
@@ -214,7 +214,7 @@ def draw_tasks(dense: Configuration, sparse: Configuration, target: Target) -> F
         return figure
 
 
-def _pair_handles(dense: Configuration, sparse: Configuration, line: str) -> list[Line2D]:
+def _pair_handles(dense: Configuration, sparse: Configuration, line: Literal["-", ""]) -> list[Line2D]:
     styles = [(KINDS[one.first.kind], describe(one)) for one in (dense, sparse)]
     return [
         Line2D([], [], linestyle=line, color=colour, marker=marker, label=label)

@@ -27,7 +27,7 @@ from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT, TEXT, beside,
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json, write_text
 from sparsity_lab.core.program import start
-from sparsity_lab.core.run_folder import CIRCUITS, RunFolder
+from sparsity_lab.core.run_folder import CIRCUITS, RunFolder, circuit_file
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.data.tokenizer_folder import JSON, write_pair
 from sparsity_lab.importers.eap_graph import graph_of
@@ -124,7 +124,8 @@ def _write_circuits(run: RunFolder, out: Path, config: ModelConfig, form: Circui
             if texts.exists():
                 shutil.copyfile(texts, folder / texts.name)
             if form == "mib":
-                write_json(folder / f"mib-{circuit.target:g}.json", graph_of(circuit, config))
+                name = circuit_file(circuit.asked, circuit.target_kind).replace("circuit-", "mib-")
+                write_json(folder / name, graph_of(circuit, config))
             written.append(folder / path.name)
     return written
 

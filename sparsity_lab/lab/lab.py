@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
-from sparsity_lab.circuits.circuit import Circuit, Scores, load_circuit
+from sparsity_lab.circuits.circuit import Circuit, Scores, TargetKind, load_circuit
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
 from sparsity_lab.circuits.finders import FINDERS, FinderConfig
@@ -100,8 +100,10 @@ class Lab(Intervened):
         folders = sorted((self.folder.path / CIRCUITS).glob("*"))
         return [folder.name for folder in folders if circuit_files(folder)]
 
-    def circuit(self, task: str, target: float | None = None) -> Circuit:
+    def circuit(self, task: str, target: float | None = None, kind: TargetKind = "absolute") -> Circuit:
         """Read the circuit of a task, at `target` nats or the run's main target; in an export, the lowest.
+
+        With `kind` relative, `target` is what is added to the whole model's own loss.
 
         Raises:
             UserError: the run has no such circuit.
@@ -110,12 +112,13 @@ class Lab(Intervened):
             there = ", ".join(self.tasks) or "none"
             raise UserError(f"{self.folder.path}: no circuit of {task!r}; there: {there}")
         circuits = map(load_circuit, circuit_files(self.folder.path / CIRCUITS / task))
-        found = {circuit.target: circuit for circuit in circuits}
-        main = min(found) if self.config is None else self.config.pruning.target
+        found = {circuit.asked: circuit for circuit in circuits if circuit.target_kind == kind}
+        main = self.config.pruning.target if self.config is not None else min(found, default=0.15)
         wanted = main if target is None else target
         if wanted not in found:
-            there = ", ".join(f"{value:g}" for value in found)
-            raise UserError(f"{task}: no circuit at {wanted:g} nats; there: {there}")
+            there = ", ".join(f"{value:g}" for value in found) or "none"
+            more = " above the whole model's loss" * (kind == "relative")
+            raise UserError(f"{task}: no circuit at {wanted:g} nats{more}; there: {there}")
         return found[wanted]
 
     def find_circuit(

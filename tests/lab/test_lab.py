@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sparsity_lab
 from sparsity_lab import Circuit, Lab, Node, Pair, UserError
-from sparsity_lab.circuits.circuit import Calibration, Scores
+from sparsity_lab.circuits.circuit import Calibration, Scores, save_circuit
 from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.evaluator import CircuitEvaluator
@@ -18,6 +18,7 @@ from sparsity_lab.circuits.frozen import frozen_values
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.standalone import MEANS, TEXT, save_means, save_text
 from sparsity_lab.core.processors import processors
+from sparsity_lab.core.run_folder import circuit_file
 from sparsity_lab.core.threads import usable_threads
 from sparsity_lab.data.tokenizer import END_OF_TEXT, PATTERN, checked_tokenizer
 from sparsity_lab.kernels.machine import prepare_processor
@@ -328,3 +329,27 @@ def test_the_package_names_what_it_offers() -> None:
     assert all(getattr(sparsity_lab, name) for name in dir(sparsity_lab))
     with pytest.raises(AttributeError):
         _ = sparsity_lab.nothing
+
+
+def test_a_relative_target_has_a_circuit_of_its_own(lab: Lab) -> None:
+    scores = Scores(raw_loss=0.1, selection_loss=0.1, accuracy=1.0)
+    absolute = Circuit(
+        task="letter",
+        model="m",
+        target=0.15,
+        nodes=(),
+        edges=(),
+        calibration=Calibration(scale=1.0, shift=0.0),
+        select=scores,
+        test=scores,
+        provenance={},
+    )
+    relative = absolute.model_copy(update={"target": 0.19, "target_kind": "relative", "excess": 0.15})
+    for circuit in (absolute, relative):
+        name = circuit_file(circuit.asked, circuit.target_kind)
+        save_circuit(circuit, lab.folder.path / "circuits" / "letter" / name)
+    again = sparsity_lab.load(lab.folder.path)
+    assert again.circuit("letter") == again.circuit("letter", 0.15) == absolute
+    assert again.circuit("letter", 0.15, kind="relative") == relative
+    with pytest.raises(UserError, match=r"no circuit at 0.19 nats; there: 0.15"):
+        again.circuit("letter", 0.19)
