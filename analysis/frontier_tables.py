@@ -116,8 +116,10 @@ def ratios_table(
     rows = []
     for model in sparse:
         found = {one.measure: one for one in ratios if one.sparse_model == model.name}
-        cells = [_words(found.get(measure)) for measure in measures]
-        cells += [_words(well.get(model.name))] * bool(well)
+        wanted = [found.get(measure) for measure in measures] + [well.get(model.name)] * bool(well)
+        cells = [_words(one) for one in wanted]
+        if wanted and all(one is None or one.ratio is None for one in wanted):  # say why once
+            cells[1:] = ["-"] * len(cells[1:])
         about = model.name, model.first.kind, f"{model.first.nonzeros:,}", f"{model.loss:.4f}"
         rows.append((*about, str(model.seeds), *cells))
     return program.table([header, *rows])
