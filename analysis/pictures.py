@@ -160,7 +160,8 @@ def draw_target_curve(rows: Sequence[CurveRow], dense: Configuration, sparse: Co
             axes.set_xlabel("Target task loss (nats)")
             axes.set_ylabel(MEASURES[measure].capitalize())
         counts = sorted({row.tasks for row in rows})
-        over = f"{counts[0]} tasks" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} tasks, as shared"
+        few, most = counts[0], counts[-1]
+        over = f"{few} task{'s' * (few != 1)}" if few == most else f"{few} to {most} tasks, as shared"
         hollow = any(row.target_kind == "relative" for row in rows)
         more = "; hollow: target above the whole model's loss" if hollow else ""
         figure.suptitle(f"Circuit size against target loss (geometric mean of {over}{more})", fontsize=11)
