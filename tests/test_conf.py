@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,18 @@ def _hydra() -> Iterator[None]:
 
 def config_of(overrides: Sequence[str]) -> RunConfig:
     return from_hydra(compose("config", list(overrides)))
+
+
+def job_of(overrides: Sequence[str]) -> RunConfig:
+    """The config of a sweep's job. Jobs that differ in their seed alone are composed once."""
+    seeds = [int(override.removeprefix("seed=")) for override in overrides if override.startswith("seed=")]
+    config = _without_seed(tuple(override for override in overrides if not override.startswith("seed=")))
+    return config.model_copy(update={"seed": seeds[-1]}) if seeds else config
+
+
+@cache
+def _without_seed(overrides: tuple[str, ...]) -> RunConfig:
+    return config_of(overrides)
 
 
 def told(*overrides: str) -> str:
@@ -142,20 +155,20 @@ def test_there_are_sweeps() -> None:
 @pytest.mark.parametrize("path", SWEEP_FILES, ids=lambda path: path.stem)
 def test_every_point_of_every_sweep_composes_and_validates(path: Path) -> None:
     trials, points = sweep_points(path)
-    configs = [config_of(point) for point in points]
+    configs = [job_of(point) for point in points]
     assert len(configs) > 1
     assert len({config.model_dump_json() for config in configs}) == len(configs), (
         "two points are the same run"
     )
     assert {config.sweep_name for config in configs} == {path.stem}
     assert all(config.model.n_ctx >= 2 for config in configs)
-    tried = [config_of(trial) for trial in trials]
+    tried = [job_of(trial) for trial in trials]
     assert not {config.seed for config in tried} & {config.seed for config in configs}
     assert {config.sweep_name for config in tried} <= {f"{path.stem}_rates"}
 
 
 def study() -> list[RunConfig]:
-    return [config_of(job) for job in sweep_overrides(["+sweep=frontier"])[1]]
+    return [job_of(job) for job in sweep_overrides(["+sweep=frontier"])[1]]
 
 
 def test_any_beginning_of_the_study_is_a_study() -> None:

@@ -11,6 +11,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.cost import activation_bytes, cost, duration, main, measure
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer
+from sparsity_lab.stages import sweep_cost
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 from sparsity_lab.training.objective import cross_entropy
 
@@ -113,6 +114,54 @@ def test_the_papers_scale() -> None:
     assert cost(config_of("experiment=paper", "model.d_model=4400")).weights == pytest.approx(1.9e9, rel=0.02)
     assert paper.tokens == pytest.approx(35e9, rel=1e-4)
     assert paper.train_flops == pytest.approx(6 * 403e6 * 35e9, rel=0.1)  # the rule of six FLOPs a weight
+
+
+SMALL_SWEEP = [
+    "+sweep=frontier",
+    "model.n_layer=1",
+    "model.n_ctx=8",
+    "tokenizer.vocab_size=300",
+    "trainer.batch_size=2",
+    "trainer.tokens=1000000",
+    "hydra.sweeper.choice.values=[0.1]",
+    'hydra.sweeper.grids=[{seed:"0,1",model:dense,model.d_model:"16",sparsity:none},'
+    '{seed:"0",model:sparse,model.d_model:"32",sparsity:"magnitude,amortised",sparsity.nonzeros:"2000"}]',
+]
+
+
+def test_a_sweeps_cost_is_that_of_its_groups_at_the_speeds_measured(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_cost, "prepare_processor", lambda *_: None)  # it is for the whole process
+    measured = {"dense d16 l1": 1000.0, "sparse d32 l1 magnitude": 500.0, "sparse d32 l1 amortised": 2000.0}
+    asked = []
+
+    def speed_of(config: RunConfig, seconds: float) -> float:
+        asked.append(config)
+        assert sweep_cost.work_of(config) is not None
+        return measured[sweep_cost.work_of(config).group]  # type: ignore[union-attr]
+
+    monkeypatch.setattr(sweep_cost, "speed_of", speed_of)
+    assert main(SMALL_SWEEP) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split() for line in lines[1:6]] == [
+        ["jobs", "dense", "d16", "l1", "2", "1.0", "1,000", "0.28", "0.6"],
+        ["jobs", "sparse", "d32", "l1", "magnitude", "1", "1.0", "500", "0.56", "0.6"],
+        ["jobs", "sparse", "d32", "l1", "amortised", "1", "1.0", "2,000", "0.14", "0.1"],
+        ["trials", "dense", "d16", "l1", "1", "2.0", "1,000", "0.56", "0.6"],
+        ["trials", "sparse", "d32", "l1", "magnitude", "1", "2.0", "500", "1.11", "1.1"],
+    ]
+    assert lines[6] == "training takes 2.9 core hours; circuits are not included"
+    assert len(asked) == 3
+
+
+def test_a_speed_is_measured_for_every_method() -> None:
+    for overrides in (["model=dense", "sparsity=none"], ["sparsity=magnitude"], ["sparsity=amortised"]):
+        small = ["model.n_layer=1", "model.n_ctx=8", "model.d_model=32", "tokenizer.vocab_size=300"]
+        small += ["trainer.batch_size=2", "trainer.tokens=2000", "trainer.precision=float32"]
+        if overrides[-1] != "sparsity=none":
+            small.append("sparsity.nonzeros=2000")
+        assert sweep_cost.speed_of(config_of(*overrides, *small), seconds=0.0) > 0
 
 
 def test_the_program_tells_and_refuses(capsys: pytest.CaptureFixture[str]) -> None:
