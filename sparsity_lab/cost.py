@@ -181,7 +181,7 @@ def _of_sweep(sweep: ComposedSweep) -> str:
     from sparsity_lab.stages.sweep_cost import describe_sweep  # imports Lightning, which takes seconds
 
     jobs, trials = ([from_hydra(config) for config in configs] for configs in (sweep.jobs, sweep.trials))
-    return describe_sweep(jobs, trials)
+    return describe_sweep(jobs, trials, sys.stderr.write)
 
 
 if __name__ == "__main__":

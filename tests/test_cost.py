@@ -143,7 +143,9 @@ def test_a_sweeps_cost_is_that_of_its_groups_at_the_speeds_measured(
 
     monkeypatch.setattr(sweep_cost, "speed_of", speed_of)
     assert main(SMALL_SWEEP) == 0
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    assert told.err.splitlines()[0] == "dense d16 l1: 1,000 tokens a core second"
+    lines = told.out.splitlines()
     assert [line.split() for line in lines[1:6]] == [
         ["jobs", "dense", "d16", "l1", "2", "1.0", "1,000", "0.28", "0.6"],
         ["jobs", "sparse", "d32", "l1", "magnitude", "1", "1.0", "500", "0.56", "0.6"],

@@ -46,6 +46,7 @@ VERSIONS = {
     "baselines": BASELINES_VERSION,
 }
 PLACE = {"root", "records", "threads", "logger"}  # no result depends on them
+PACKAGES = ("tinypython", "python_source")  # corpora made from code and from installed packages
 TRAINER = NOT_INPUTS - {"start", "final_windows"}  # the record depends on these two
 
 
@@ -60,7 +61,7 @@ def result_hash(config: RunConfig) -> str:
         config.model_dump(mode="json", exclude={*PLACE, "trainer"}),
         config.trainer.model_dump(mode="json", exclude=TRAINER),
         precision(config.trainer.precision),
-        _text(config.corpus),
+        _text_of_packages(config.corpus) if config.corpus.kind in PACKAGES else config.corpus.identity(),
         identity(config.tokenizer),
         config.sparsity.identity(),
         config.finder.identity(),
@@ -98,8 +99,8 @@ def keep_copy(config: RunConfig, record: RunRecord) -> None:
 
 
 @lru_cache(maxsize=16)
-def _text(corpus: CorpusConfig) -> dict[str, Any]:
-    """Return what the documents depend on."""
+def _text_of_packages(corpus: CorpusConfig) -> dict[str, Any]:
+    """Return what the documents depend on. It takes a second, and does not change while a process lives."""
     found = corpus.identity()
     if "inventory" in found:
         found["inventory"] = [[package["name"], package["version"]] for package in found["inventory"]]
