@@ -111,7 +111,7 @@ def outcome(command: list[str]) -> Outcome:
     """Call the program with `command`, in the working directory; no run is begun."""
     configs: list[RunConfig] = []
 
-    def begun(config: RunConfig, overrides: list[str]) -> tuple[Any, bool]:
+    def begun(config: RunConfig, *rest: Any) -> tuple[Any, bool]:
         configs.append(config)
         return types.SimpleNamespace(name=config.name), True
 
