@@ -30,7 +30,7 @@ from sparsity_lab.data.tokenizer_check import library_of_json, library_of_merges
 from sparsity_lab.data.tokenizer_config import CONFIG, added_beside, files_beside
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-# GPT-2's pattern on a text that is first cut around each digit, as SmolLM's tokenizer does
+# GPT-2's pattern on a text that is first cut around each digit: Digits before ByteLevel
 DIGITS_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 JSON = "tokenizer.json"
 PAIRS = {("vocab.bpe", "encoder.json"): RELEASED_PATTERN, ("merges.txt", "vocab.json"): GPT2_PATTERN}

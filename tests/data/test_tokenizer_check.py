@@ -31,7 +31,7 @@ def knowing_the_sample(pattern: str | None, before: Any = None) -> Any:
 
 @pytest.mark.parametrize("pattern", [None, PATTERN, RELEASED_PATTERN, O200K, "digits"])
 def test_known_patterns_pass(tmp_path: Path, pattern: str | None) -> None:
-    if pattern == "digits":  # as SmolLM splits: each digit alone, then GPT-2's pattern in between
+    if pattern == "digits":  # each digit alone, then GPT-2's pattern in between
         theirs = knowing_the_sample(None, Digits(individual_digits=True))
     else:
         theirs = knowing_the_sample(pattern)
