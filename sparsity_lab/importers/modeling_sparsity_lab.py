@@ -122,20 +122,16 @@ class Attention(nn.Module):
     def __init__(self, config: SparsityLabConfig, layer: int) -> None:
         super().__init__()
         self.config, self.layer, self.read = config, layer, Read(config)
-        for name in ("attn_in", "attn_q", "attn_k", "attn_v", "attn_pattern", "attn_out"):
-            self.add_module(name, Site(config, name))
+        self.attn_in, self.attn_pattern = Site(config, "attn_in"), Site(config, "attn_pattern")
+        self.attn_q, self.attn_k, self.attn_v = (Site(config, f"attn_{name}") for name in "qkv")
+        self.attn_out = Site(config, "attn_out")
         read, channels = config.d_model + (config.d_pos or 0), config.n_head * config.d_head
         self.q, self.k, self.v = (nn.Linear(read, channels, config.bias) for _ in range(3))
         self.out = nn.Linear(channels, config.d_model, config.bias)
         self.sink = nn.Parameter(torch.zeros(config.n_head)) if config.attention_sink else None
 
     def forward(
-        self,
-        x_btd: Tensor,
-        embedded_btp: Tensor | None,
-        position_bt: Tensor,
-        hidden_b1qs: Tensor,
-        cache: Cache | None,
+        self, x_btd: Tensor, embedded_btp: Tensor | None, position_bt: Tensor, hidden_b1qs: Tensor, cache: Any
     ) -> tuple[Tensor, Tensor]:
         """Return the output to the residual stream, and the attention pattern (b, h, q, s)."""
         read_btc = self.attn_in(self.read(x_btd, embedded_btp))
@@ -166,8 +162,9 @@ class MLP(nn.Module):
     def __init__(self, config: SparsityLabConfig) -> None:
         super().__init__()
         self.config, self.read = config, Read(config)
-        for name in ("mlp_in", *(["mlp_gate"] if config.gated_mlp else []), "mlp_neuron", "mlp_out"):
-            self.add_module(name, Site(config, name))
+        self.mlp_in, self.mlp_neuron = Site(config, "mlp_in"), Site(config, "mlp_neuron")
+        self.mlp_out = Site(config, "mlp_out")
+        self.mlp_gate = Site(config, "mlp_gate") if config.gated_mlp else None
         read = config.d_model + (config.d_pos or 0)
         self.gate = nn.Linear(read, config.d_mlp, config.bias) if config.gated_mlp else None
         self.up = nn.Linear(read, config.d_mlp, config.bias)
@@ -175,7 +172,7 @@ class MLP(nn.Module):
 
     def forward(self, x_btd: Tensor, embedded_btp: Tensor | None) -> Tensor:
         read_btc = self.mlp_in(self.read(x_btd, embedded_btp))
-        if self.gate is None:
+        if self.gate is None or self.mlp_gate is None:
             neurons_btc = activate(self.up(read_btc), self.config.activation)
         else:
             gate_btc = self.mlp_gate(activate(self.gate(read_btc), self.config.activation))
@@ -191,8 +188,8 @@ class Block(nn.Module):
         self.relu = config.residual_activation == "relu"
         self.attention = Attention(config, layer)
         self.mlp = MLP(config)
-        for name in ("resid_pre_attn", "resid_post_attn", "resid_post_mlp"):
-            self.add_module(name, Site(config, name))
+        self.resid_pre_attn, self.resid_post_attn = (Site(config, f"resid_{x}_attn") for x in ("pre", "post"))
+        self.resid_post_mlp = Site(config, "resid_post_mlp")
 
     def forward(self, x_btd: Tensor, embedded_btp: Tensor | None, *more: Any) -> tuple[Tensor, Tensor]:
         """Return the residual stream after the layer, and the attention pattern."""

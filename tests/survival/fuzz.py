@@ -208,8 +208,8 @@ def write_llama(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     special: dict[str, Any] = {"bos_token_id": None, "eos_token_id": None, "max_position_embeddings": 8}
-    shape = {"num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 1, "hidden_size": 8}
-    shape |= {"intermediate_size": 12, "vocab_size": 11}
+    shape: dict[str, Any] = {"num_hidden_layers": 1, "num_attention_heads": 2, "hidden_size": 8}
+    shape |= {"num_key_value_heads": 1, "intermediate_size": 12, "vocab_size": 11}
     LlamaForCausalLM(LlamaConfig(**shape, **special)).save_pretrained(folder)
 
 
