@@ -158,8 +158,8 @@ class Transformer(nn.Module):
     def _initialise(self) -> None:
         """Draw embeddings with std 0.02, the blocks' matrices with 1 / sqrt(inputs), and set biases to zero.
 
-        Output matrices are divided by sqrt(2 · n_layer) as in GPT-2. Its std of 0.02 suits 2,500 inputs; at the
-        widths here it leaves queries, keys and neurons too small to learn from.
+        Output matrices are divided by sqrt(2 · n_layer) as in GPT-2. Its std of 0.02 suits 2,500 inputs; at
+        the widths here it leaves queries, keys and neurons too small to learn from.
         """
         writers = tuple(f".{matrix.name}" for matrix in MATRICES if matrix.target in WRITES.values())
         for name, module in self.named_modules():
