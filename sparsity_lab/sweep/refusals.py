@@ -2,12 +2,13 @@
 
 import re
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -28,15 +29,18 @@ def command_line_error(error: Exception, arguments: Sequence[str], conf: Path) -
 
     Return None for a fault of the system, and for one of this package, whose traceback is needed.
     """
-    if told := _user_error(error):
-        return "; ".join(str(told).splitlines())
+    if wrong := _user_error(error):
+        return "; ".join(str(wrong).splitlines())
     missing = getattr(error, "missing_cfg_file", None) or ""  # "group/option", in a sweep's file as well
     unknown = re.search(r"Could not override '([^'@]+)", str(error))  # a group in a sweep's defaults
     if renamed := renamed_in_overrides(
         [*arguments, missing.replace("/", "="), unknown[1] if unknown else ""]
     ):
         return "\n".join(renamed)
-    if is_refusal(error) or isinstance(error, OmegaConfBaseException):
+    known = is_refusal(error) or isinstance(error, OmegaConfBaseException)
+    if (known or _raised_by_library(error)) and (told := "; ".join(_not_options(arguments, conf))):
+        return printable(told)
+    if known:
         return refusal(error, arguments, conf)
     if _raised_by_library(error) and not isinstance(error, OSError):
         return f"the command line is refused: {one_line(error)}"
@@ -78,7 +82,7 @@ def _refusal(error: Exception, arguments: Sequence[str], conf: Path) -> str:
         key = found[1]
         argument = next((a for a in arguments if _key(a) == key), key)
         return _unknown(argument, key, conf)
-    if found := re.search(r"Could not find '([^/']+)/([^']+)'", text):
+    if found := re.search(r"Could not find '(hydra/[^/']+|[^/']+)/([^']+)'", text):
         return _no_option(found[1], found[2], _options(text))
     if text.startswith(NULL_GROUP):
         groups = {path.name for path in conf.iterdir() if path.is_dir()}
@@ -147,6 +151,35 @@ def _no_option(group: str, option: str, options: list[str]) -> str:
     meant = f"; did you mean {group}={near[0]}?" if near else ""
     meant += f"; to name your own sweep: sweep_name={option}" if group == "sweep" else ""
     return f"{group}={option}: no such option{meant}; allowed: {', '.join(options)}"
+
+
+def _not_options(arguments: Sequence[str], conf: Path) -> Iterator[str]:
+    """Yield a line for each argument that gives a group a number, a mapping, or a list with no option in it.
+
+    Hydra fails on these with errors that name neither the group nor the value.
+    """
+    parser = OverridesParser.create()
+    for argument in arguments:
+        try:
+            (override,) = parser.parse_overrides([argument])
+            value = override.value()
+        except HydraException:
+            continue
+        group, options = (
+            override.key_or_group,
+            sorted(p.stem for p in conf.glob(f"{override.key_or_group}/*.yaml")),
+        )
+        if not options or override.is_delete() or override.is_sweep_override() or value in (None, False, ""):
+            continue
+        if isinstance(value, str):
+            continue  # Hydra lists the options of its group
+        names = value if isinstance(value, list) and value else [value]
+        for name in names:
+            if name not in options:
+                is_text = isinstance(name, str) or name is not value
+                yield _no_option(
+                    group, str(name) if is_text else override.get_value_element_as_str(), options
+                )
 
 
 def _options(text: str) -> list[str]:

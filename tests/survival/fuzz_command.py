@@ -172,7 +172,7 @@ def fault(command: list[str], found: Outcome) -> str:
     if said := [text for text in FORBIDDEN if text in found.output and text not in typed]:
         return f"says {said[0]!r}"
     lines = found.output.rstrip("\n").split("\n")
-    if not all(line.isprintable() for line in lines):
+    if not all(line.replace("\t", " ").isprintable() for line in lines):
         return "a line cannot be printed"
     told = [line for line in lines if " failed: " not in line[:20] and not line.startswith("log: ")]
     return "" if 0 < len(told) <= 8 * len(command) else f"{len(told)} lines"
@@ -203,9 +203,10 @@ def fuzz(examples: int) -> tuple[int, int]:
             return
         if wrong := fault(command, found):
             faults.append(f"{wrong}\n{command!r}\n{found.output}")
+            sys.stderr.write(f"{faults[-1]}\n")
         counts[found.status == 0] += 1
         if sum(counts) % 100 == 0:
-            sys.stderr.write(f"{sum(counts)} tried, {len(faults)} faults\n{''.join(faults[-1:])}\n")
+            sys.stderr.write(f"{sum(counts)} tried, {len(faults)} faults\n")
 
     with _faster():
         one()

@@ -109,6 +109,28 @@ def test_the_program_tells_it(
     assert capsys.readouterr().err == line
 
 
+@pytest.mark.parametrize(
+    ("argument", "line"),
+    [
+        ("trainer=[1]", "trainer=1: no such option; allowed: default"),
+        ("trainer=1", "trainer=1: no such option; allowed: default"),
+        ("trainer={a: 1}", "trainer={a:1}: no such option; allowed: default"),
+        ("trainer=[[1],[2]]", "trainer=[1]: no such option; allowed: default; trainer=[2]: no such"),
+        ("experiment=[smoke,nothing]", "experiment=nothing: no such option; allowed: "),
+        ("tasks=[true]", "tasks=True: no such option; allowed: "),
+        ("hydra/sweeper=nothing", "hydra/sweeper=nothing: no such option; allowed: basic, grids"),
+        ("reference=null", "reference=null: to leave a group out: ~reference"),
+    ],
+)
+def test_what_is_no_option_of_a_group_names_the_group(
+    argument: str, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["run", argument])
+    with pytest.raises(SystemExit):
+        run.program()
+    assert capsys.readouterr().err.startswith(line)
+
+
 def test_a_group_is_left_out_by_its_name_alone() -> None:
     error = ValueError("Config group override deletion value must be a string : Override(...)")
     told = command_line_error(error, ["~bridge=0.0", "model=gpt2"], folder_of("conf"))
