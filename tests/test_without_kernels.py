@@ -12,7 +12,7 @@ from sparsity_lab.results.record import RunRecord, read_record
 
 SHORTER = [
     "trainer.tokens=20000",
-    "tasks.names=[bracket_brace]",
+    "tasks.names=[wear]",
     "snapshots.fractions=[1.0]",
     "evidence=none",
 ]

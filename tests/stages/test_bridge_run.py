@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import plain_text
 import program
 import pytest
 
@@ -15,18 +16,16 @@ from sparsity_lab.results.record import read_record
 
 SHAPE = ("n_layer=1", "d_model=32", "n_ctx=64")
 SMALL = [
-    "experiment=smoke", "logger=csv", "threads=1", "root=out", "corpus.megabytes=1", "corpus.real_fraction=0",
-    "tokenizer.vocab_size=700", *(f"model.{value}" for value in SHAPE), "sparsity.nonzeros=20000",
-    "trainer.tokens=120000", "trainer.learning_rate=0.02", "trainer.validation_windows=16",
-    "trainer.final_windows=16",
-    "trainer.precision=float32", "reference=trained", *(f"reference.model.{value}" for value in SHAPE),
-    "reference.trainer.tokens=150000", "reference.trainer.batch_size=8",
-    "reference.trainer.learning_rate=0.02",
-    "reference.trainer.precision=float32", "tasks.names=[bracket_brace]", "tasks.n_train_pairs=64",
+    "experiment=smoke", "logger=csv", "threads=1", "root=out", *plain_text.overrides(),
+    "trainer.validation_windows=16", "trainer.final_windows=16",
+    "reference=trained", *(f"reference.model.{value}" for value in SHAPE),
+    "reference.trainer.tokens=60000", "reference.trainer.batch_size=8",
+    "reference.trainer.learning_rate=0.01",
+    "reference.trainer.precision=float32", "tasks.names=[wear]", "tasks.n_train_pairs=64",
     "tasks.n_select_pairs=32", "tasks.n_test_pairs=32", "finder.steps=15", "pruning.target=0.65",
     "pruning.targets=[0.65]",
 ]  # fmt: skip
-BRIDGED = ["bridge=default", "steering=default", "steering.tasks=[bracket_brace]"]
+BRIDGED = ["bridge=default", "steering=default", "steering.tasks=[wear]"]
 
 pytestmark = pytest.mark.slow
 
@@ -48,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_bridged_run_records_the_bridge_and_steers(folder: Path) -> None:
     (made,) = (folder / "out" / "single").glob("[!.]*")  # beside it lie the points and locks
     record = read_record(made)
-    assert made.name.startswith("bridged-d32-l1-n20000-")
+    assert made.name.startswith("bridged-d32-l1-n10000-")
     for metric in (*metrics.BRIDGING, metrics.HYBRID_EXCESS, metrics.MIXED_EXCESS, metrics.REFERENCE_KL):
         assert metric.name in record.metrics
     assert record.metrics[metrics.HYBRID_EXCESS.name] < 0.3
@@ -60,8 +59,8 @@ def test_a_bridged_run_records_the_bridge_and_steers(folder: Path) -> None:
     assert bridge.shape.d_sparse == load_model(made / "model").config.d_model
     assert record.metrics[metrics.MODEL_NONZEROS.name] < record.metrics[metrics.WEIGHTS.name]
     (result,) = plot_steering.load(made)
-    assert result.task == "bracket_brace"
-    assert record.stages["steering/bracket_brace"] == (made / "steering" / "bracket_brace").resolve().name
+    assert result.task == "wear"
+    assert record.stages["steering/wear"] == (made / "steering" / "wear").resolve().name
 
 
 def test_running_again_makes_nothing_anew(folder: Path) -> None:

@@ -25,23 +25,22 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[1]))  # as pytest does for tests/
+import plain_text
 from program import DEADLINE, become
 
 SWEEP = "single"  # where runs without a sweep file go
 POINT = [
-    *("experiment=smoke", "logger=csv", "threads=1", "root=out"),
-    *("corpus.megabytes=0.5", "corpus.real_fraction=0", "tokenizer.vocab_size=600"),
-    *("model.n_layer=1", "model.d_model=32", "model.n_ctx=64", "sparsity.nonzeros=20000"),
-    *("trainer.tokens=150000", "trainer.batch_size=8", "trainer.validation_windows=16"),
-    *("trainer.learning_rate=0.02", "trainer.precision=float32"),
-    *("trainer.checkpoint_every=12", "trainer.log_every=10"),
-    *("tasks.names=[bracket_brace,lambda_func]", "tasks.n_train_pairs=64", "tasks.n_select_pairs=32"),
+    *("experiment=smoke", "logger=csv", "threads=1", "root=out", *plain_text.overrides()),
+    *("trainer.validation_windows=16", "trainer.checkpoint_every=12", "trainer.log_every=10"),
+    *("tasks.names=[drink,wear]", "tasks.n_train_pairs=64", "tasks.n_select_pairs=32"),
     *("tasks.n_test_pairs=32", "finder.steps=15", "pruning.target=0.6", "pruning.targets=[0.65]"),
 ]
 COMMAND = ["-m", *POINT, "seed=0,1"]
 # a corpus large enough that a pool of processes writes it, and another pool for the tasks of each point
 WITH_POOLS = [
-    *(*COMMAND, "threads=2", "corpus.megabytes=5", "trainer.tokens=100000", "trainer.final_windows=64"),
+    *(given for given in COMMAND if not given.startswith(("corpus", "tokenizer"))),
+    *("threads=2", "corpus.megabytes=5", "corpus.real_fraction=0", "tokenizer.vocab_size=600"),
+    *("trainer.tokens=100000", "trainer.final_windows=64"),
     *("evidence.controls=false", "evidence.pairs=4", "evidence.draws=1", "evidence.binarisation_steps=2"),
 ]
 

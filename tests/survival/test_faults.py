@@ -21,7 +21,7 @@ SECRETS = {
 }
 SIDE_BY_SIDE = [
     *("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
-    *(*POINT, "evidence=none", "tasks.names=[bracket_brace]"),
+    *(*POINT, "evidence=none", "tasks.names=[drink]"),
 ]
 
 
@@ -163,7 +163,7 @@ def test_a_damaged_checkpoint_is_told_and_passed_over(
         "tokens/*/train.bin",
         "tokens/*/tokenizer.json",
         "models/*/model.safetensors",
-        "circuits/b*/result.json",
+        "circuits/d*/result.json",
     ],
 )
 def test_a_damaged_file_of_a_finished_stage_is_named_and_never_used(

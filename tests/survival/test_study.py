@@ -32,7 +32,7 @@ GRIDS = (
 CHANGES = "hydra.sweeper.choice.overrides={sweep_name:frontier_rates,seed:100,trainer.tokens:10000}"
 STUDY = [
     *("-m", "+sweep=frontier", *SMALL, "records=records", "evidence=none"),
-    *("trainer.tokens=30000", "tasks.names=[bracket_brace]"),
+    *("trainer.tokens=30000", "tasks.names=[drink]"),
     *(GRIDS, CHANGES, "hydra.sweeper.choice.values=[0.01,0.03]", "hydra.launcher.n_jobs=1"),
 ]
 JOBS = {"frontier": 2, "frontier_rates": 4}
