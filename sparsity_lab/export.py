@@ -53,6 +53,7 @@ logits_btv = model(torch.tensor([tokenizer.encode("def area(width, height):\\n")
 """
 TRANSFORMERS_SNIPPET = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
+
 model = AutoModelForCausalLM.from_pretrained("{out}", trust_remote_code=True)
 tokenizer = AutoTokenizer.from_pretrained("{out}")
 inputs = tokenizer("def area(width, height):\\n", return_tensors="pt")

@@ -104,6 +104,8 @@ def test_next_tokens_are_the_likeliest(lab: Lab) -> None:
 def test_the_cache_holds_every_site(lab: Lab) -> None:
     cache = lab.cache("x = 1")
     assert {site for site, _ in cache} == {site.value for site in Site} - {"mlp_gate"}  # no gated MLP
+    with pytest.raises(UserError, match="sites: 'mlp_gate': allowed: attn_in, "):
+        lab.cache("x = 1", sites="mlp_gate")
     assert cache["mlp_neuron", 1].shape == (5, 24)
     assert cache["resid", 4].shape == (5, 16)
     pattern_hqk = cache["attn_pattern", 0]
