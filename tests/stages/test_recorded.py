@@ -148,7 +148,7 @@ def test_a_run_whose_config_does_not_say_everything_is_not_recorded(tmp_path: Pa
 
 
 def test_a_jobs_work_is_its_tokens_and_weights() -> None:
-    work = foreseen(config_of("model.d_model=64", "trainer.tokens=5000000")).work
+    work = foreseen(config_of("model.d_model=64", "model.positions=none", "trainer.tokens=5000000")).work
     assert work is not None
     assert (work.group, work.tokens) == ("sparse d64 l2 magnitude", 5_000_000)
     assert work.weights == 363_648  # those of the dense model in docs/results.md
