@@ -69,7 +69,8 @@ class GridsSweeper(Sweeper):
         choice: Choice | None = None,
     ) -> None:
         self.grids, self.search = grids, search
-        self.choice: Choice | None = OmegaConf.to_object(choice) if OmegaConf.is_config(choice) else choice
+        plain: Any = OmegaConf.to_object(choice) if OmegaConf.is_config(choice) else choice
+        self.choice: Choice | None = plain
         self.launcher: Launcher | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -151,6 +152,8 @@ class GridsSweeper(Sweeper):
         Raises:
             HydraException: Hydra refuses an override.
         """
+        assert self.hydra_context is not None
+        assert self.config is not None
         config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
         if self.foresee is None:
             return None
@@ -210,7 +213,7 @@ class GridsSweeperConfig:
 
 def register_sweeper(foresee: Callable[[DictConfig], Foreseen] | None = None) -> None:
     """Register the sweeper with Hydra. `foresee` says what is known of a job before it runs."""
-    GridsSweeper.foresee = staticmethod(foresee) if foresee else None  # type: ignore[assignment]
+    GridsSweeper.foresee = staticmethod(foresee) if foresee else None
     module = ModuleType(PLUGIN_MODULE)
     module.GridsSweeper = GridsSweeper  # type: ignore[attr-defined]
     sys.modules[PLUGIN_MODULE] = module

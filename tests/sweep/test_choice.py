@@ -141,7 +141,9 @@ def test_jobs_whose_trials_fail_wait_and_the_others_run(tmp_path: Path) -> None:
 
 
 def test_a_trial_without_the_metric_decides_nothing(tmp_path: Path) -> None:
-    trials = {("kind=a",): [["kind=a", "rate=0.1"], ["kind=a", "rate=0.2"]]}
+    trials: dict[tuple[str, ...], list[list[str]]] = {
+        ("kind=a",): [["kind=a", "rate=0.1"], ["kind=a", "rate=0.2"]]
+    }
     folder = tmp_path / "rates" / FOLDER
     for index, job in enumerate(trials["kind=a",]):
         write_status(folder, Job(overrides=tuple(job), state="finished", name=f"run{index}"))
@@ -165,7 +167,7 @@ def test_a_recorded_trial_counts_and_a_recorded_job_is_not_launched(tmp_path: Pa
         path = write_record(empty_record(name, metrics={LOSS: loss}), tmp_path / "records" / name)
         return Foreseen(name, work, path)
 
-    made.foresee = foresee  # type: ignore[assignment]
+    made.foresee = foresee
     made.sweep(["+sweep=s", "tokens=90"])
     assert [(job["size"], job["rate"]) for job in launcher.launched] == [("1", "0.2")]
     states = [state for state, _, _ in jobs_of(tmp_path / "s" / FOLDER)]

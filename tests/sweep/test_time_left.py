@@ -19,7 +19,7 @@ from sparsity_lab.sweep.job_status import (
     write_status,
 )
 from sparsity_lab.sweep.status_table import jobs_of, table
-from sparsity_lab.sweep.time_left import Expected, groups, seconds_left
+from sparsity_lab.sweep.time_left import Expected, Listed, groups, seconds_left
 
 NARROW = Work(group="narrow", tokens=1000, weights=100)
 WIDE = Work(group="wide", tokens=2000, weights=400)
@@ -60,7 +60,7 @@ def test_jobs_at_a_time_divide_the_time() -> None:
 
 def test_an_interrupted_job_has_what_it_spent_behind_it() -> None:
     spent = Job(overrides=JOBS[1], state="interrupted", spent=4.0)
-    jobs = [done(0, 10.0), ("interrupted", spent, JOBS[1])]
+    jobs: Listed = [done(0, 10.0), ("interrupted", spent, JOBS[1])]
     assert seconds_left(jobs, 0.0, plan(NARROW, NARROW)) == 6.0
 
 
