@@ -28,7 +28,8 @@ def test_a_row_for_each_task_of_a_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert rows[3].startswith("| sign | look-up | ")
     assert " occurs | 100% | 100% |" in rows[3]
     assert rows[3].endswith(
-        "| the single rule answers most prompts; the prompt's tokens answer most prompts, whatever their order |"
+        "| the single rule answers most prompts; "
+        "the prompt's tokens answer most prompts, whatever their order |"
     )
     assert rows[5].startswith("The best single rule is right on at most 75% for 0 of 1 tasks")
 
