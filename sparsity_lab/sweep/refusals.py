@@ -19,6 +19,7 @@ from sparsity_lab.core.renamed import renamed_in_overrides
 
 NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
 DELETED_GROUP = "Config group override deletion value must be a string"  # likewise
+FLAGS = ("Only one of --run", "The --resolve flag")  # messages of Hydra's ValueErrors about its own flags
 ADVICE = "To append to your"  # Hydra's, which would add a key that no config knows
 NOTHING = ("null", "none", "false", "")
 OPTIONAL = ("reference", "bridge", "steering", "experiment")  # groups that a run may lack
@@ -42,6 +43,8 @@ def command_line_error(error: Exception, arguments: Sequence[str], conf: Path) -
         return printable(told)
     if known:
         return refusal(error, arguments, conf)
+    if str(error).startswith(FLAGS):
+        return str(error)
     if _raised_by_library(error) and not isinstance(error, OSError):
         return f"the command line is refused: {one_line(error)}"
     return None
@@ -159,16 +162,16 @@ def _not_options(arguments: Sequence[str], conf: Path) -> Iterator[str]:
     Hydra fails on these with errors that name neither the group nor the value.
     """
     parser = OverridesParser.create()
+    folders = [path for path in conf.iterdir() if path.is_dir()]
+    groups = {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
     for argument in arguments:
         try:
             (override,) = parser.parse_overrides([argument])
             value = override.value()
         except HydraException:
             continue
-        group, options = (
-            override.key_or_group,
-            sorted(p.stem for p in conf.glob(f"{override.key_or_group}/*.yaml")),
-        )
+        group = override.key_or_group
+        options = groups.get(group, [])
         if not options or override.is_delete() or override.is_sweep_override() or value in (None, False, ""):
             continue
         if isinstance(value, str):

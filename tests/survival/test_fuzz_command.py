@@ -29,6 +29,9 @@ def test_command_lines_are_refused_in_a_line_or_composed() -> None:
         (["trainer.tokens=1.5"], 1),
         (["tasks.names=-1.4e-45"], 1),
         (["tasks.names={a: 1}"], 1),
+        (["-m", "--cfg=job"], 1),
+        (["-m", "+bridge.boundaries=1"], 1),
+        (["bridge=[[1],[2]]", "finder.give_up=null"], 1),
     ],
 )
 def test_some_by_hand(command: list[str], status: int) -> None:

@@ -120,6 +120,8 @@ def test_the_program_tells_it(
         ("tasks=[true]", "tasks=True: no such option; allowed: "),
         ("hydra/sweeper=nothing", "hydra/sweeper=nothing: no such option; allowed: basic, grids"),
         ("reference=null", "reference=null: to leave a group out: ~reference"),
+        ("=[1]", "=[1]: expected KEY=VALUE"),
+        ("/x=[1]", "/x"),
     ],
 )
 def test_what_is_no_option_of_a_group_names_the_group(
