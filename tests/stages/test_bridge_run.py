@@ -17,7 +17,7 @@ from sparsity_lab.results.record import read_record
 SHAPE = ("n_layer=1", "d_model=32", "n_ctx=64")
 SMALL = [
     "experiment=smoke", "logger=csv", "threads=1", "root=out", *plain_text.overrides(),
-    "trainer.validation_windows=16", "trainer.final_windows=16",
+    "trainer.tokens=120000", "trainer.validation_windows=16", "trainer.final_windows=16",
     "reference=trained", *(f"reference.model.{value}" for value in SHAPE),
     "reference.trainer.tokens=60000", "reference.trainer.batch_size=8",
     "reference.trainer.learning_rate=0.01",
