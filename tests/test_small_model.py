@@ -1,5 +1,6 @@
 """The model in docs/: README's lines and the notebook run on it, and its circuits are recomputed."""
 
+import os
 import re
 import runpy
 import sys
@@ -80,7 +81,9 @@ def outputs(notebook: nbformat.NotebookNode) -> list[tuple[str, set[str]]]:
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_and_leaves_the_same_kinds_of_output() -> None:
+def test_the_notebook_runs_and_leaves_the_same_kinds_of_output(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))  # of the kernel
     program, kept = runpy.run_path(str(PROGRAM)), nbformat.read(NOTEBOOK, as_version=4)
     assert outputs(program["executed"](NOTEBOOK)) == outputs(kept)
 
