@@ -174,9 +174,10 @@ def fault(command: list[str], found: Outcome) -> str:
     lines = found.output.rstrip("\n").split("\n")
     if not all(line.replace("\t", " ").isprintable() for line in lines):
         return "a line cannot be printed"
-    told = [line for line in lines if " failed: " not in line[:20] and not line.startswith("log: ")]
-    most = 16 if "-m" in command else 8  # a sweep's table tells the errors of its jobs once more
-    return "" if 0 < len(told) <= most * len(command) else f"{len(told)} lines"
+    table = next((i for i, line in enumerate(lines) if " the jobs of " in line[:30]), len(lines))
+    said_now = lines[:table]  # a sweep's table tells the errors of all jobs of the folder
+    told = [line for line in said_now if " failed: " not in line[:20] and not line.startswith("log: ")]
+    return "" if 0 < len(told) <= 8 * len(command) else f"{len(told)} lines"
 
 
 def fuzz(examples: int) -> tuple[int, int]:
