@@ -26,6 +26,7 @@ LONGEST = (
     "tests/cluster/test_slurm.py",
     "tests/survival/test_faults.py",
     "tests/survival/test_kills.py",
+    "tests/survival/test_study.py",
     "tests/stages/test_bridge_run.py",
     "tests/test_smoke.py",
     "tests/training/test_ranks.py",
