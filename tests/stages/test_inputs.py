@@ -1,10 +1,11 @@
 """No result is reused for another input: an edit of an input makes anew exactly what depends on it."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import plain_text
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -14,20 +15,21 @@ from sparsity_lab.config import from_hydra
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.core.stage import ABOUT, checksum
-from sparsity_lab.data.tinypython import documents
 from sparsity_lab.results.record import RunRecord
 from sparsity_lab.stages import evidence, pipeline
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper
-from sparsity_lab.tasks.python import TASKS
+from sparsity_lab.tasks import asked
 from sparsity_lab.tasks.task import Pair
 
 OWN = """
-from sparsity_lab.tasks.python.lambda_func import make as pair
-from sparsity_lab.tasks.task import Pair, Task
+import plain_text
+from sparsity_lab.tasks.task import Task
 def make(rng):
-    found = pair(rng)
-    return Pair(found.positive, found.negative, found.answers)
-TASK = Task("own", "lambda is followed by a name", make)
+    return plain_text.make("wear")(rng)
+def make_other(rng):
+    return plain_text.make("drink")(rng)
+own = Task("own", "the first line says what to wear", make)
+TASKS = [own, Task("other", "the first line says what to drink", make_other)]
 """
 ALL = ("circuits", "evidence", "examples")
 register_sweeper()
@@ -40,15 +42,15 @@ class Workplace:
         self.folder, self.root, self.task = folder, folder / "out", folder / "own.py"
         self.corpus = folder / "corpus"
         self.corpus.mkdir()
-        for i, text in enumerate(documents(0, 0, 1500)):
+        for i, text in enumerate(plain_text.documents()):
             (self.corpus / f"{i}.py").write_text(text)
         self.task.write_text(OWN)
 
     def run(self, *overrides: str) -> RunRecord:
         own = ["corpus=folder", f"corpus.path={self.corpus}", f"root={self.root}", f"tasks.path={self.task}"]
-        few = ["tasks.names=[own,lambda_func]", "pruning.target=0.66", "pruning.targets=[0.66]"]
-        few.append("trainer.tokens=250000")  # both tasks are learned with a margin
-        small = [value for value in SMALL if not value.startswith("corpus.")]
+        few = ["tasks.names=[own,other]", "corpus.validation_share=0.1", "pruning.targets=[0.6]"]
+        ours = ("corpus", "tasks.path", "tasks.names")
+        small = [value for value in SMALL if not value.startswith(ours)]
         with initialize_config_dir(str(folder_of("conf")), version_base="1.3"):
             config = from_hydra(compose("config", [*small, *own, *few, *overrides]))
         record, _ = pipeline.run(config, [])
@@ -79,7 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
     record = place.run()
     assert [(task.task, task.status) for task in record.tasks] == [
         ("own", "circuit"),
-        ("lambda_func", "circuit"),
+        ("other", "circuit"),
     ]
     assert len(record.snapshots) == 1
     return place
@@ -89,6 +91,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
 def _as_it_was(place: Workplace) -> Iterator[None]:
     yield
     place.task.write_text(OWN)
+    asked._pairs.cache_clear()
 
 
 def of(task: str, *rooms: str) -> list[str]:
@@ -102,39 +105,45 @@ def test_nothing_is_made_anew_when_nothing_changed(place: Workplace) -> None:
 
 
 def test_a_tasks_generator(place: Workplace) -> None:
-    place.task.write_text(OWN.replace("found = pair(rng)", "pair(rng); found = pair(rng)"))
+    place.task.write_text(OWN.replace("def make(rng):", "def make(rng):\n    rng.random()"))
     assert place.new() == of("own", "circuits", "circuits", "evidence", "examples", "shortcuts")
 
 
 def test_a_tasks_description(place: Workplace) -> None:
-    place.task.write_text(OWN.replace("is followed by", "comes before"))
+    place.task.write_text(OWN.replace("says what to wear", "tells what to wear"))
     made = place.new()
     assert made == of("own", "circuits", "circuits", "evidence", "examples", "shortcuts")
     shown = read_json(place.run_folder.examples("own") / "examples.json")
-    assert shown["description"] == "lambda comes before a name"
+    assert shown["description"] == "the first line tells what to wear"
 
 
 def test_a_task_that_has_no_circuit_any_more_keeps_no_links(
     place: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert place.new() == []
-    run, task = place.run_folder, TASKS["lambda_func"]
-    assert run.examples("lambda_func").exists()
-    assert run.evidence("lambda_func").exists()
+    run = place.run_folder
+    assert run.examples("other").exists()
+    assert run.evidence("other").exists()
 
-    def swapped(rng: random.Random) -> Pair:
-        pair = task.make(rng)
-        return replace(pair, positive=pair.negative, negative=pair.positive)
+    make = plain_text.make
 
-    monkeypatch.setitem(TASKS, "lambda_func", replace(task, make=swapped))
+    def swapped(verb: str) -> Callable[[random.Random], Pair]:
+        def pair(rng: random.Random) -> Pair:
+            made = make(verb)(rng)
+            return replace(made, positive=made.negative, negative=made.positive) if verb == "drink" else made
+
+        return pair
+
+    monkeypatch.setattr(plain_text, "make", swapped)
+    asked._pairs.cache_clear()  # as a new process would
     record = place.run()
     assert place.run_folder == run
     assert [result.status for result in record.tasks] == ["circuit", "not_learned"]
-    assert not run.examples("lambda_func").is_symlink()
-    assert not run.evidence("lambda_func").is_symlink()
-    assert run.circuits("lambda_func") == []
+    assert not run.examples("other").is_symlink()
+    assert not run.evidence("other").is_symlink()
+    assert run.circuits("other") == []
     assert run.examples("own").exists()
-    assert "examples/lambda_func" not in record.stages
+    assert "examples/other" not in record.stages
 
 
 def test_a_circuits_content(place: Workplace) -> None:
@@ -152,7 +161,7 @@ def test_a_circuits_content(place: Workplace) -> None:
 
 def test_the_configs_of_evidence_and_of_finding(place: Workplace) -> None:
     place.run()
-    both = ("lambda_func", "own")
+    both = ("other", "own")
     assert place.new("evidence.draws=1") == [f"evidence/{task}" for task in both]
     made = place.new("finder.steps=14")
     assert [name for name in made if name.startswith("circuits/")] == [
@@ -164,7 +173,7 @@ def test_the_configs_of_evidence_and_of_finding(place: Workplace) -> None:
 def test_the_real_source_that_evidence_reads(place: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
     place.run()
     monkeypatch.setattr(evidence, "real_pieces", lambda seed: ("import another\n",))
-    assert place.new() == ["evidence/lambda_func", "evidence/own"]
+    assert place.new() == ["evidence/other", "evidence/own"]
 
 
 @pytest.mark.slow  # trains once more
@@ -173,4 +182,4 @@ def test_a_file_of_the_corpus(place: Workplace) -> None:
         file.write("size = 1\n")
     made = place.new()
     assert {name.partition("/")[0] for name in made} >= {"corpora", "tokens", "models", "circuits"}
-    assert {name.partition("/")[2] for name in made if name.startswith("circuits/")} == {"own", "lambda_func"}
+    assert {name.partition("/")[2] for name in made if name.startswith("circuits/")} == {"own", "other"}
