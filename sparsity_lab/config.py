@@ -182,7 +182,7 @@ def from_hydra(config: DictConfig) -> RunConfig:
         raise UserError(key + str(error).splitlines()[0]) from None
     assert isinstance(plain, dict)
     plain.pop("of", None)  # whose model the run takes is no value of it (`sweep/finished_run.py`)
-    if renamed := renamed_in_config(plain):
+    if renamed := renamed_in_config({str(key): value for key, value in plain.items()}):
         raise UserError("\n".join(renamed))
     if missing:
         raise UserError("\n".join(f"{key}: missing" for key in missing))

@@ -70,8 +70,10 @@ def test_calibrated_loss_does_not_depend_on_the_logits_scale_and_shift(
     logit_diff_b = torch.randn(60, generator=generator, dtype=torch.float64) + useful * (1 - 2 * label_b)
     expected = calibrated(logit_diff_b, label_b)
     other_b = logit_diff_b * scale + shift
-    raw = two_way_loss(other_b, label_b).item()  # of a separable sample, possibly below a fit of 16 steps
-    assert calibrated(other_b, label_b) == pytest.approx(min(expected, raw), abs=1e-4)
+    if expected < 0.01:  # separable: there is no best fit, and 16 steps end somewhere near zero
+        assert calibrated(other_b, label_b) < 0.01
+    else:
+        assert calibrated(other_b, label_b) == pytest.approx(expected, abs=1e-4)
     assert expected <= math.log(2) + 1e-6
     assert expected <= two_way_loss(logit_diff_b, label_b).item() + 1e-6
 

@@ -216,7 +216,7 @@ def test_out_of_memory_is_said_in_a_line(copy: Path) -> None:
 
 
 def test_one_points_failure_is_its_own_and_the_end_is_a_table(copy: Path) -> None:
-    program = start(copy, ["-m", *POINT, "trainer.learning_rate=1e38,0.02,-1"])
+    program = start(copy, ["-m", *POINT, "trainer.learning_rate=1e38,0.01,-1"])
     assert program.end() == 1
     said = program.said()
     assert "failed: " in said
@@ -238,7 +238,7 @@ def test_two_processes_on_the_same_point_make_it_once(tmp_path: Path, expected: 
     assert [program.end() for program in both] == [0, 0], both[0].said()
     assert results(tmp_path) == expected
     said = both[0].said()
-    for line in ("corpus tinypython ...", "tokens train ...", "step 292 of 292"):
+    for line in ("corpus huggingface ...", "tokens train ...", "step 117 of 117"):
         assert said.count(line) == 1, said
     assert "another process is at work on it" in said
 
@@ -247,8 +247,8 @@ def test_two_processes_on_the_same_point_make_it_once(tmp_path: Path, expected: 
 def test_two_points_share_a_corpus_that_is_made_once(tmp_path: Path) -> None:
     both = [start(tmp_path, [*POINT, f"seed={seed}"]) for seed in (0, 1)]
     assert [program.end() for program in both] == [0, 0], both[0].said()
-    assert both[0].said().count("corpus tinypython ...") == 1
-    assert both[0].said().count("step 292 of 292") == 2
+    assert both[0].said().count("corpus huggingface ...") == 1
+    assert both[0].said().count("step 117 of 117") == 2
 
 
 @pytest.mark.slow

@@ -31,7 +31,7 @@ GRIDS = (
 )
 CHANGES = "hydra.sweeper.choice.overrides={sweep_name:frontier_rates,seed:100,trainer.tokens:10000}"
 STUDY = [
-    *("-m", "+sweep=frontier", *SMALL, "records=records", "evidence=none"),
+    *("-m", "+sweep=frontier", "~corpus.megabytes", *SMALL, "records=records", "evidence=none"),
     *("trainer.tokens=30000", "tasks.names=[drink]"),
     *(GRIDS, CHANGES, "hydra.sweeper.choice.values=[0.01,0.03]", "hydra.launcher.n_jobs=1"),
 ]

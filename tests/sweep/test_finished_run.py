@@ -12,6 +12,7 @@ from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import write_json
 from sparsity_lab.core.stage import ABOUT, checksum
+from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.stages.finished_model import finished_model, refuse_another_model
 from sparsity_lab.sweep.finished_run import CONFIG, with_finished_run
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
@@ -95,6 +96,7 @@ def test_a_relative_path_of_the_run_is_the_same_file_in_any_folder(
         (run / "config.yaml").write_text(yaml.safe_dump(config))
     monkeypatch.chdir(tmp_path / ("here" if earlier else "there"))
     again = composed(f"of={run}")
+    assert isinstance(again.corpus, FolderConfig)
     assert again.corpus.path.absolute == tmp_path / "here" / "data"
     refuse_another_model(again, run, [f"of={run}"])
 

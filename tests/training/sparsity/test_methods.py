@@ -88,7 +88,9 @@ def test_s1_after_every_step_no_more_weights_are_nonzero_than_the_kept_fraction_
             at_least = 3 if kind in BUDGETS and axis is not None else 0
             guarded = 0 if axis is None else weight.shape[axis] * min(at_least, weight.shape[1 - axis])
             allowed, count = max(round(kept * weight.numel()), guarded), found[name].count_nonzero()
-            assert count == allowed if kind in BUDGETS else count <= allowed, (step, name)
+            # a bias starts at zero and stays there until its neuron is among the active ones
+            exact = kind in BUDGETS and weight.dim() == 2
+            assert count == allowed if exact else count <= allowed, (step, name)
 
 
 @pytest.mark.parametrize("kind", EXAMPLES)
