@@ -135,13 +135,17 @@ class RunConfig(Config):
 
     @property
     def plain(self) -> dict[str, Any]:
-        """The config as plain containers. Paths but `root` are absolute, so that they hold in any folder."""
-        return self.model_dump(mode="json", context=AS_READ) | {"root": str(self.root)}
+        """The config as plain containers.
+
+        Paths that are read are absolute, so that they hold in any folder; `root` and `records` are as given.
+        """
+        written = {"root": str(self.root), "records": self.records and str(self.records)}
+        return self.model_dump(mode="json", context=AS_READ) | written
 
     @property
     def digest(self) -> str:
-        """Hash of every value but `root`. Paths count as the places they name, however they are written."""
-        return content_hash({key: value for key, value in self.plain.items() if key != "root"})
+        """Hash of every value but the places that are written to. A path counts as the place it names."""
+        return content_hash({key: self.plain[key] for key in self.plain if key not in ("root", "records")})
 
     @property
     def name(self) -> str:
