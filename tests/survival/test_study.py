@@ -9,13 +9,14 @@ import os
 import random
 import shutil
 import signal
-import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+import program as programs
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from kills import POINT, command, wait
+from kills import POINT
 from program import DEADLINE
 
 from sparsity_lab.results.frames import to_frame
@@ -56,35 +57,50 @@ def states(folder: Path) -> set[str]:
     return {state for sweep in JOBS for state, _, _ in jobs_of(folder / "out" / sweep / FOLDER)}
 
 
+@contextmanager
+def command(folder: Path, arguments: Sequence[str]) -> Iterator[ForkServerProcess]:
+    """Run the program in the block, forked from a server that has no threads; end it with the block."""
+    process = programs.start(folder, arguments).process
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def wait(process: ForkServerProcess, seconds: float) -> int | None:
+    """Return the exit status, negative for a signal, or None if the process is still at work."""
+    process.join(seconds)
+    return process.exitcode
+
+
 @pytest.mark.slow
 def test_a_study_interrupted_three_times_ends_with_the_same_tables(tmp_path: Path) -> None:
-    import sparsity_lab.stages.pipeline
-    import sparsity_lab.stages.recorded  # noqa: F401  what the forked processes have then imported
-
     whole, broken, rng = tmp_path / "whole", tmp_path / "broken", random.Random(0)
-    with command(whole, STUDY) as pid:
-        assert wait(pid, DEADLINE) == 0, (whole / "said").read_text()
+    with command(whole, STUDY) as process:
+        assert wait(process, DEADLINE) == 0, (whole / "said").read_text()
     expected = tables(whole)
     assert states(whole) == {"finished"}
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
-        with command(broken, STUDY) as pid:
+        with command(broken, STUDY) as process:
             begun = len(list(broken.glob("records/*/record.json")))
             status = None
             while status is None and len(list(broken.glob("records/*/record.json"))) <= begun:
-                status = wait(pid, 0.05)  # until one more job has ended, and then a random moment
-            status = wait(pid, rng.uniform(0, 3)) if status is None else status
+                status = wait(process, 0.05)  # until one more job has ended, and then a random moment
+            status = wait(process, rng.uniform(0, 3)) if status is None else status
             assert status is None, (broken / "said").read_text()
-            os.kill(pid, number)
-            assert wait(pid, DEADLINE) not in (0, None)
-    with command(broken, STUDY) as pid:
-        assert wait(pid, DEADLINE) == 0, (broken / "said").read_text()
+            assert process.pid is not None
+            os.kill(process.pid, number)
+            assert wait(process, DEADLINE) not in (0, None)
+    with command(broken, STUDY) as process:
+        assert wait(process, DEADLINE) == 0, (broken / "said").read_text()
     assert tables(broken) == expected
 
     shutil.rmtree(broken / "out")
     last = sorted((broken / "records").glob("sparse-*"))[0]
     shutil.rmtree(last)
-    with command(broken, STUDY) as pid:
-        assert wait(pid, DEADLINE) == 0, (broken / "said").read_text()
+    with command(broken, STUDY) as process:
+        assert wait(process, DEADLINE) == 0, (broken / "said").read_text()
     assert tables(broken) == expected
     assert states(broken) == {"recorded", "finished"}
     assert len(list((broken / "out" / "models").glob("[!.]*"))) == 1
