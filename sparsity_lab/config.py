@@ -145,7 +145,8 @@ class RunConfig(Config):
     @property
     def digest(self) -> str:
         """Hash of every value but the places that are written to. A path counts as the place it names."""
-        return content_hash({key: self.plain[key] for key in self.plain if key not in ("root", "records")})
+        read = {key: value for key, value in self.plain.items() if key not in ("root", "records")}
+        return content_hash(read)
 
     @property
     def name(self) -> str:
