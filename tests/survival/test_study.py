@@ -5,19 +5,15 @@ is copied to a folder of records. Afterwards the models are deleted, and the com
 """
 
 import json
-import os
 import random
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing.context import ForkServerProcess
+import time
 from pathlib import Path
 
 import program as programs
 import pytest
 from kills import POINT
-from program import DEADLINE
 
 from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.runs import read_all
@@ -57,50 +53,37 @@ def states(folder: Path) -> set[str]:
     return {state for sweep in JOBS for state, _, _ in jobs_of(folder / "out" / sweep / FOLDER)}
 
 
-@contextmanager
-def command(folder: Path, arguments: Sequence[str]) -> Iterator[ForkServerProcess]:
-    """Run the program in the block, forked from a server that has no threads; end it with the block."""
-    process = programs.start(folder, arguments).process
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.join()
+def ended(folder: Path) -> None:
+    """Give the command, which must end well."""
+    running = programs.start(folder, STUDY)
+    assert running.end() == 0, running.said()
 
 
-def wait(process: ForkServerProcess, seconds: float) -> int | None:
-    """Return the exit status, negative for a signal, or None if the process is still at work."""
-    process.join(seconds)
-    return process.exitcode
+def kept(folder: Path) -> int:
+    """Count the records that have been copied."""
+    return len(list(folder.glob("records/*/record.json")))
 
 
 @pytest.mark.slow
 def test_a_study_interrupted_three_times_ends_with_the_same_tables(tmp_path: Path) -> None:
     whole, broken, rng = tmp_path / "whole", tmp_path / "broken", random.Random(0)
-    with command(whole, STUDY) as process:
-        assert wait(process, DEADLINE) == 0, (whole / "said").read_text()
+    ended(whole)
     expected = tables(whole)
     assert states(whole) == {"finished"}
     for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGTERM):
-        with command(broken, STUDY) as process:
-            begun = len(list(broken.glob("records/*/record.json")))
-            status = None
-            while status is None and len(list(broken.glob("records/*/record.json"))) <= begun:
-                status = wait(process, 0.05)  # until one more job has ended, and then a random moment
-            status = wait(process, rng.uniform(0, 3)) if status is None else status
-            assert status is None, (broken / "said").read_text()
-            assert process.pid is not None
-            os.kill(process.pid, number)
-            assert wait(process, DEADLINE) not in (0, None)
-    with command(broken, STUDY) as process:
-        assert wait(process, DEADLINE) == 0, (broken / "said").read_text()
+        begun = kept(broken)
+        # until one more job has ended, and then a random moment
+        running = programs.start(broken, STUDY).once(lambda begun=begun: kept(broken) > begun)
+        time.sleep(rng.uniform(0, 3))
+        assert running.process.is_alive(), running.said()
+        assert running.signal(number) != 0
+    ended(broken)
     assert tables(broken) == expected
 
     shutil.rmtree(broken / "out")
     last = sorted((broken / "records").glob("sparse-*"))[0]
     shutil.rmtree(last)
-    with command(broken, STUDY) as process:
-        assert wait(process, DEADLINE) == 0, (broken / "said").read_text()
+    ended(broken)
     assert tables(broken) == expected
     assert states(broken) == {"recorded", "finished"}
     assert len(list((broken / "out" / "models").glob("[!.]*"))) == 1
