@@ -16,6 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.foreign import one_line, printable
 from sparsity_lab.core.renamed import renamed_in_overrides
+from sparsity_lab.sweep.finished_run import OPTION
 
 NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
 DELETED_GROUP = "Config group override deletion value must be a string"  # likewise
@@ -186,14 +187,15 @@ def _not_options(arguments: Sequence[str], conf: Path) -> Iterator[str]:
 
 
 def _options(text: str) -> list[str]:
-    """Parse the options from Hydra's message, which lists one per line."""
+    """Parse the options from Hydra's message, which lists one per line; leave out the one that `of` adds."""
     lines = text.partition("Available options in")[2].splitlines()[1:]
     options: list[str] = []
     for line in lines:
         if not line.startswith("\t"):
             break
         options.append(line.strip())
-    return options[: next((i for i, line in enumerate(options) if line.startswith("provider=")), None)]
+    end = next((i for i, line in enumerate(options) if line.startswith("provider=")), None)
+    return [option for option in options[:end] if option != OPTION]
 
 
 def _key(argument: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra.errors import MissingConfigException
 
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
@@ -14,7 +15,8 @@ from sparsity_lab.core.files import write_json
 from sparsity_lab.core.stage import ABOUT, checksum
 from sparsity_lab.data.folder import FolderConfig
 from sparsity_lab.stages.finished_model import finished_model, refuse_another_model
-from sparsity_lab.sweep.finished_run import CONFIG, with_finished_run
+from sparsity_lab.sweep.finished_run import CONFIG, OPTION, with_finished_run
+from sparsity_lab.sweep.refusals import command_line_error
 from sparsity_lab.sweep.sweeper import folder_of, register_sweeper, register_sweeps
 
 MADE_WITH = ["seed=3", "model.d_model=64", "finder.steps=7", "tasks=few", "logger=csv", "sweep_name=mine"]
@@ -198,3 +200,12 @@ def test_a_model_that_lies_elsewhere_is_refused(run: Path, tmp_path: Path) -> No
     (run / "tokens").symlink_to(stage_folder(tmp_path / "other", "tokens/x"))
     with pytest.raises(UserError, match=r"tokens/ is .*; allowed: a folder below"):
         finished_model(run, run.parents[1])
+
+
+def test_the_runs_own_options_are_not_offered(run: Path) -> None:
+    with pytest.raises(MissingConfigException) as caught:
+        composed(f"of={run}", "model=spares")
+    told = command_line_error(caught.value, ["model=spares"], folder_of("conf"))
+    assert told is not None
+    assert "allowed: " in told
+    assert OPTION not in told
