@@ -108,10 +108,10 @@ def finished_run(config: DictConfig) -> Path | None:
 
 
 def refuse_half_a_choice(config: RunConfig, hydra_config: Any) -> None:
-    """Refuse a dense architecture with sparse weights, or the reverse, unless the command asks for both.
+    """Refuse sparse weights for `model=dense`, unless the command asks for both.
 
     Raises:
-        UserError: the command chooses one of `model` and `sparsity` and leaves the other at its default.
+        UserError: the command chooses `model=dense` and leaves `sparsity` at its default.
     """
     if not isinstance(config.model, ModelConfig) or config.trainer.start == "reference":
         return
@@ -123,12 +123,6 @@ def refuse_half_a_choice(config: RunConfig, hydra_config: Any) -> None:
         raise UserError(
             f"model=dense: sparsity={kind}, the default, would make its weights sparse; add sparsity=none "
             f"for a dense model, or sparsity={kind} if that is meant"
-        )
-    thinned = model == "sparse" and not given & {"model", "model.activation_fraction"}
-    if thinned and not config.sparsity.is_sparse:
-        raise UserError(
-            "sparsity=none: model=sparse, the default, would zero most activations; add model=dense for a "
-            "dense model, or model=sparse if that is meant"
         )
 
 

@@ -45,14 +45,6 @@ def test_a_dense_architecture_with_the_default_sparsity_is_refused(overrides: li
     assert "add sparsity=none for a dense model" in str(caught.value)
 
 
-@pytest.mark.parametrize("overrides", [["sparsity=none"], ["sparsity=none", "model.d_model=128"]])
-def test_dense_weights_with_the_default_architecture_are_refused(overrides: list[str]) -> None:
-    with pytest.raises(
-        UserError, match=r"^sparsity=none: model=sparse, the default, .*; add model=dense for"
-    ):
-        refuse(*overrides)
-
-
 @pytest.mark.parametrize(
     "overrides",
     [
@@ -61,7 +53,7 @@ def test_dense_weights_with_the_default_architecture_are_refused(overrides: list
         ["model=dense", "sparsity=magnitude"],
         ["model=dense", "sparsity.nonzeros=5000"],
         ["model=sparse", "sparsity=none"],
-        ["sparsity=none", "model.activation_fraction=1"],
+        ["sparsity=none"],  # a dense model of the default width
         ["model=dense", "reference=trained", "trainer.start=reference"],  # a dense model is made sparse
         ["model=gpt2", "model.path=x", "sparsity=none"],
     ],

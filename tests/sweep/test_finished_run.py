@@ -122,7 +122,7 @@ def _lines() -> Iterator[str]:
     [
         (["seed=1"], "seed: 1: the model of .* has 3; with of=RUN, allowed: tasks, finder"),
         (["model.d_model=128"], "model.d_model: 128: the model of .* has 64"),
-        (["model=dense"], "model.activation_fraction: 1.0: the model of .* has 0.25"),
+        (["model.activation_fraction=0.5"], "model.activation_fraction: 0.5: the model of .* has 1.0"),
         (["trainer.tokens=5e6"], "trainer.tokens: 5000000: the model of"),
         (["sparsity=none"], "sparsity"),
         (["corpus=tinypython_quick"], "corpus.megabytes: 6.0: "),

@@ -24,7 +24,7 @@ def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
     start, pad = context(pen, COMPETING)
     quote, words = pen.quote(), pen.phrase(1, 3)
-    lead = pen.pick(("print(", "print(", f"print({pen.known()}, ", *(f"{pen.name()} = ",) * 2))
+    lead = pen.pick(("print(", "print(", "print(", f"print({pen.known()}, ", *(f"{pen.name()} = ",) * 2))
     close = ")" * lead.startswith("print")
     before = f"{start}{pad}{lead}"
     return Pair(f"{before}f{quote}{words}", f"{before}{quote}{words}", (" {", f"{quote}{close}\n"))
