@@ -24,6 +24,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.names import destination
 from sparsity_lab.core.paths import UserPath, relative_to
 from sparsity_lab.core.program import reader_has_gone, start
+from sparsity_lab.core.shown import printable_lines
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.stages.finished_model import refuse_another_model
 from sparsity_lab.stages.foreseen import foreseen
@@ -251,7 +252,7 @@ def program() -> None:
             told = explain(error)[0]
         if told is None:
             raise
-        sys.stderr.write(f"{told}\n")
+        sys.stderr.write(f"{printable_lines(told)}\n")
         sys.exit(1)
 
 

@@ -26,7 +26,7 @@ from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import file_hash
 from sparsity_lab.core.files import write_bytes, write_text
-from sparsity_lab.core.foreign import printable
+from sparsity_lab.core.shown import printable
 from sparsity_lab.model.checkpoints import read_safetensors, require_finite, require_tensors
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.tasks.batch import TaskBatch

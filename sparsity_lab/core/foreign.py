@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.shown import printable as printable  # sweep.refusals imports it from here
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 
@@ -53,8 +54,3 @@ def _message(error: BaseException) -> str:
         found = [(".".join(map(str, wrong["loc"])), wrong["msg"]) for wrong in error.errors()]
         return "; ".join(f"{key}: {message}" if key else message for key, message in found)
     return str(error)
-
-
-def printable(text: str) -> str:
-    """Escape the characters of external text that a terminal cannot show."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

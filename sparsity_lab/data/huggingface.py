@@ -13,8 +13,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.foreign import foreign, printable
+from sparsity_lab.core.foreign import foreign
 from sparsity_lab.core.paths import NameOrPath, UserPath
+from sparsity_lab.core.shown import printable
 from sparsity_lab.data.documents import MEGABYTE, Corpus, Document, at_most, file_digest, printable_name
 from sparsity_lab.data.rows import Value, column, is_readable
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.foreign import foreign, printable
+from sparsity_lab.core.foreign import foreign
+from sparsity_lab.core.shown import printable
 from sparsity_lab.data.documents import printable_name
 
 LINES = (".jsonl", ".ndjson")

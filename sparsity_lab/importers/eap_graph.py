@@ -29,7 +29,7 @@ from typing import Any
 from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
-from sparsity_lab.core.foreign import printable
+from sparsity_lab.core.shown import printable
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import HEAD_SITES, NODES, RELEASED_NAMES, WRITES, Site
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_bytes, write_json
-from sparsity_lab.core.foreign import printable
+from sparsity_lab.core.shown import printable
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 
 CARD = "model.json"

@@ -5,6 +5,7 @@ from collections import Counter
 from pathlib import Path
 
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.shown import printable_lines
 from sparsity_lab.sweep.job_status import (
     FOLDER,
     PLAN,
@@ -80,7 +81,7 @@ def table(folder: Path) -> str:
         ending = "; time left unknown until a job is finished"
     else:
         ending = f"; {_duration(left)} left" + ("" if counts["running"] else " when it is started again")
-    return "\n".join([*lines, f"{len(jobs)} jobs: {summary or 'none'}{ending}"])
+    return printable_lines("\n".join([*lines, f"{len(jobs)} jobs: {summary or 'none'}{ending}"]))
 
 
 def table_with_trials(folder: Path) -> str:

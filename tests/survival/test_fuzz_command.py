@@ -32,6 +32,10 @@ def test_command_lines_are_refused_in_a_line_or_composed() -> None:
         (["-m", "--cfg=job"], 1),
         (["-m", "+bridge.boundaries=1"], 1),
         (["bridge=[[1],[2]]", "finder.give_up=null"], 1),
+        (["--nothing", "seed=\x16\U000c40b8"], 1),
+        (["of=\x16"], 1),
+        (["seed=x", "root='a\u202e'", "hydra.job.name='\x1b[31m'"], 1),
+        (["-m", "seed=x", "root='\x1b[31m'"], 1),
     ],
 )
 def test_some_by_hand(command: list[str], status: int) -> None:
