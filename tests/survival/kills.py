@@ -38,9 +38,14 @@ POINT = [
 COMMAND = ["-m", *POINT, "seed=0,1"]
 # a corpus large enough that a pool of processes writes it, and another pool for the tasks of each point
 WITH_POOLS = [
-    *(given for given in COMMAND if not given.startswith(("corpus", "tokenizer"))),
+    *(
+        given
+        for given in COMMAND
+        if not given.startswith(("corpus", "tokenizer", "tasks.path", "tasks.names"))
+    ),
+    *(f"tasks.path={Path(__file__).with_name('short_tasks.py')}", "tasks.names=all"),
     *("threads=2", "corpus.megabytes=5", "corpus.real_fraction=0", "tokenizer.vocab_size=600"),
-    *("trainer.tokens=100000", "trainer.final_windows=64"),
+    *("trainer.tokens=200000", "trainer.final_windows=64"),
     *("evidence.controls=false", "evidence.pairs=4", "evidence.draws=1", "evidence.binarisation_steps=2"),
 ]
 
@@ -125,7 +130,10 @@ def kill_at_random(
     with command(folder / "whole", arguments) as pid:
         assert wait(pid, DEADLINE) == 0, (folder / "whole" / "said").read_text()
     whole, expected = time.monotonic() - started, results(folder / "whole")
-    assert sum(name.endswith("record.json") for name in expected) == 2
+    records = [json.loads(text) for name, text in expected.items() if name.endswith("record.json")]
+    assert len(records) == 2
+    lacking = [task["task"] for record in records for task in record["tasks"] if task["status"] != "circuit"]
+    assert not lacking, f"no circuit of {lacking}: kills would hardly fall into circuits"
     tell(f"uninterrupted: {whole:.1f} s, {len(expected)} files\n")
     while done < kills:
         rounds += 1
