@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import gettempdir
 
-from sparsity_lab.core.files import write_text
+from sparsity_lab.core.files import locked, write_text
 from sparsity_lab.tasks.task import Pair, Task
 
 CHOICES = {  # verb → words of the first line, and what each of them makes follow the verb
@@ -72,7 +72,10 @@ TASKS = [Task(verb, f"{verb}: the first line decides", make(verb), kind="look-up
 def file() -> Path:
     """Write the text as JSON Lines, to one place for all processes of a user: records hold its path."""
     path = Path(gettempdir()) / f"sparsity_lab_plain_text_{os.getuid()}.jsonl"
-    write_text(path, "".join([json.dumps({"text": text}) + "\n" for text in documents()]))
+    text = "".join([json.dumps({"text": text}) + "\n" for text in documents()])
+    with locked(path):  # several processes may come here at once
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            write_text(path, text)
     return path
 
 
