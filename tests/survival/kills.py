@@ -104,14 +104,13 @@ def results(folder: Path) -> dict[str, bytes]:
 
 def stage(folder: Path) -> str:
     """What was being done when the process was killed, by what it left half-done."""
-    out = folder / "out"
-    for name in ("corpora", "tokens", "models", "circuits"):
-        for partial in out.glob(f"{name}/.*.partial"):
-            if name != "models":
-                return name
-            if any(partial.glob("checkpoints/.*.tmp")):
-                return "checkpoint writing"
-            return "training" if (partial / "metrics.csv").exists() else "before training"
+    for partial in sorted(folder.glob("out/*/.*.partial")):
+        room = partial.parent.name  # tokens: the tokenizer too
+        if room != "models":
+            return room
+        if any(partial.glob("checkpoints/.*.tmp")):
+            return "checkpoint writing"
+        return "training" if (partial / "metrics.csv").exists() else "before training"
     return "between stages, record writing"
 
 
