@@ -12,6 +12,7 @@ constant after mixing. Compaction is therefore exact up to rounding.
 import torch
 from torch import Tensor, nn
 
+from sparsity_lab.circuits.beside_whole import needs_pairs
 from sparsity_lab.circuits.closing import close, with_children
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.dispatch import kernel_for
@@ -52,9 +53,11 @@ def compact(model: Transformer, live_n: Tensor, values_n: Tensor, closed: bool =
     """Return a copy of `model` that is valid while the nodes outside `live_n` are frozen at `values_n`.
 
     The copy shares the model's tensors. Where a kernel is available, products with mostly zero matrices skip
-    the zeros. With `closed`, weights into nodes outside `live_n` are zero (`closing.py`).
+    the zeros. With `closed`, weights into nodes outside `live_n` are zero (`closing.py`). Nodes that take the
+    other prompt's value are not constant, so none is folded.
     """
     model = close(model, live_n) if closed else model
+    live_n = torch.ones_like(live_n) if needs_pairs(model) else live_n
     layout = NodeLayout(model.config)
     live = {
         (layer, sublayer): bool(live_n[layout.slices[site, layer]].any())

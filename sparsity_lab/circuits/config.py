@@ -1,13 +1,21 @@
 """Settings that all circuit finders share, and the settings of mask learning. Imports no torch."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    field_validator,
+    model_validator,
+)
 
 from sparsity_lab.core.config import Config
 
 Selection = Literal["raw", "calibrated"]
-Ablation = Literal["mean", "zero", "task_mean"]
+Ablation = Literal["mean", "zero", "task_mean", "other_prompt"]
 
 
 class PruningConfig(Config):
@@ -21,9 +29,12 @@ class PruningConfig(Config):
     (`evidence/controls.py`). `polish`: drop kept nodes that the target does not need. `edges`: "prune" also
     prunes edges between the kept nodes. `closed`: weights into dropped nodes are zero while circuits are
     searched and scored, so that a circuit computes from its nodes and edges alone (`closing.py`). `ablation`:
-    the value at which dropped nodes are frozen: their mean over text, zero, or their mean over the task's
-    training prompts, where what all its prompts share stays known (`frozen.py`). `retries`:
-    further searches after one that may have failed (`failed_search.py`), with other seeds and more steps.
+    the value at which dropped nodes are frozen: their mean over text, zero, their mean over the task's
+    training prompts, where what all its prompts share stays known (`frozen.py`), or their value on the pair's
+    other prompt (`beside_whole.py`). `freeze_norm`: norms divide by their scale in the whole model's run
+    (`beside_whole.py`). `tied_query_key`: one mask for a query channel and its key channel (`tying.py`).
+    `retries`: further searches after one that may have failed (`failed_search.py`), with other seeds and more
+    steps.
     """
 
     selection: Selection = "raw"
@@ -34,6 +45,8 @@ class PruningConfig(Config):
     edges: Literal["all", "prune"] = "all"
     closed: bool = True
     ablation: Ablation = "mean"
+    freeze_norm: bool = False
+    tied_query_key: bool = False
     retries: NonNegativeInt = 2
     seed: int = 0
 
@@ -50,6 +63,25 @@ class PruningConfig(Config):
         if list(targets) != sorted(set(targets)):
             raise ValueError("must be losses in nats, ascending, each once")
         return targets
+
+    @model_validator(mode="after")
+    def _frozen_nodes_differ(self) -> Self:
+        """Check the settings that allow one frozen value for all prompts, and no other."""
+        if self.ablation == "other_prompt" and self.selection == "calibrated":
+            raise ValueError(
+                "selection: 'calibrated': with ablation other_prompt, no nodes give the other answer, and a "
+                "negative scale would make it right; allowed: raw"
+            )
+        if self.ablation == "other_prompt" and self.edges == "prune":
+            raise ValueError(
+                "edges: 'prune': a dropped edge passes a mean; with ablation other_prompt, allowed: all"
+            )
+        return self
+
+    @property
+    def needs_whole_run(self) -> bool:
+        """Whether a circuit is evaluated beside the whole model's run (`beside_whole.py`)."""
+        return self.freeze_norm or self.ablation == "other_prompt"
 
     @property
     def all_targets(self) -> tuple[float, ...]:

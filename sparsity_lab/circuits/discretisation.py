@@ -11,7 +11,7 @@ Shape suffixes: n all nodes, k kept nodes, b rows of a task's batch.
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from torch import Tensor
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.mask_learning import gate_nodes
 from sparsity_lab.circuits.nodes import NodeLayout
+from sparsity_lab.circuits.tying import average, both
 from sparsity_lab.tasks.batch import logit_difference
 
 
@@ -31,18 +32,15 @@ def smallest_prefixes(
     """
 
     def kept(size: int) -> Tensor:
-        return torch.zeros(len(order_n), dtype=torch.bool).index_fill(0, order_n[:size], True)
+        return both(torch.zeros(len(order_n)).bool().index_fill(0, order_n[:size], True), evaluator.partner_n)
 
     @cache  # several targets try the same sizes
     def loss(size: int) -> float:
         return evaluator.select_loss(kept(size))
 
-    def meets(target: float, size: int) -> bool:
-        return loss(size) <= target
-
     prefixes = {}
     for target in targets:
-        size = smallest_size(len(order_n), partial(meets, target), guess)
+        size = smallest_size(len(order_n), lambda size, most=target: loss(size) <= most, guess)
         if size is not None:
             prefixes[target] = kept(size)
     return prefixes
@@ -64,7 +62,7 @@ def _drop_prefix(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> 
     compacted = evaluator.compacted(kept_n)
 
     def without(size: int) -> Tensor:
-        return kept_n.index_fill(0, order_k[:size], False)
+        return both(kept_n.index_fill(0, order_k[:size], False), evaluator.partner_n)
 
     def misses(size: int) -> bool:
         return evaluator.select_loss(without(size), compacted) > target
@@ -85,7 +83,7 @@ def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor) -> Tensor:
     calibration = evaluator.calibration(logit_diff_b.detach())
     loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b)
     (slope_n,) = torch.autograd.grad(loss, tau_n)
-    return -slope_n  # opening a gate lowers the loss by this much per unit
+    return average(-slope_n, evaluator.partner_n)  # opening a gate lowers the loss by this much per unit
 
 
 def smallest_size(most: int, holds: Callable[[int], bool], guess: int = 1) -> int | None:

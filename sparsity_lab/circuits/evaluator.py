@@ -42,6 +42,7 @@ class CircuitEvaluator:
     selection loss to the larger of two: the circuit's own loss, and its mean loss when each of these sets is
     unfrozen as well.
     `closed`: weights into dropped nodes are zero (`closing.py`).
+    `partner_n`: the node that each node is kept or dropped with (`tying.py`).
     `memory`: a finder's results that raw and calibrated selection share.
     """
 
@@ -51,6 +52,7 @@ class CircuitEvaluator:
     selection: Selection
     restored: tuple[Tensor, ...] = ()
     closed: bool = False
+    partner_n: Tensor | None = None
     memory: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def compacted(self, kept_n: Tensor) -> Transformer:

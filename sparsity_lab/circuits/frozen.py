@@ -15,9 +15,10 @@ from sparsity_lab.tasks.batch import TaskBatch
 def frozen_values(ablation: Ablation, model: Transformer, means_n: Tensor, train: TaskBatch) -> Tensor:
     """Return the value of every node (n): its mean over text, zero, or its mean over the training prompts.
 
-    `means_n` are the means over text. Every position of a training prompt counts, and no padding.
+    `means_n` are the means over text. Every position of a training prompt counts, and no padding. Values on
+    the other prompt are zeros, which is what `beside_whole.py` makes of them.
     """
-    if ablation == "zero":
+    if ablation in ("zero", "other_prompt"):
         return torch.zeros_like(means_n)
     if ablation == "task_mean":
         lengths = train.last_b + 1

@@ -25,6 +25,7 @@ from sparsity_lab.circuits.config import MaskLearningConfig
 from sparsity_lab.circuits.evaluator import two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import Restoration
+from sparsity_lab.circuits.tying import average
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.dispatch import kernel_for
 from sparsity_lab.model.sites import Tap
@@ -44,32 +45,31 @@ class LearnedMasks:
 
 
 def learn_masks(
-    model: Transformer, means_n: Tensor, batch: TaskBatch, config: MaskLearningConfig, seed: int, closed: bool
+    model: Transformer,
+    means_n: Tensor,
+    batch: TaskBatch,
+    config: MaskLearningConfig,
+    seed: int,
+    closed: bool,
+    partner_n: Tensor | None = None,
 ) -> LearnedMasks:
     """Learn the gates of one task on the training pairs in `batch`.
 
-    The weights of `model` must not require gradients. `means_n` holds the values at which shut nodes are
-    frozen. A training that stopped early has fewer losses than `config.steps`. With `closed`, weights into
-    nodes that are dropped for good are zero (`closing.py`); a gate that may open again needs its weights.
+    The weights of `model` must not require gradients. Shut nodes are frozen at `means_n`. A training that
+    stopped early has fewer losses than `config.steps`. With `closed`, weights into nodes dropped for good are
+    zero (`closing.py`); gates that may reopen need theirs. Partners in `partner_n` share a gate (`tying.py`).
     """
     layout = NodeLayout(model.config)
     generator = torch.Generator().manual_seed(derive_seed(seed, "masks"))
     sampler = PairSampler(batch, config.pairs, generator)
-    noise_n = config.noise_scale * torch.randn(layout.size, generator=generator)
-    tau_n = config.noise_bias + noise_n
+    tau_n = config.noise_bias + config.noise_scale * torch.randn(layout.size, generator=generator)
     if config.start == "attribution":
-        tau_n += (1 - config.noise_bias) * attribution_order(
-            model, means_n, [sampler.draw() for _ in range(4)]
-        )
-    tau_n = tau_n.clamp(-1, 1).requires_grad_()
+        batches = [sampler.draw() for _ in range(4)]
+        tau_n += (1 - config.noise_bias) * attribution_order(model, means_n, batches)
+    tau_n = average(tau_n, partner_n).clamp(-1, 1).requires_grad_()
     live_n = torch.ones(layout.size, dtype=torch.bool)
-    optimizer = torch.optim.AdamW(
-        [tau_n],
-        lr=config.learning_rate,
-        betas=(0.9, config.beta2),
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+    betas, decay = (0.9, config.beta2), config.weight_decay
+    optimizer = torch.optim.AdamW([tau_n], betas=betas, weight_decay=decay, fused=True)
     compacted, k_coef, smoothed = compact(model, live_n, means_n), config.k_coef, None
     restoration = Restoration(config.restore, config.adversarial, layout.size, derive_seed(seed, "restored"))
     give_up = config.give_up or math.inf
@@ -90,7 +90,7 @@ def learn_masks(
         restoration.note_gradient(tau_n.grad)
         with torch.no_grad():
             tau_n.grad += k_coef * heaviside_slope(tau_n, config.temperature)
-            tau_n.grad *= live_n
+            tau_n.grad = average(tau_n.grad, partner_n) * live_n
             tau_n.grad /= tau_n.grad.norm().clamp(min=1.0)
         optimizer.step()
         with torch.no_grad():

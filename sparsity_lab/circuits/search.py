@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from sparsity_lab.circuits.beside_whole import beside_whole
 from sparsity_lab.circuits.circuit import Circuit, Scores, Targeted
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.discretisation import polish
@@ -20,6 +21,7 @@ from sparsity_lab.circuits.finders.finder import Notes
 from sparsity_lab.circuits.frozen import frozen_values
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import restored_nodes
+from sparsity_lab.circuits.tying import both, query_key_partners
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.transformer import Transformer
 
@@ -34,8 +36,15 @@ def make_evaluator(
     most = finder.restored_share
     generator = torch.Generator().manual_seed(derive_seed(pruning.seed, "restored for selection"))
     restored = [restored_nodes(len(means_n), share * most, generator) for share in (0.3, 0.6, 1) if most]
-    frozen_n = frozen_values(pruning.ablation, model, means_n, data.train)
-    return CircuitEvaluator(model, frozen_n, data, pruning.selection, tuple(restored), pruning.closed)
+    return CircuitEvaluator(
+        model=beside_whole(model, pruning.ablation == "other_prompt", pruning.freeze_norm),
+        means_n=frozen_values(pruning.ablation, model, means_n, data.train),
+        data=data,
+        selection=pruning.selection,
+        restored=tuple(restored),
+        closed=pruning.closed,
+        partner_n=query_key_partners(model.config) if pruning.tied_query_key else None,
+    )
 
 
 class Unsearched(NamedTuple):
@@ -98,7 +107,7 @@ def find_circuits(
             continue
         kept_n, _, notes = best[one.target]
         provenance: Notes = {"method": finder.label, "selection": pruning.selection}
-        provenance |= {"ablation": pruning.ablation, **notes}
+        provenance |= {"ablation": pruning.ablation, "freeze_norm": pruning.freeze_norm, **notes}
         if retries:
             provenance |= {"retries": retries, "retried_because": because}
         circuit = make_circuit(evaluator, kept_n, task, model_name, one.target, provenance)
@@ -158,7 +167,7 @@ def _search(
         found = FINDERS[type(finder)](evaluator, finder.again(attempt, missed), targets, seed)
         for target, (kept_n, notes) in found.items():
             more: Notes = {**notes, "attempt": attempt, "nodes_before_polish": int(kept_n.sum())}
-            _offer_polished(best, evaluator, pruning, kept_n, target, more)
+            _offer_polished(best, evaluator, pruning, both(kept_n, evaluator.partner_n), target, more)
         for tighter, looser in pairwise(sorted(targets)):
             if tighter in best:  # what meets a target meets every looser one
                 kept_n, _, notes = best[tighter]

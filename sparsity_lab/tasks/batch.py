@@ -99,17 +99,26 @@ def _answer_id(task: Task, tokenizer: Tokenizer, prompt: str, ids: list[int], an
 
 def logit_difference(model: Transformer, batch: TaskBatch, tap: Tap | None = None, rows: int = 64) -> Tensor:
     """Logit of the pair's first answer minus that of the second at each prompt's end, (b)."""
-    return by_length(batch, rows, lambda part: logit_difference_at_end(model, part, tap))
+    whole_pairs = bool(getattr(model, "whole_pairs", False))  # a model that compares a pair's two prompts
+    return by_length(batch, rows, lambda part: logit_difference_at_end(model, part, tap), whole_pairs)
 
 
-def by_length(batch: TaskBatch, rows: int, compute: Callable[[TaskBatch], Tensor]) -> Tensor:
+def by_length(
+    batch: TaskBatch, rows: int, compute: Callable[[TaskBatch], Tensor], whole_pairs: bool = False
+) -> Tensor:
     """What `compute` gives for all rows, (..., b), a part at a time and in the batch's own order.
 
     Rows of similar length are computed together, `rows` at a time, so that little is spent on padding.
+    With `whole_pairs`, the two rows of a pair are computed together, and every part is a batch of pairs.
     """
-    order_b = batch.last_b.argsort(stable=True)
-    parts = [compute(without_padding(rows_of(batch, chunk))) for chunk in order_b.split(rows)]
-    return torch.cat(parts, -1)[..., order_b.argsort()]
+    if whole_pairs:
+        length_p = torch.stack(batch.last_b.chunk(2)).amax(0)
+        pairs = length_p.argsort(stable=True).split(max(1, rows // 2))
+        chunks = tuple(torch.cat([chunk_p, chunk_p + len(length_p)]) for chunk_p in pairs)
+    else:
+        chunks = batch.last_b.argsort(stable=True).split(rows)
+    parts = [compute(without_padding(rows_of(batch, chunk))) for chunk in chunks]
+    return torch.cat(parts, -1)[..., torch.cat(chunks).argsort()]
 
 
 def logit_difference_at_end(

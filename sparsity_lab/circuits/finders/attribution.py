@@ -44,13 +44,14 @@ def find(
 
     from sparsity_lab.circuits.attribution import attribution
     from sparsity_lab.circuits.discretisation import smallest_prefixes
+    from sparsity_lab.circuits.tying import average
     from sparsity_lab.core.hashing import derive_seed
     from sparsity_lab.tasks.batch import PairSampler
 
     generator = torch.Generator().manual_seed(derive_seed(seed, "attribution"))
     batch = PairSampler(evaluator.data.train, config.pairs, generator).draw()
     effect_n = attribution(evaluator.model, evaluator.means_n, batch, config.slope, config.steps).abs()
-    order_n = effect_n.argsort(descending=True, stable=True)
+    order_n = average(effect_n, evaluator.partner_n).argsort(descending=True, stable=True)
     return {
         target: Found(kept_n, {}) for target, kept_n in smallest_prefixes(evaluator, order_n, targets).items()
     }

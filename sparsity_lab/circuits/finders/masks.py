@@ -46,7 +46,13 @@ def find(
     key = f"{config} {seed} {evaluator.closed}"
     if key not in evaluator.memory:
         evaluator.memory[key] = learn_masks(
-            evaluator.model, evaluator.means_n, evaluator.data.train, config, seed, evaluator.closed
+            evaluator.model,
+            evaluator.means_n,
+            evaluator.data.train,
+            config,
+            seed,
+            evaluator.closed,
+            evaluator.partner_n,
         )
     masks = evaluator.memory[key]
     if len(masks.losses) < config.steps:
