@@ -2,16 +2,19 @@
 
     python -m benchmarks.circuits runs/single/NAME [--with pruning.closed=false ...] [--out runs/bench]
 
-Writes circuits.csv with one row per task. `--with` names changes to the run's `finder` and `pruning`. Every
-task is searched with the run's own settings and with each change by itself, one after the other, and the
-settings are compared on the tasks that have a circuit under all of them. To change several values at once,
-or a whole section, write YAML: `--with 'finder={kind: attribution, steps: 10}'`.
+Writes circuits.csv with one row per task and setting, each as soon as it is measured. `--with` names changes
+to the run's `finder` and `pruning`. Every task is searched with the run's own settings and with each change
+by itself, one after the other, and the settings are compared on the tasks that have a circuit under all of
+them. To change several values at once, or a whole section, write YAML: `--with 'finder={kind: attribution,
+steps: 10}'`. `--base` names changes that every setting has. With `pruning.edges=prune`, the edges are those
+left after edge pruning; the losses are the circuit's before it.
 """
 
 import argparse
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
 from statistics import fmean, geometric_mean
 from typing import Any
@@ -48,26 +51,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--with", nargs="+", dest="changes", default=(), metavar="KEY=VALUE", help="each is a setting"
     )
+    parser.add_argument(
+        "--base", nargs="+", default=(), metavar="KEY=VALUE", help="changes that every setting has"
+    )
     parser.add_argument("--tasks", nargs="+", help="some of the run's tasks, in place of all")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    rows = list[dict[str, Any]]()
     try:
-        rows = measure_circuits(options.run, options.changes, options.tasks)
+        for row in measure_circuits(options.run, options.changes, options.tasks, options.base):
+            rows.append(row)
+            write_table(COLUMNS, rows, options.out / "circuits.csv")
     except UserError as error:
         parser.error(str(error))
-    write_table(COLUMNS, rows, options.out / "circuits.csv")
     for line in means(rows):
         log.info("%s", line)
     return 0
 
 
 def measure_circuits(
-    run: Path, changes: Sequence[str] = (), tasks: Sequence[str] | None = None
-) -> list[dict[str, Any]]:
-    """Return one row per task and setting: the circuit's size and losses at the main target, and the seconds.
+    run: Path, changes: Sequence[str] = (), tasks: Sequence[str] | None = None, base: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield one row per task and setting: the circuit's size and losses at the main target, and the seconds.
 
-    The first setting is the run's own; each of `changes` is another. One task runs an extra time first, so
-    that no row includes compilation.
+    The first setting is the run's own with all changes in `base`; each of `changes` is another. One task runs
+    an extra time first, so that no row includes compilation.
 
     Raises:
         UserError: this version cannot read the run's record, config or model, a task is not in the run, or a
@@ -79,7 +87,7 @@ def measure_circuits(
         raise UserError(f"--tasks {' '.join(unknown)}: not in the run; allowed: {known}")
     if renamed := renamed_in_config(record.config):
         raise UserError(f"{run}: a run of an older version: " + "; ".join(renamed))
-    config = validate(RunConfig, record.config, str(run))
+    config = reduce(changed, base, validate(RunConfig, record.config, str(run)))
     settings = {OWN: config} | {change: changed(config, change) for change in changes}
     prepare_processor(1, config.kernels)
     folder = RunFolder(run)
@@ -88,7 +96,9 @@ def measure_circuits(
     names = [task.task for task in record.tasks if tasks is None or task.task in tasks]
     compiled = [task.task for task in record.tasks if task.task in names and task.curve] or names
     _measure(OWN, config, context, compiled[0], record)
-    return [_measure(*setting, context, name, record) for name in names for setting in settings.items()]
+    for name in names:
+        for setting in settings.items():
+            yield _measure(*setting, context, name, record)
 
 
 def changed(config: RunConfig, change: str) -> RunConfig:
@@ -106,6 +116,7 @@ def changed(config: RunConfig, change: str) -> RunConfig:
     except yaml.YAMLError:
         raise UserError(f"--with {change}: the value is not readable as YAML") from None
     values = config.model_dump(mode="json")
+    values["evidence"]["enabled"], values["steering"] = False, None  # neither is made here
     if name:
         values[section] |= {name: value}
     else:
@@ -125,7 +136,8 @@ def _measure(
     found: tuple[Any, ...] = ("", "", "", "")
     if point is not None and point.edges_only is not None:
         losses = point.test.selection_loss, point.edges_only.selection_loss
-        found = (point.nodes, point.edges, *(round(loss, 4) for loss in losses))
+        edges = point.edges if point.pruned_edges is None else point.pruned_edges
+        found = (point.nodes, edges, *(round(loss, 4) for loss in losses))
     log.info("%s, %s: %s, %s edges, %.1f s", name, setting, result.status, found[1] or "no", seconds)
     values = (name, setting, result.status, *found, result.retries + 1, round(seconds, 1))
     return dict(zip(COLUMNS, values, strict=True))

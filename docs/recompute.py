@@ -18,6 +18,8 @@ from safetensors.torch import load_file
 out, file = Path(sys.argv[1]), Path(sys.argv[2])
 config, weights = json.loads((out / "model.json").read_text())["config"], load_file(out / "model.safetensors")
 circuit = json.loads(file.read_text())
+if circuit["provenance"].get("ablation") == "other_prompt" or circuit["provenance"].get("freeze_norm"):
+    sys.exit(f"{file}: its losses need the whole model's run too; python -m sparsity_lab.score computes them")
 if not (circuit.get("frozen") and circuit.get("pairs")):
     sys.exit(f"{file}: names no means and pairs; a run writes them beside its circuits")
 means = load_file(file.parent / circuit["frozen"]["file"])  # by site, as "0.attn_in": a value per channel

@@ -93,6 +93,12 @@ class RunConfig(Config):
                 f"records: {str(self.records)!r}: a config does not say all that the result of an imported "
                 "or a reference model depends on; allowed: null"
             )
+        if self.pruning.needs_whole_run and (self.evidence.enabled or self.steering is not None):
+            asked = "evidence" if self.evidence.enabled else "steering"
+            raise ValueError(
+                f"pruning: ablation other_prompt and freeze_norm: {asked} cannot run the whole model beside "
+                "the circuit; allowed: evidence=none, without steering"
+            )
         if isinstance(self.model, ImportedConfig):
             if self.sparsity.is_sparse:
                 raise ValueError("sparsity: an imported model is taken as it is; allowed: sparsity=none")

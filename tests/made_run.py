@@ -55,15 +55,19 @@ def evaluator_of(model: Transformer, closed: bool = False) -> CircuitEvaluator:
 
 
 def write_circuit(
-    folder: Path, evaluator: CircuitEvaluator, model_folder: Path, pruned: bool = False
+    folder: Path, evaluator: CircuitEvaluator, model_folder: Path, pruned: bool = False, **found: Any
 ) -> Path:
-    """Write the circuit of two thirds of the nodes, with the files beside it; return its path."""
+    """Write the circuit of two thirds of the nodes, with the files beside it; return its path.
+
+    `found`: more of its provenance.
+    """
     layout = NodeLayout(evaluator.model.config)
     kept_n = torch.rand(layout.size, generator=torch.Generator().manual_seed(2)) < 0.67
-    circuit = make_circuit(evaluator, kept_n, "letter", "m", TARGET, {"method": "random"})
+    circuit = make_circuit(evaluator, kept_n, "letter", "m", TARGET, {"method": "random", **found})
     circuit = prune_edges(evaluator, circuit, rounds=1) if pruned else circuit
     folder.mkdir(parents=True)
-    save_means(evaluator.means_n, evaluator.model.config, folder / MEANS)
+    if found.get("ablation") != "other_prompt":
+        save_means(evaluator.means_n, evaluator.model.config, folder / MEANS)
     splits: tuple[Split, ...] = ("select", "test")
     batches: dict[Split, TaskBatch] = {"select": evaluator.data.select, "test": evaluator.data.test}
     save_pairs({split: pairs_of(split) for split in splits}, batches, folder)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.closing import with_children
 from sparsity_lab.model.sites import Site, Start, Tap
 from sparsity_lab.model.taps import Record
@@ -84,6 +85,12 @@ def beside_whole(model: Transformer, other_prompt: bool, freeze_norm: bool) -> T
     if not (other_prompt or freeze_norm):
         return model
     return BesideWhole(Whole(model, other_prompt, freeze_norm))
+
+
+def as_searched(model: Transformer, circuit: Circuit) -> Transformer:
+    """Return the model that `circuit` is evaluated in, as in its search: `model` or a `BesideWhole` of it."""
+    found = circuit.provenance
+    return beside_whole(model, found.get("ablation") == "other_prompt", bool(found.get("freeze_norm")))
 
 
 def needs_pairs(model: Transformer) -> bool:

@@ -136,6 +136,11 @@ class Circuit(Targeted):
     edges_only: Scores | None = None
 
     @property
+    def needs_whole_run(self) -> bool:
+        """Whether its losses need the whole model's run on the same pairs (`beside_whole.py`)."""
+        return bool(self.provenance.get("freeze_norm")) or self.provenance.get("ablation") == "other_prompt"
+
+    @property
     def counts(self) -> tuple[int, int]:
         """Number of nodes and number of edges."""
         return len(self.nodes), len(self.edges)

@@ -133,10 +133,11 @@ def load_pairs(path: Path, vocab_size: int) -> dict[str, TaskBatch]:
 
 
 def references(folder: Path) -> dict[str, Any]:
-    """Return the fields of a circuit that name the files beside it in `folder`."""
+    """Return the fields of a circuit that name the files beside it in `folder`, as far as they are there."""
     return {
         field: Beside(file=name, sha256=file_hash(folder / name, "circuit"))
         for field, name in (("frozen", MEANS), ("pairs", PAIRS))
+        if (folder / name).exists()
     }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 
+from sparsity_lab.circuits.beside_whole import as_searched
 from sparsity_lab.circuits.circuit import Circuit, Scores, TargetKind, load_circuit
 from sparsity_lab.circuits.config import PruningConfig
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
@@ -164,7 +165,11 @@ class Lab(Intervened):
         kept_n = self.mask(circuit)
         data = TaskData(batch, batch, batch)
         evaluator = CircuitEvaluator(
-            self.model, self.questions.frozen(circuit, pairs), data, "raw", closed=circuit.closed
+            as_searched(self.model, circuit),
+            self.questions.values(circuit, pairs),
+            data,
+            "raw",
+            closed=circuit.closed,
         )
         return score(evaluator.logit_difference(kept_n, batch), batch.label_b, circuit.calibration)
 
@@ -206,7 +211,8 @@ class Lab(Intervened):
     ) -> Page:
         """Draw a circuit as its page. A notebook shows it; `.save(path)` writes it as one HTML file.
 
-        The page has the nodes' activations and effects if the folder has text (`docs/python.md`).
+        The page has the nodes' activations and effects if the folder has text (`docs/python.md`), and if the
+        circuit does not need the whole model's run.
 
         Raises:
             UserError: the question is not allowed.
@@ -215,7 +221,7 @@ class Lab(Intervened):
         self.mask(circuit)
         asked = self.questions.ask(circuit.task if question is None else question)
         examples = None
-        if self.folder.has_text and len(circuit.nodes) <= MAX_NODES:
+        if self.folder.has_text and len(circuit.nodes) <= MAX_NODES and not circuit.needs_whole_run:
             text_bt = torch.cat(list(self.folder.text))
             text_bt = text_bt[: max(1, TEXT_TOKENS // text_bt.shape[1])]
             frozen_n = self.questions.frozen(circuit, question)

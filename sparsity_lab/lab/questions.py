@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, get_args
 
+import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.frozen import frozen_values
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.standalone import MEANS, PAIRS, load_means, load_pairs
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import file_hash
@@ -27,6 +29,7 @@ OwnPair: TypeAlias = Pair | tuple[str, str, tuple[str, str]]
 Question: TypeAlias = str | Task | Sequence[OwnPair]
 """A task's name, a task, or pairs: `Pair`s, or tuples (prompt, other prompt, (answer, other answer))."""
 OWN = "own pairs"
+BESIDE_WHOLE = "found beside the whole model's run (pruning.ablation=other_prompt or freeze_norm)"
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,25 @@ class Questions:
         prompts, they are the means over those of `question`, or of its own task.
 
         Raises:
+            UserError: the folder has no means, the circuit's task has no name here, or the circuit needs more
+                than values: the whole model's run.
+        """
+        if circuit.needs_whole_run:
+            raise UserError(f"{circuit.task}: a circuit {BESIDE_WHOLE}; allowed: evaluate, or show")
+        return self.values(circuit, question)
+
+    def values(self, circuit: Circuit, question: Question | None = None) -> Tensor:
+        """Return the same values for any circuit, to be used with `as_searched`.
+
+        Raises:
             UserError: the folder has no means, or the circuit's task has no name here.
         """
         beside = self.folder.path / CIRCUITS / circuit.task / MEANS
         if circuit.frozen and beside.exists() and file_hash(beside, "circuit") == circuit.frozen.sha256:
             return load_means(beside, self.folder.model.config)
         ablation: Any = circuit.provenance.get("ablation", "mean")
+        if ablation == "other_prompt":
+            return torch.zeros(NodeLayout(self.folder.model.config).size)
         if ablation == "mean":
             return self.folder.means_n
         asked = self.ask(circuit.task if question is None else question)

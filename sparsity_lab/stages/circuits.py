@@ -31,7 +31,7 @@ from sparsity_lab.tasks.task import Split
 
 log = logging.getLogger(__name__)
 
-CIRCUITS_VERSION = 7  # raise when the same inputs would give other circuits
+CIRCUITS_VERSION = 8  # raise when the same inputs would give other circuits
 SCORED: tuple[Split, ...] = ("select", "test")  # the splits whose pairs are kept beside the circuits
 
 
@@ -109,8 +109,9 @@ def _write_beside(config: RunConfig, context: ModelContext, task: str, folder: P
     pairs = {split: asked_pairs(config.tasks, task, split) for split in SCORED}
     batches = {split: task_batch(config, task, split, context.tokenizer) for split in SCORED}
     train = task_batch(config, task, "train", context.tokenizer)
-    frozen_n = frozen_values(config.pruning.ablation, context.model, context.means_n, train)
-    save_means(frozen_n, context.model.config, folder / MEANS)
+    if config.pruning.ablation != "other_prompt":  # whose values are others on each prompt
+        frozen_n = frozen_values(config.pruning.ablation, context.model, context.means_n, train)
+        save_means(frozen_n, context.model.config, folder / MEANS)
     save_pairs(pairs, batches, folder)
     hashes = {"model_hash": model_hash(context.folder), "task_hash": task_hash(config.tasks, task)}
     return references(folder) | hashes

@@ -25,7 +25,10 @@ TEXT_TOKENS = 8192  # of pretraining text, about
 
 
 def task_examples(config: RunConfig, context: ModelContext, circuits: Mapping[str, Path]) -> dict[str, Path]:
-    """The examples' folder of each task that has a circuit of at most `MAX_NODES` nodes."""
+    """The examples' folder of each task that has a circuit of at most `MAX_NODES` nodes.
+
+    There are none for circuits that need the whole model's run, since nothing here runs it beside them.
+    """
     found = {task: some for task, folder in circuits.items() if (some := _small_circuits(folder))}
     stages = {
         task: Stage(
@@ -48,7 +51,7 @@ def task_examples(config: RunConfig, context: ModelContext, circuits: Mapping[st
 
 def _small_circuits(folder: Path) -> list[Circuit]:
     circuits = [load_circuit(path) for path in circuit_files(folder)]
-    return [circuit for circuit in circuits if len(circuit.nodes) <= MAX_NODES]
+    return [one for one in circuits if len(one.nodes) <= MAX_NODES and not one.needs_whole_run]
 
 
 def _write_examples(

@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from sparsity_lab.circuits.beside_whole import as_searched
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Scores
 from sparsity_lab.circuits.difference import circuit_difference
 from sparsity_lab.circuits.edge_pruning import without_edges
@@ -120,9 +121,11 @@ def score_file(
     if circuit is None:
         rows = _rows_of_ranking(path, opened.model, measure, target)
     else:
-        rows, more = _rows_of_circuit(circuit, opened.model, measure, path)
+        rows, more = _rows_of_circuit(circuit, as_searched(opened.model, circuit), measure, path)
         notes += more
-        if evidence is not None and circuit.nodes and measure.means_n is not None and measure.question:
+        if evidence is not None and circuit.needs_whole_run:
+            notes.append("no checks: none runs the whole model beside the circuit, as its search did")
+        elif evidence is not None and circuit.nodes and measure.means_n is not None and measure.question:
             checks = checks_of(circuit, opened, measure.means_n, measure.question, evidence)
     return Report(
         circuit=str(path),
@@ -157,6 +160,12 @@ def _read(path: Path, opened: Folder) -> tuple[Circuit | None, Kind]:
 
 
 def _means(path: Path, circuit: Circuit | None, opened: Folder, given: Path | None) -> Tensor | None:
+    if circuit is not None and circuit.provenance.get("ablation") == "other_prompt":
+        if given is not None:
+            raise UserError(
+                f"--means {given}: {path}: frozen nodes take the other prompt's values; allowed: none"
+            )
+        return torch.zeros(NodeLayout(opened.model.config).size)
     if given is None and circuit is not None:
         given = beside(circuit, path, "frozen")
     if given is not None:

@@ -24,6 +24,8 @@ def test_a_change_is_one_value_or_a_whole_section() -> None:
     assert bench.changed(config, "finder.start=noise").finder.model_dump()["steps"] == 7
     other = bench.changed(config, "finder={kind: attribution, steps: 3}")
     assert other.finder.model_dump()["steps"] == 3
+    assert config.evidence.enabled
+    assert bench.changed(config, "pruning.freeze_norm=true").pruning.freeze_norm  # no evidence is made here
     assert other.model == config.model
 
 

@@ -10,8 +10,10 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from sparsity_lab.circuits.circuit import Calibration, Circuit, Node, Scores
+from sparsity_lab.circuits.standalone import MEANS, PAIRS, references
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.config import validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
 from sparsity_lab.core.run_folder import RESULT
 from sparsity_lab.results.record import CurvePoint, TaskResult
@@ -97,3 +99,20 @@ def test_an_outlier_is_searched_again_once(
     calls.clear()
     assert stage.task_circuits(config, context) == folders
     assert not calls
+
+
+@pytest.mark.parametrize("change", ["pruning.freeze_norm=true", "pruning.ablation=other_prompt"])
+def test_evidence_is_refused_for_circuits_that_need_the_whole_models_run(change: str) -> None:
+    with pytest.raises(UserError, match=r"evidence cannot run .*allowed: evidence=none") as error:
+        config_of(change)
+    assert "\n" not in str(error.value)
+    assert config_of(change, "evidence=none").pruning.needs_whole_run
+    assert not config_of().pruning.needs_whole_run
+
+
+def test_values_that_differ_between_prompts_are_in_no_file(tmp_path: Path) -> None:
+    """A circuit of `other_prompt` names its pairs alone."""
+    (tmp_path / PAIRS).write_bytes(b"pairs")
+    assert set(references(tmp_path)) == {"pairs"}
+    (tmp_path / MEANS).write_bytes(b"means")
+    assert set(references(tmp_path)) == {"pairs", "frozen"}

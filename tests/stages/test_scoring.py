@@ -2,14 +2,19 @@
 
 import json
 import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from made_run import pairs_of, write_run
+from made_run import evaluator_of, pairs_of, write_circuit, write_run
 
-from sparsity_lab.circuits.circuit import Circuit
+from sparsity_lab import load
+from sparsity_lab.circuits.beside_whole import beside_whole
+from sparsity_lab.circuits.circuit import Circuit, load_circuit
 from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
@@ -22,6 +27,8 @@ from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.stages.scored_pairs import question_in
 from sparsity_lab.stages.scoring import Report, score_file
 from sparsity_lab.tasks.task import Pair
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +61,43 @@ def test_a_circuit_of_ours_has_the_scores_of_its_record(made: tuple[Path, Path, 
     reasons = {check.name: check.sentence for check in report.checks if check.verdict == "not_measured"}
     assert "pretraining text" in reasons["robustness"]
     assert report.notes == ()
+
+
+@pytest.mark.parametrize("found", [{"ablation": "other_prompt"}, {"freeze_norm": True}])
+def test_a_circuit_found_beside_the_whole_model_keeps_its_scores(
+    tmp_path: Path, found: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    write_run(run)
+    evaluator, other_prompt = evaluator_of(open_folder(run).model), "ablation" in found
+    means_n = torch.zeros_like(evaluator.means_n) if other_prompt else evaluator.means_n
+    beside = beside_whole(evaluator.model, other_prompt, "freeze_norm" in found)
+    path = write_circuit(
+        run / "circuits" / "other", replace(evaluator, model=beside, means_n=means_n), run / "model", **found
+    )
+    circuit = load_circuit(path)
+    report = score_file(path, open_folder(run), evidence=EvidenceConfig())
+    assert report.rows[0].scores == circuit.test
+    plain = read_json(path)
+    plain["provenance"] = {"method": "random"}
+    write_json(path.with_name("plain.json"), plain)
+    means = run / "circuits" / "letter" / MEANS
+    as_plain = score_file(path.with_name("plain.json"), open_folder(run), means=means)
+    assert raw_losses(as_plain)["circuit"] != pytest.approx(circuit.test.raw_loss, abs=1e-3)
+    assert not report.checks
+    assert "no checks" in report.notes[0]
+    script = [sys.executable, str(ROOT / "docs" / "recompute.py"), str(run / "model"), str(path)]
+    refused = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert refused.returncode == 1
+    assert "sparsity_lab.score" in refused.stderr
+    model = load(run)
+    with pytest.raises(UserError, match=r"other_prompt or freeze_norm.*allowed: evaluate"):
+        model.keep(circuit)
+    pairs = [(pair.positive, pair.negative, pair.answers) for pair in pairs_of("test")]
+    assert model.evaluate(circuit, pairs).raw_loss == pytest.approx(circuit.test.raw_loss, abs=1e-4)
+    if other_prompt:
+        with pytest.raises(UserError, match=r"--means.*allowed: none"):
+            score_file(path, open_folder(run), means=means)
 
 
 def test_the_program_prints_and_writes_the_report(
