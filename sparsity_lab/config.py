@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from sparsity_lab.results.record import Kind
 from sparsity_lab.tasks.config import TasksConfig
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.sparsity import METHODS, SparsityConfig
+from sparsity_lab.training.sparsity.sparsifier import PARTS
 
 
 class ReferenceConfig(Config):
@@ -115,7 +117,7 @@ class RunConfig(Config):
             )
         vocab_size = getattr(self.tokenizer, "vocab_size", None)
         if vocab_size is not None:
-            self.sparsity.check_size(number_of_weights(self.model, vocab_size))
+            self.sparsity.check_size(number_of_weights(self.model, vocab_size, self.sparsity.parts))
         if self.reference is None and (self.bridge is not None or self.trainer.start == "reference"):
             asked = "trainer.start reference" if self.bridge is None else "bridge"
             raise ValueError(f"{asked} needs a reference model: reference=trained or reference=folder")
@@ -164,13 +166,14 @@ class RunConfig(Config):
         return f"{shape}-{self.sparsity.label}" if self.sparsity.label else shape
 
 
-def number_of_weights(config: ModelConfig, vocab_size: int) -> int:
-    """How many weights sparsity applies to.
+def number_of_weights(config: ModelConfig, vocab_size: int, parts: Sequence[str] = PARTS) -> int:
+    """How many weights sparsity can apply to in some parts of the model, or in all.
 
     Raises:
         ValueError: tensors cannot be that large.
     """
-    count = config.weight_count(vocab_size)
+    counts = config.weight_counts(vocab_size)
+    count = sum(counts[part] for part in parts)
     if count > sys.maxsize:
         raise ValueError("model: too large for any machine")
     return count

@@ -17,13 +17,14 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparsity_lab.config import RunConfig, from_hydra
+from sparsity_lab.config import RunConfig, from_hydra, number_of_weights
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.program import start
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.sweep.composed import ComposedSweep, write_about
+from sparsity_lab.training.sparsity.sparsifier import PARTS
 
 # dense bfloat16 products, 1e12 FLOPs per second, from the data sheets; memory in GiB
 DEVICES = {"A100": (312.0, 80), "H100": (989.0, 80), "H200": (989.0, 141)}
@@ -65,7 +66,7 @@ def cost(config: RunConfig) -> Cost:
     if vocab_size is None:
         raise UserError(f"tokenizer: {config.tokenizer.kind}: its vocab_size must be known; allowed: bpe")
     model, trainer = config.model, config.trainer
-    weights, sparse, forward, backward = measure(model, vocab_size)
+    weights, sparse, forward, backward = measure(model, vocab_size, config.sparsity.parts)
     steps = trainer.steps(model.n_ctx)
     rows = trainer.batch_size // trainer.ranks
     memory = {
@@ -87,7 +88,7 @@ def cost(config: RunConfig) -> Cost:
     )
 
 
-def measure(model: ModelConfig, vocab_size: int) -> tuple[int, int, int, int]:
+def measure(model: ModelConfig, vocab_size: int, parts: Sequence[str] = PARTS) -> tuple[int, int, int, int]:
     """Count weights, weights under sparsity, and FLOPs per token of the forward and backward passes.
 
     Torch counts them on a meta model with a full context. Attention counts the full square, of which causal
@@ -111,7 +112,7 @@ def measure(model: ModelConfig, vocab_size: int) -> tuple[int, int, int, int]:
     flops = forward.get_total_flops(), backward.get_total_flops() + attention // 2
     return (
         sum(parameter.numel() for parameter in empty.parameters()),
-        sum(weight.numel() for weight, _ in empty.sparse_weights().values()),
+        number_of_weights(model, vocab_size, parts),
         flops[0] // model.n_ctx,
         flops[1] // model.n_ctx,
     )

@@ -1,6 +1,6 @@
 """Settings that all circuit finders share, and the settings of mask learning. Imports no torch."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -12,13 +12,13 @@ from pydantic import (
     model_validator,
 )
 
-from sparsity_lab.core.config import Config
+from sparsity_lab.core.config import Config, GrowingConfig
 
 Selection = Literal["raw", "calibrated"]
 Ablation = Literal["mean", "zero", "task_mean", "other_prompt"]
 
 
-class PruningConfig(Config):
+class PruningConfig(GrowingConfig):
     """Target losses of the circuits, and the steps that follow a finder.
 
     `target` (nats) is the loss at which models are compared; `targets` are the losses of the size curve. It
@@ -36,6 +36,8 @@ class PruningConfig(Config):
     `retries`: further searches after one that may have failed (`failed_search.py`), with other seeds and more
     steps.
     """
+
+    later_fields: ClassVar = ("freeze_norm", "tied_query_key")
 
     selection: Selection = "raw"
     target: PositiveFloat = 0.15

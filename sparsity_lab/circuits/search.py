@@ -107,7 +107,9 @@ def find_circuits(
             continue
         kept_n, _, notes = best[one.target]
         provenance: Notes = {"method": finder.label, "selection": pruning.selection}
-        provenance |= {"ablation": pruning.ablation, "freeze_norm": pruning.freeze_norm, **notes}
+        provenance |= {"ablation": pruning.ablation, **notes}
+        if pruning.freeze_norm:
+            provenance |= {"freeze_norm": True}
         if retries:
             provenance |= {"retries": retries, "retried_because": because}
         circuit = make_circuit(evaluator, kept_n, task, model_name, one.target, provenance)

@@ -4,9 +4,9 @@ import json
 import types
 from contextlib import suppress
 from difflib import get_close_matches
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.spelling import replace_at, respelled
@@ -16,6 +16,25 @@ class Config(BaseModel):
     """Strict, frozen base of every config and record: unknown keys and wrong types are errors."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class GrowingConfig(Config):
+    """A config that leaves out its `later_fields` at their defaults when it is written.
+
+    Files and hashes of the time before a field existed stay valid, and so do the results found by them.
+    """
+
+    later_fields: ClassVar[tuple[str, ...]] = ()
+
+    @model_serializer(mode="wrap")
+    def _serialise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = handler(self)
+        at_default = {
+            name
+            for name in self.later_fields
+            if getattr(self, name) == type(self).model_fields[name].get_default(call_default_factory=True)
+        }
+        return {name: value for name, value in values.items() if name not in at_default}
 
 
 C = TypeVar("C", bound=BaseModel)

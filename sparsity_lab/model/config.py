@@ -1,19 +1,11 @@
 """The shape and switches of a transformer. This module does not import torch."""
 
-from typing import Any, Literal
+from typing import ClassVar, Literal
 
-from pydantic import (
-    PositiveFloat,
-    PositiveInt,
-    SerializerFunctionWrapHandler,
-    model_serializer,
-    model_validator,
-)
+from pydantic import PositiveFloat, PositiveInt, model_validator
 
-from sparsity_lab.core.config import Config
+from sparsity_lab.core.config import Config, GrowingConfig
 from sparsity_lab.model.sites import GATED_NODE_SITES, MATRICES, NODE_SITES, Matrix, Site
-
-LATER_FIELDS = ("gated_mlp", "rotary_theta", "rotary_scaling")
 
 
 class RotaryScaling(Config):
@@ -36,7 +28,7 @@ class RotaryScaling(Config):
         return self
 
 
-class ModelConfig(Config):
+class ModelConfig(GrowingConfig):
     """Shape and switches of a `Transformer`.
 
     `n_head` and `d_mlp` default to d_model / d_head and 4 · d_model. `activation_fraction` is AbsTopK's k as
@@ -46,6 +38,8 @@ class ModelConfig(Config):
 
     `gated_mlp`, positions=rotary and the `rotary_` values serve Llama-like models (`importers/llama.py`).
     """
+
+    later_fields: ClassVar = ("gated_mlp", "rotary_theta", "rotary_scaling")
 
     kind: Literal["transformer"] = "transformer"
     n_layer: PositiveInt
@@ -96,13 +90,6 @@ class ModelConfig(Config):
                 )
         return self
 
-    @model_serializer(mode="wrap")
-    def _serialise(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out later fields at their defaults, so that the files and hashes of earlier models stay."""
-        values: dict[str, Any] = handler(self)
-        later = {name: type(self).model_fields[name].default for name in LATER_FIELDS}
-        return {name: value for name, value in values.items() if later.get(name, ...) != value}
-
     @property
     def node_sites(self) -> tuple[Site, ...]:
         """The sites of the model's nodes, in the flat order."""
@@ -137,9 +124,19 @@ class ModelConfig(Config):
 
     def weight_count(self, vocab_size: int) -> int:
         """Number of weights that sparsity applies to (`Transformer.sparse_weights`); allocates none."""
+        return sum(self.weight_counts(vocab_size).values())
+
+    def weight_counts(self, vocab_size: int) -> dict[str, int]:
+        """The same number for each part of the model, by the first word of its tensors' names."""
         layer = sum(
             self.width(matrix.target) * (self.width(matrix.source) + self.bias) for matrix in self.matrices
         )
-        embeddings = (1 if self.tied_embeddings else 2) * vocab_size * self.d_model
+        embedding = vocab_size * self.d_model
         positions = 0 if self.positions in ("none", "rotary") else self.n_ctx * (self.d_pos or self.d_model)
-        return self.n_layer * layer + embeddings + vocab_size + positions
+        unembedding = vocab_size + (0 if self.tied_embeddings else embedding)
+        return {
+            "embedding": embedding,
+            "positions": positions,
+            "blocks": self.n_layer * layer,
+            "unembedding": unembedding,
+        }

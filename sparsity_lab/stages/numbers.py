@@ -49,7 +49,7 @@ def _nonzeros(config: RunConfig, shape: ModelConfig, vocab_size: int) -> Iterato
     if not isinstance(sparsity, BudgetConfig):
         return
     with torch.device("meta"):
-        weights = Transformer(shape, vocab_size).sparse_weights().values()
+        weights = sparsity.weights(Transformer(shape, vocab_size)).values()
     total = sum(weight.numel() for weight, _ in weights)
     fraction, kept, raised = sparsity.final_fraction(total), 0, 0
     for weight, axis in weights:

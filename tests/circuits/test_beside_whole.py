@@ -144,7 +144,7 @@ def test_the_search_finds_the_planted_circuit(changes: dict[str, Any]) -> None:
     planted = tuple(Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED)
     assert found[0].nodes == planted
     assert found[0].provenance["ablation"] == pruning.ablation
-    assert found[0].provenance["freeze_norm"] == pruning.freeze_norm
+    assert found[0].provenance.get("freeze_norm", False) == pruning.freeze_norm
 
 
 @pytest.mark.parametrize("other", [{"selection": "calibrated"}, {"edges": "prune"}])

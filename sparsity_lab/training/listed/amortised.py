@@ -28,6 +28,8 @@ class Settings(Protocol):
 
     def final_fraction(self, weights: int) -> float: ...
 
+    def weights(self, model: Transformer) -> dict[str, tuple[nn.Parameter, int | None]]: ...
+
     def kept_at(self, progress: float, final: float) -> float: ...
 
     def lists_at(self, kept: float) -> bool: ...
@@ -39,7 +41,7 @@ class Amortised(nn.Module):
     def __init__(self, config: Settings, model: Transformer, n_steps: int) -> None:
         super().__init__()
         self.config, self.n_steps, self.steps = config, n_steps, 0
-        weights = model.sparse_weights()
+        weights = config.weights(model)
         self.final_fraction = config.final_fraction(sum(weight.numel() for weight, _ in weights.values()))
         # a dict, so that the model's parameters do not become this module's too
         self.matrices = {
@@ -84,7 +86,7 @@ class Amortised(nn.Module):
 
     def after_step(self, model: Transformer, step: int) -> None:
         kept = self.kept_fraction(step)
-        for name, (weight, axis) in model.sparse_weights().items():
+        for name, (weight, axis) in self.config.weights(model).items():
             if name in self.lists:
                 self.lists[name].project(kept)
             else:

@@ -21,7 +21,7 @@ from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.extension import load_file, unchanged, with_content
 from sparsity_lab.core.foreign import foreign
 from sparsity_lab.core.paths import UserPath
-from sparsity_lab.training.sparsity.sparsifier import Sparsifier, SparsifierConfig
+from sparsity_lab.training.sparsity.sparsifier import Part, Sparsifier, SparsifierConfig
 
 if TYPE_CHECKING:
     from sparsity_lab.model.transformer import Transformer
@@ -92,6 +92,10 @@ class Config(SparsifierConfig):
             "sha256": self.sha256,
             "options": self.method().identity(),
         }
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.method().parts
 
     def check_size(self, weights: int) -> None:
         self.method().check_size(weights)

@@ -38,7 +38,7 @@ class Magnitude:
 
     def __init__(self, config: Config, model: Transformer, n_steps: int) -> None:
         self.config, self.n_steps = config, n_steps
-        total = sum(weight.numel() for weight, _ in model.sparse_weights().values())
+        total = sum(weight.numel() for weight, _ in config.weights(model).values())
         self.final_fraction = config.final_fraction(total)
 
     def kept_fraction(self, step: int) -> float:
@@ -46,7 +46,7 @@ class Magnitude:
 
     def after_step(self, model: Transformer, step: int) -> None:
         kept = self.kept_fraction(step)
-        for weight, axis in model.sparse_weights().values():
+        for weight, axis in self.config.weights(model).values():
             project(weight, kept, axis, self.config.at_least)
 
 

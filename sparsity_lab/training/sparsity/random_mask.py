@@ -37,14 +37,16 @@ class RandomMask:
         return self.fraction
 
     def after_step(self, model: Transformer, step: int) -> None:
-        for name, (weight, _) in model.sparse_weights().items():
+        weights = model.sparse_weights()
+        for name in self.masks:
+            weight, _ = weights[name]
             mask = self.masks[name] = self.masks[name].to(weight.device)
             weight.data.masked_fill_(~mask, 0)
 
 
 def make(config: Config, model: Transformer, n_steps: int, seed: int) -> RandomMask:
     """Draw the masks and apply them to `model`."""
-    weights = model.sparse_weights()
+    weights = config.weights(model)
     fraction = config.final_fraction(sum(weight.numel() for weight, _ in weights.values()))
     masks = {
         name: draw_mask(weight, fraction, axis, config.at_least, derive_seed(seed, name))

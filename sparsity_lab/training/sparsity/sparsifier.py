@@ -5,18 +5,34 @@ Importing this module does not import torch, so that configs can be read without
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, runtime_checkable
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    ClassVar,
+    Literal,
+    NamedTuple,
+    Protocol,
+    get_args,
+    runtime_checkable,
+)
 
-from pydantic import AfterValidator, NonNegativeInt, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeInt, PositiveInt, field_validator, model_validator
 
-from sparsity_lab.core.config import Config
+from sparsity_lab.core.config import Config, GrowingConfig
 from sparsity_lab.core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Parameter
     from torch.optim import Optimizer
 
     from sparsity_lab.model.transformer import Transformer
+
+
+Part = Literal["embedding", "positions", "blocks", "unembedding"]
+PARTS: tuple[Part, ...] = get_args(Part)
+"""The parts of a model with weights, as its tensors' names begin. Tied embeddings are `embedding`."""
 
 
 class Sparsifier(Protocol):
@@ -82,6 +98,11 @@ class SparsifierConfig(Config):
         """The method's part of a run's name; may be empty."""
         return self.kind
 
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of the model whose weights the method may make zero."""
+        return PARTS
+
     def identity(self) -> dict[str, Any]:
         """Return all settings that the trained weights depend on, as plain JSON."""
         return self.model_dump(mode="json")
@@ -104,15 +125,27 @@ ShareOfTraining = Annotated[float, AfterValidator(_within_training)]
 """A moment of training, as a fraction of its steps."""
 
 
-class BudgetConfig(SparsifierConfig):
+class BudgetConfig(SparsifierConfig, GrowingConfig):
     """Base of methods that keep a given number of weights, as `kept_fraction` or as `nonzeros`.
 
     `at_least`: minimum number of weights that each neuron and attention channel keeps.
+    `matrices`: the parts of the model whose weights are sparse; the others stay dense, and neither number
+    counts them.
     """
+
+    later_fields: ClassVar = ("matrices",)
 
     kept_fraction: float | None = None
     nonzeros: PositiveInt | None = None
     at_least: NonNegativeInt = 4
+    matrices: tuple[Part, ...] = Field(default=PARTS, strict=False)  # a list from YAML too
+
+    @field_validator("matrices")
+    @classmethod
+    def _each_once(cls, matrices: tuple[Part, ...]) -> tuple[Part, ...]:
+        if not matrices or len(set(matrices)) < len(matrices):
+            raise ValueError(f"must be one or more of {', '.join(PARTS)}, each once")
+        return tuple(part for part in PARTS if part in matrices)  # one order, so one hash
 
     @field_validator("kept_fraction")
     @classmethod
@@ -130,6 +163,15 @@ class BudgetConfig(SparsifierConfig):
     @property
     def label(self) -> str:
         return f"n{self.nonzeros}" if self.nonzeros is not None else f"{self.kept_fraction:g}"
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.matrices
+
+    def weights(self, model: Transformer) -> dict[str, tuple[Parameter, int | None]]:
+        """Return those of `Transformer.sparse_weights` that are in the sparse parts."""
+        found = model.sparse_weights()
+        return {name: found[name] for name in found if name.partition(".")[0] in self.matrices}
 
     def check_size(self, weights: int) -> None:
         if self.nonzeros is not None and self.nonzeros > weights:

@@ -207,3 +207,43 @@ def test_configs_are_read_without_torch() -> None:
     slow = "{'torch', 'lightning', 'numba', 'pandas'}"
     code = f"import sys, {modules}; sys.exit(bool({slow} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("kind", BUDGETS)
+def test_the_other_parts_stay_dense(tokens: Path, tmp_path: Path, kind: str) -> None:
+    config = EXAMPLES[kind].model_copy(update={"matrices": ("blocks", "unembedding")})
+    module = new_module(config)
+    train(module, tokens, tmp_path)
+    sparse, all_weights = config.weights(module.model), sparse_weights(module.model)
+    assert {name.partition(".")[0] for name in sparse} == {"blocks", "unembedding"}
+    for name, weight in all_weights.items():
+        assert bool((weight == 0).any()) is (name in sparse), name
+    assert module.sparsifier.kept_fraction(STEPS) < 1
+
+
+@pytest.mark.parametrize("kind", BUDGETS)
+def test_a_number_of_nonzeros_counts_the_sparse_parts_alone(kind: str) -> None:
+    model = new_model()
+    embedding = model.embedding.weight.numel()
+    config = METHODS[kind].Config(nonzeros=embedding // 2, matrices=("embedding",))
+    assert make_sparsifier(config, model, STEPS, 0).kept_fraction(STEPS) == pytest.approx(0.5, abs=0.01)
+    with pytest.raises(UserError, match=rf"^sparsity.nonzeros: {embedding + 1}: this model has {embedding} "):
+        make_sparsifier(config.model_copy(update={"nonzeros": embedding + 1}), model, STEPS, 0)
+    assert "matrices" in config.identity()
+    everything = METHODS[kind].Config(nonzeros=5)
+    assert "matrices" not in everything.identity()  # models of the time before this setting are found again
+    assert validate(METHODS[kind].Config, config.model_dump(mode="json")) == config
+
+
+@pytest.mark.parametrize("written", [[], ["blocks", "blocks"], ["mlp"]])
+def test_wrong_parts_are_told_in_one_line(written: list[str]) -> None:
+    with pytest.raises(UserError, match=r"^sparsity.matrices.*blocks") as caught:
+        validate(METHODS["magnitude"].Config, {"nonzeros": 5, "matrices": written}, "sparsity")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_weights_of_each_part_are_counted_without_making_them() -> None:
+    model = new_model()
+    for part, count in SMALL.weight_counts(model.vocab_size).items():
+        config = BudgetConfig(nonzeros=5, matrices=(part,))  # type: ignore[arg-type]
+        assert count == sum(weight.numel() for weight, _ in config.weights(model).values()), part
