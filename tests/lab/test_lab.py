@@ -10,6 +10,7 @@ from torch import Tensor
 
 import sparsity_lab
 from sparsity_lab import Circuit, Lab, Node, Pair, UserError
+from sparsity_lab.circuits.beside_whole import as_searched
 from sparsity_lab.circuits.circuit import Calibration, Scores, save_circuit
 from sparsity_lab.circuits.closing import closing_matters
 from sparsity_lab.circuits.edges import list_edges
@@ -249,6 +250,25 @@ def test_a_circuit_is_evaluated_as_it_was_searched(lab: Lab, ablation: str) -> N
     kept_n = lab.mask(circuit)
     evaluator = CircuitEvaluator(lab.model, frozen_n, asked.data, "raw", closed=circuit.closed)
     assert evaluator.select_loss(kept_n) == pytest.approx(circuit.select.raw_loss, abs=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"ablation": "other_prompt"}, {"freeze_norm": True}])
+def test_a_circuit_beside_the_whole_models_run_is_evaluated_and_shown(
+    lab: Lab, changes: dict[str, Any]
+) -> None:
+    pairs = answered_pairs(lab)
+    target = round(lab.score(pairs).raw_loss + 0.05, 3)
+    circuit = lab.find_circuit(pairs, target=target, steps=3, pruning=changes)
+    assert circuit.needs_whole_run
+    asked = lab.questions.ask(pairs)
+    evaluator = CircuitEvaluator(
+        as_searched(lab.model, circuit), lab.questions.values(circuit, pairs), asked.data, "raw", closed=True
+    )
+    assert evaluator.select_loss(lab.mask(circuit)) == pytest.approx(circuit.select.raw_loss, abs=1e-5)
+    assert 0 <= lab.evaluate(circuit, pairs).raw_loss < float("inf")
+    assert "<html" in lab.show(circuit, pairs).html
+    with pytest.raises(UserError, match=r"other_prompt or freeze_norm.*allowed: evaluate"):
+        lab.evidence(circuit, pairs, controls=False)
 
 
 @pytest.mark.parametrize(
