@@ -83,7 +83,8 @@ def _register(config: dict[str, Any], path: Path) -> None:
         groups[group] = None  # such as a reference model, which RUN does not have
         if isinstance(config[group], dict):
             section = {key: value for key, value in config[group].items() if key != CONTENT}
-            store.store(group=group, name=OPTION, node=OmegaConf.create(section), provider=str(path))
+            node = OmegaConf.create(_with_later_keys(group, section))
+            store.store(group=group, name=OPTION, node=node, provider=str(path))
             groups[group] = OPTION
     defaults = [
         {group: groups.get(group, option) for group, option in choice.items()}
@@ -95,6 +96,16 @@ def _register(config: dict[str, Any], path: Path) -> None:
     own = {"defaults": defaults, "root": _root(config["root"], path), "sweep_name": None, "records": None}
     values = base | plain | own
     store.store(name=CONFIG, node=OmegaConf.create(values | {KEY: None}), provider=str(path))
+
+
+def _with_later_keys(group: str, section: dict[str, Any]) -> dict[str, Any]:
+    """Return the section with the keys of its option in conf/ that it lacks, so that a command may set them.
+
+    RUN's file lacks a key that is younger than RUN, or that is left out at its default.
+    """
+    file = folder_of("conf") / group / f"{section.get('kind', 'default')}.yaml"
+    there: Any = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    return {key: value for key, value in there.items() if key != "defaults" and value != "???"} | section
 
 
 def _root(written: str, path: Path) -> str:

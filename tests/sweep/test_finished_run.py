@@ -67,6 +67,14 @@ def test_every_value_is_the_runs_but_those_given(run: Path) -> None:
     assert changed.finder.model_dump() == before.finder.model_dump() | {"rate": 0.1}
 
 
+def test_a_value_that_the_runs_file_leaves_out_can_be_given(run: Path) -> None:
+    """The file of a run leaves out keys that are younger than it, and later keys at their defaults."""
+    assert "freeze_norm" not in (run / "config.yaml").read_text()
+    changed = composed(f"of={run}", "pruning.freeze_norm=true", "evidence=none")
+    assert changed.pruning.freeze_norm
+    assert changed.sparsity == composed(f"of={run}").sparsity
+
+
 def test_a_group_is_replaced_as_a_whole(run: Path) -> None:
     config = composed(f"of={run}", "finder=integrated", "tasks=all")
     assert config.finder.kind == "attribution"
