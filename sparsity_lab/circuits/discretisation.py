@@ -11,7 +11,7 @@ Shape suffixes: n all nodes, k kept nodes, b rows of a task's batch.
 """
 
 from collections.abc import Callable, Iterable
-from functools import cache
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -38,12 +38,11 @@ def smallest_prefixes(
     def loss(size: int) -> float:
         return evaluator.select_loss(kept(size))
 
-    prefixes = {}
-    for target in targets:
-        size = smallest_size(len(order_n), lambda size, most=target: loss(size) <= most, guess)
-        if size is not None:
-            prefixes[target] = kept(size)
-    return prefixes
+    def meets(target: float, size: int) -> bool:
+        return loss(size) <= target
+
+    sizes = {target: smallest_size(len(order_n), partial(meets, target), guess) for target in targets}
+    return {target: kept(size) for target, size in sizes.items() if size is not None}
 
 
 def polish(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: int = 4) -> Tensor:

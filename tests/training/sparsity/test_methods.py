@@ -245,5 +245,5 @@ def test_wrong_parts_are_told_in_one_line(written: list[str]) -> None:
 def test_the_weights_of_each_part_are_counted_without_making_them() -> None:
     model = new_model()
     for part, count in SMALL.weight_counts(model.vocab_size).items():
-        config = BudgetConfig(nonzeros=5, matrices=(part,))  # type: ignore[arg-type]
+        config = BudgetConfig(nonzeros=5, matrices=(part,))
         assert count == sum(weight.numel() for weight, _ in config.weights(model).values()), part
