@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.shown import printable as printable  # sweep.refusals imports it from here
+from sparsity_lab.core.shown import printable
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 

@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.core.foreign import one_line, printable
+from sparsity_lab.core.foreign import one_line
 from sparsity_lab.core.renamed import renamed_in_overrides
+from sparsity_lab.core.shown import printable
 from sparsity_lab.sweep.finished_run import OPTION
 
 NULL_GROUP = "Config group override must be a string or a list"  # message of Hydra's ValueError
