@@ -6,6 +6,8 @@ own, so that its bits do not depend on the number of cores or on what was there 
 
 import logging
 import multiprocessing
+import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -80,7 +82,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
         yield pool
     except BaseException:
         for process in multiprocessing.active_children():
-            process.kill()  # it heeds no other signal; what it had half-built is nobody's
+            if process.pid is not None:  # by its id, since joblib's processes have no method for it
+                os.kill(process.pid, signal.SIGKILL)  # they heed nothing else; what is half-built is nobody's
         raise
     finally:
         pool.shutdown(cancel_futures=True)
