@@ -6,8 +6,6 @@ own, so that its bits do not depend on the number of cores or on what was there 
 
 import logging
 import multiprocessing
-import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -72,6 +70,7 @@ def _build(stages: Mapping[str, Stage], root: Path) -> dict[str, Built]:
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     context = multiprocessing.get_context(METHOD)
+    others = set(multiprocessing.active_children())  # whose work goes on, whatever happens here
     lines = context.Queue()
     listener = QueueListener(lines, _Here())
     listener.start()
@@ -81,9 +80,8 @@ def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     try:
         yield pool
     except BaseException:
-        for process in multiprocessing.active_children():
-            if process.pid is not None:  # by its id, since joblib's processes have no method for it
-                os.kill(process.pid, signal.SIGKILL)  # they heed nothing else; what is half-built is nobody's
+        for process in set(multiprocessing.active_children()) - others:
+            process.kill()  # it heeds no other signal; what it had half-built is nobody's
         raise
     finally:
         pool.shutdown(cancel_futures=True)

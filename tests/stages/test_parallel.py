@@ -148,6 +148,21 @@ def test_a_failure_ends_the_others_and_keeps_what_is_finished(threads: int, tmp_
     assert "d" not in {path.name for path in started.iterdir()}
 
 
+def test_a_failure_leaves_the_processes_of_others_alone(tmp_path: Path) -> None:
+    other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    other.start()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(UserError, match="a: no"):
+            built(tmp_path, partial(fail, tmp_path))
+        assert other.is_alive()
+    finally:
+        torch.set_num_threads(before)
+        other.kill()
+        other.join()
+
+
 def test_a_process_that_the_system_ends_is_told_of(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
