@@ -14,7 +14,7 @@ COMPETING = (bind_dict, bind_list)
 
 def make(rng: random.Random) -> Pair:
     pen = Pen(rng)
-    start, pad = context(pen, COMPETING, lines=(1, 1))
+    start, pad = context(pen, COMPETING, lines=(2, 3))
     before = f"{start}{pad}{pen.collection()} = "
     last, first = pen.pick(DIGITS), pen.pick(DIGITS)
     entry = f"{{{first}: {pen.known()}"

@@ -11,7 +11,7 @@ from sparsity_lab.tasks.prompts import DEEPER, FUNCTION, MODULE, context
 from sparsity_lab.tasks.task import Pair, Task
 
 TERNARY = (bind_ternary, print_ternary, bind_alternative)
-COMPETING = (if_elif, if_elif, *TERNARY, remark("else"))
+COMPETING = (*(if_elif,) * 4, *TERNARY, remark("else"))
 
 
 def make(rng: random.Random) -> Pair:
@@ -21,7 +21,7 @@ def make(rng: random.Random) -> Pair:
         COMPETING,
         (MODULE, MODULE, FUNCTION, DEEPER),
         (1, 1),
-        elsewhere=0.4,
+        elsewhere=0.7,
     )
     chain = f"{start}{pad}if {short_condition(pen)}:\n{pen.pick(TERNARY)(pen, pad + INDENT)}{pad}"
     lead = pen.pick((f"{pen.known()} =", f"{pen.known()} +=", "return" if pad else f"{pen.known()} +="))
