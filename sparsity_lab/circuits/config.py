@@ -33,11 +33,12 @@ class PruningConfig(GrowingConfig):
     training prompts, where what all its prompts share stays known (`frozen.py`), or their value on the pair's
     other prompt (`beside_whole.py`). `freeze_norm`: norms divide by their scale in the whole model's run
     (`beside_whole.py`). `tied_query_key`: one mask for a query channel and its key channel (`tying.py`).
-    `retries`: further searches after one that may have failed (`failed_search.py`), with other seeds and more
-    steps.
+    `starts`: searches with different seeds, of which the smallest circuit is kept. `exchanges`: rounds of
+    exchange after polish, in which dropped nodes may come back (`exchange.py`). `retries`: further searches
+    after one that may have failed (`failed_search.py`), with other seeds and more steps.
     """
 
-    later_fields: ClassVar = ("freeze_norm", "tied_query_key")
+    later_fields: ClassVar = ("freeze_norm", "tied_query_key", "starts", "exchanges")
 
     selection: Selection = "raw"
     target: PositiveFloat = 0.15
@@ -49,6 +50,8 @@ class PruningConfig(GrowingConfig):
     ablation: Ablation = "mean"
     freeze_norm: bool = False
     tied_query_key: bool = False
+    starts: PositiveInt = 1
+    exchanges: NonNegativeInt = 0
     retries: NonNegativeInt = 2
     seed: int = 0
 

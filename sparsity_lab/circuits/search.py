@@ -15,6 +15,7 @@ from sparsity_lab.circuits.discretisation import polish
 from sparsity_lab.circuits.edge_pruning import prune_edges
 from sparsity_lab.circuits.edges import count_edges, list_edges
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
+from sparsity_lab.circuits.exchange import exchange
 from sparsity_lab.circuits.failed_search import Size, doubt
 from sparsity_lab.circuits.finders import FINDERS, FinderConfig
 from sparsity_lab.circuits.finders.finder import Notes
@@ -149,9 +150,9 @@ def _search(
     others = sorted({target for target in wanted if target != pruning.target})
     targets = (pruning.target, *others)
     best: dict[float, Candidate] = {}
-    first, last, before, doubts = 0, pruning.retries, 0, list[str]()
+    first, last, before, doubts = 0, pruning.starts - 1 + pruning.retries, 0, list[str]()
     if earlier:
-        first = 1 + int(earlier[0].provenance.get("retries") or 0)
+        first = pruning.starts + int(earlier[0].provenance.get("retries") or 0)
         last = first + max(1, pruning.retries) - 1
         doubts = [str(because)] if (because := earlier[0].provenance.get("retried_because")) else []
         doubts.append("far more nodes than the model's circuits for other tasks")
@@ -164,9 +165,9 @@ def _search(
         for target, candidate in list(best.items()):
             _offer_polished(best, evaluator, pruning, candidate.kept_n, target, candidate.notes)
     for attempt in range(first, last + 1):
-        missed = pruning.target not in best
+        missed, further = pruning.target not in best, max(0, attempt - pruning.starts + 1)
         seed = derive_seed(pruning.seed, "attempt", attempt) if attempt else pruning.seed
-        found = FINDERS[type(finder)](evaluator, finder.again(attempt, missed), targets, seed)
+        found = FINDERS[type(finder)](evaluator, finder.again(further, missed), targets, seed)
         for target, (kept_n, notes) in found.items():
             more: Notes = {**notes, "attempt": attempt, "nodes_before_polish": int(kept_n.sum())}
             _offer_polished(best, evaluator, pruning, both(kept_n, evaluator.partner_n), target, more)
@@ -174,13 +175,20 @@ def _search(
             if tighter in best:  # what meets a target meets every looser one
                 kept_n, _, notes = best[tighter]
                 _offer_polished(best, evaluator, pruning, kept_n, looser, {**notes, "found_at": tighter})
+        if attempt + 1 < pruning.starts:
+            continue
         sizes = {target: candidate.size for target, candidate in best.items()}
         reason = doubt(sizes, targets, len(evaluator.means_n))
         if (reason is None and not earlier) or attempt == last:
             break
         if reason is not None:
             doubts.append(reason)
-    return best, before + attempt, doubts
+    if pruning.exchanges:
+        for target in sorted(best):
+            kept_n, _, notes = best[target]
+            exchanged_n = exchange(evaluator, kept_n, target, pruning.exchanges)
+            _offer(best, evaluator, exchanged_n, target, {**notes, "exchanges": pruning.exchanges})
+    return best, before + further, doubts
 
 
 def _offer_polished(
