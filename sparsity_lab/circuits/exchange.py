@@ -27,7 +27,7 @@ SHARES = (
 
 
 def exchange(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: int) -> Tensor:
-    """Return a set of nodes (n) that meets `target` (nats) and has no more edges than `kept_n`, which does."""
+    """Return nodes (n) that meet `target` (nats), with no more edges than `kept_n`, which does."""
     best_n = drop_singly(evaluator, kept_n, target)
     shares = list(SHARES)
     for _ in range(rounds):
