@@ -84,10 +84,22 @@ def models_table(compared: Sequence[Model], tasks: Sequence[str], alike: Sequenc
     drawn = {model.id for one in alike for model in one.models if model.edges.keys() >= set(tasks)}
     components = [name for name in COMPONENTS if any(name in model.by_component for model in compared)]
     measures = [measure for measure in MEASURES if any(model.sizes[measure] for model in compared)]
-    header = ("kind", "d_model", "seed", "nonzeros", "loss", *components, "learned", "circuits", *measures)
+    header = (
+        "kind",
+        "sparsity",
+        "d_model",
+        "seed",
+        "nonzeros",
+        "loss",
+        *components,
+        "learned",
+        "circuits",
+        *measures,
+    )
     rows = [
         (
             model.kind,
+            model.sparsity or "-",
             str(model.d_model),
             "-" if model.seed is None else str(model.seed),
             f"{model.nonzeros:,}",

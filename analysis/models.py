@@ -22,6 +22,7 @@ from sparsity_lab.circuits.circuit import TargetKind
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.metrics import Metric
+from sparsity_lab.results.frames import setting
 from sparsity_lab.results.record import CurvePoint, RunRecord
 from sparsity_lab.results.summary import geometric_mean, learned
 
@@ -61,14 +62,16 @@ class Model:
     is the pretraining loss on validation text, in nats per token, and `by_component` that on its generated
     and its real text, where the record has them. `ngrams` maps n to the loss of an n-gram model of as many
     training tokens. `kinds` maps a task to what it asks ("copy", ...), `unpruned` to the whole model's task
-    loss, `test_losses` to the circuit's; both are raw losses on the test pairs. `seed` is None for records
-    that lack it.
+    loss, `test_losses` to the circuit's; both are raw losses on the test pairs. `sparsity` is the method of
+    training, `tokens` those that the model was trained on. They and `seed` are None where records lack them.
     """
 
     id: str
     group: str
     name: str
     kind: str
+    sparsity: str | None
+    tokens: int | None
     seed: int | None
     d_model: int
     weights: int
@@ -190,6 +193,8 @@ def _model(record: RunRecord, target: Target) -> Model:
         group=_group(record, int(nonzeros)),
         name=record.name,
         kind=record.kind,
+        sparsity=setting(record, "sparsity", "kind"),
+        tokens=record.model.tokens,
         seed=record.seeds.get("seed"),
         d_model=record.model.d_model,
         weights=int(weights),

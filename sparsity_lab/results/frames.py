@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
     """Return one row per run × task × target. A task without a circuit has one row without target and sizes.
 
+    `sparsity` is the method of training, `tokens` those that the model was trained on.
     `validation_loss`, its standard error, the losses of its components and those of n-gram models of as many
     tokens are in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
     are the circuit's on the test pairs, `select_...` those on the selection pairs. `target` is the loss that
@@ -33,6 +34,10 @@ _COLUMNS: dict[str, Any] = {
     "kind": "str",
     "d_model": "Int64",
     "n_layer": "Int64",
+    "sparsity": "str",
+    "seed": "Int64",
+    "tokens": "Int64",
+    "learning_rate": "float64",
     "weights": "Int64",
     "nonzeros": "Int64",
     "validation_loss": "float64",
@@ -72,6 +77,10 @@ def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
         "kind": record.kind,
         "d_model": record.model.d_model,
         "n_layer": record.model.n_layer,
+        "sparsity": setting(record, "sparsity", "kind"),
+        "seed": record.seeds.get("seed"),
+        "tokens": record.model.tokens,
+        "learning_rate": setting(record, "trainer", "learning_rate"),
         "weights": record.metrics.get(metrics.WEIGHTS.name),
         "nonzeros": record.metrics.get(metrics.MODEL_NONZEROS.name),
         "validation_loss": record.metrics.get(metrics.VALIDATION_LOSS.name),
@@ -91,6 +100,12 @@ def _rows(record: RunRecord) -> Iterator[dict[str, Any]]:
         yield from (task | _sizes(point) for point in result.curve)
         if not result.curve:
             yield task
+
+
+def setting(record: RunRecord, section: str, key: str) -> Any:
+    """Return a value of the run's config; None where the record has none."""
+    part = record.config.get(section)
+    return part.get(key) if isinstance(part, dict) else None
 
 
 def _sizes(point: CurvePoint) -> dict[str, Any]:

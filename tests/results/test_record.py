@@ -321,6 +321,8 @@ def test_the_frame_has_a_row_for_each_task_and_target() -> None:
     assert len(frame) == 2 * (2 + 1 + 1)
     first = frame.iloc[1]
     assert (first["name"], first.kind, first.d_model, first.n_layer) == ("a", "sparse", 64, 2)
+    assert (first.sparsity, first.tokens) == ("sparse", 9000)
+    assert first.isna()[["seed", "learning_rate"]].all()  # this record has neither
     assert (first.weights, first.nonzeros, first.validation_loss) == (1000, 100, 0.1 + 0.2)
     assert (first.task, first.status, first.target, first.nodes, first.edges) == (
         "with_open",
