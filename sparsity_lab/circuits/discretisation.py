@@ -70,15 +70,15 @@ def _drop_prefix(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> 
     return without(too_many - 1)
 
 
-def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor) -> Tensor:
+def node_effects(evaluator: CircuitEvaluator, kept_n: Tensor, whole: bool = False) -> Tensor:
     """Return a first-order estimate of the rise in selection loss when each kept node is frozen (n).
 
-    The values are correct up to a constant factor and for kept nodes only. Only their order is used.
+    Only the order is used. With `whole`, dropped nodes have a value too: by how much their return lowers it.
     """
     select, layout = evaluator.data.select, NodeLayout(evaluator.model.config)
     tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
-    compacted = evaluator.compacted(kept_n)
-    logit_diff_b = logit_difference(compacted, select, gate_nodes(layout, tau_n, evaluator.means_n, 1.0))
+    net = evaluator.model if whole else evaluator.compacted(kept_n)
+    logit_diff_b = logit_difference(net, select, gate_nodes(layout, tau_n, evaluator.means_n, 1.0))
     calibration = evaluator.calibration(logit_diff_b.detach())
     loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b)
     (slope_n,) = torch.autograd.grad(loss, tau_n)

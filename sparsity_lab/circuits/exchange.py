@@ -12,52 +12,33 @@ from torch import Tensor
 
 from sparsity_lab.circuits.discretisation import node_effects, polish
 from sparsity_lab.circuits.edges import count_edges
-from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
-from sparsity_lab.circuits.mask_learning import gate_nodes
-from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.circuits.tying import average, both
-from sparsity_lab.tasks.batch import logit_difference
+from sparsity_lab.circuits.evaluator import CircuitEvaluator
+from sparsity_lab.circuits.tying import both
 
 PATIENCE = 16  # nodes in a row that cannot go, after which single drops end
-SHARES = (
-    0.3,
-    0.1,
-    0.03,
-)  # of the circuit's size come back in a round; the next share follows a round in vain
+SHARES = (0.3, 0.1, 0.03)
+"""Nodes that come back in a round, as a share of the circuit. After a round in vain the next share follows."""
 
 
 def exchange(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: int) -> Tensor:
     """Return nodes (n) that meet `target` (nats), with no more edges than `kept_n`, which does."""
-    best_n = drop_singly(evaluator, kept_n, target)
-    shares = list(SHARES)
+    best_n, in_vain = drop_singly(evaluator, kept_n, target), 0
     for _ in range(rounds):
-        if not shares:
-            break
-        count = max(1, round(shares[0] * int(best_n.sum())))
+        count = max(1, round(SHARES[in_vain] * int(best_n.sum())))
         wider_n = with_most_helpful(evaluator, best_n, count)
-        if evaluator.select_loss(wider_n) > target:  # first-order estimates can err
-            shares.pop(0)
-            continue
         other_n = drop_singly(evaluator, polish(evaluator, wider_n, target), target)
         if _size(evaluator, other_n) < _size(evaluator, best_n):
             best_n = other_n
-        else:
-            shares.pop(0)
+        elif (in_vain := in_vain + 1) == len(SHARES):
+            break
     return best_n
 
 
 def with_most_helpful(evaluator: CircuitEvaluator, kept_n: Tensor, count: int) -> Tensor:
     """Add the `count` dropped nodes whose return lowers the selection loss most, to first order."""
-    select, layout = evaluator.data.select, NodeLayout(evaluator.model.config)
-    tau_n = torch.where(kept_n, 1.0, -1.0).requires_grad_()
-    logit_diff_b = logit_difference(
-        evaluator.model, select, gate_nodes(layout, tau_n, evaluator.means_n, 1.0)
-    )
-    calibration = evaluator.calibration(logit_diff_b.detach())
-    loss = two_way_loss(calibration.scale * logit_diff_b + calibration.shift, select.label_b)
-    (slope_n,) = torch.autograd.grad(loss, tau_n)
-    slope_n = average(slope_n, evaluator.partner_n).masked_fill(kept_n, torch.inf)
-    return both(kept_n.index_fill(0, slope_n.argsort(stable=True)[:count], True), evaluator.partner_n)
+    effect_n = node_effects(evaluator, kept_n, whole=True).masked_fill(kept_n, -torch.inf)
+    helpful = effect_n.argsort(descending=True, stable=True)[:count]
+    return both(kept_n.index_fill(0, helpful, True), evaluator.partner_n)
 
 
 def drop_singly(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> Tensor:
