@@ -17,7 +17,7 @@ from sparsity_lab.circuits.tying import both
 
 PATIENCE = 16  # nodes in a row that cannot go, after which single drops end
 SHARES = (0.3, 0.1, 0.03)
-"""Nodes that come back in a round, as a share of the circuit. After a round in vain the next share follows."""
+"""Nodes that come back in a round, as shares of the circuit; after a round in vain the next share follows."""
 
 
 def exchange(evaluator: CircuitEvaluator, kept_n: Tensor, target: float, rounds: int) -> Tensor:
