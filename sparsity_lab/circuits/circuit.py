@@ -135,6 +135,16 @@ class Circuit(Targeted):
     closed: bool = False
     edges_only: Scores | None = None
 
+    def __repr__(self) -> str:
+        nodes, edges = self.counts
+        right = "" if self.test.accuracy is None else f", {self.test.accuracy:.0%} right"
+        return (
+            f"Circuit of {self.task} at {self.target:g} nats: {nodes} nodes, {edges} edges; on test pairs "
+            f"{self.test.selection_loss:.3f} nats{right}"
+        )
+
+    __str__ = __repr__
+
     @property
     def needs_whole_run(self) -> bool:
         """Whether its losses need the whole model's run on the same pairs (`beside_whole.py`)."""

@@ -61,6 +61,12 @@ class Evidence(Config):
     checks: tuple[Check, ...]
     nodes: tuple[NodeEvidence, ...]
 
+    def __repr__(self) -> str:
+        lines = [f"  {check.name}: {check.verdict}. {check.sentence}" for check in self.checks]
+        return "\n".join([f"Evidence for the circuit of {self.task} at {self.target:g} nats:", *lines])
+
+    __str__ = __repr__
+
 
 def save_evidence(evidence: Evidence, folder: Path) -> None:
     """Write `evidence` as `evidence.json` in `folder`."""

@@ -3,6 +3,7 @@
 Shape suffixes: b rows, t tokens, c channels of a site, v vocabulary, n all nodes.
 """
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -50,6 +51,9 @@ class Intervened:
     questions: Questions
     interventions: tuple[Intervention, ...] = ()
     closed: Transformer | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.folder.path}, {len(self.interventions)} interventions"
 
     @property
     def model(self) -> Transformer:
@@ -210,7 +214,7 @@ class Intervened:
                 return torch.zeros(self.layout.size)
             case bool() | str():
                 pass
-            case int() | float():
+            case int() | float() if math.isfinite(by):
                 return torch.full((self.layout.size,), float(by))
             case Tensor() if by.shape == (self.layout.size,):
                 return by

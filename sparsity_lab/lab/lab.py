@@ -7,8 +7,9 @@ circuit = lab.find_circuit("for_while")
 lab.evaluate(circuit), lab.show(circuit)
 """
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+log = logging.getLogger(__name__)
+
 AnyCircuit: TypeAlias = Circuit | str | Path
 """A circuit, the name of a task of which the opened folder has a circuit, or the path of a circuit's file."""
 
@@ -61,7 +64,7 @@ def load(path: str | Path) -> "Lab":
     Raises:
         UserError: there is no model in the folder, or a file is damaged or of an older version.
     """
-    folder = open_folder(Path(path).expanduser())
+    folder = open_folder(_path(path))
     prepare_processor(*folder.threads_and_kernels)
     return Lab(folder=folder, questions=Questions(folder))
 
@@ -70,9 +73,18 @@ def runs(path: str | Path = "runs") -> "pd.DataFrame":
     """Read all finished runs below a folder, such as `runs/SWEEP`: one row per run × task × target.
 
     Raises:
-        UserError: there is no such folder, or a record is unreadable.
+        UserError: there is no such folder or no finished run in it, or a record is unreadable.
     """
-    return to_frame([record for _, record in read_all(Path(path).expanduser())])
+    found = read_all(_path(path))
+    if not found:
+        raise UserError(f"{path}: no finished run below this folder")
+    return to_frame([record for _, record in found])
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, str | Path):
+        raise UserError(f"path: {type(path).__name__}: allowed: a folder's path")
+    return Path(path).expanduser()
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -109,6 +121,8 @@ class Lab(Intervened):
         Raises:
             UserError: the run has no such circuit.
         """
+        if target is not None and not isinstance(target, int | float):
+            raise UserError(f"target: {target!r}: allowed: a loss in nats")
         if task not in self.tasks:
             there = ", ".join(self.tasks) or "none"
             raise UserError(f"{self.folder.path}: no circuit of {task!r}; there: {there}")
@@ -133,8 +147,9 @@ class Lab(Intervened):
         """Find the circuit that answers a task or pairs of your own.
 
         `finder` names a kind, with its `options`; the run's own finder, or learned masks, is the default.
-        `target` is in nats, the run's own or 0.15 by default. `pruning` gives other settings of the config
-        group of this name, such as {"closed": False, "edges": "prune"}.
+        `target` is in nats, the run's own or 0.15 by default. A warning tells if the circuit misses it on
+        the test pairs, which did not choose it. `pruning` gives other settings of the config group of this
+        name, such as {"closed": False, "edges": "prune"}.
 
         Raises:
             UserError: the finder or the question is not allowed, the model has not learned to answer or needs
@@ -149,6 +164,13 @@ class Lab(Intervened):
         found = find_circuits(evaluator, asked.task.name, str(self.folder.path), chosen, settings)
         for circuit in found.circuits:
             if (circuit.target, circuit.target_kind) == (settings.target, "absolute"):
+                if circuit.test.selection_loss > circuit.target:
+                    log.warning(
+                        "%s: the circuit meets %g nats on %d selection pairs; on %d test pairs it has %.3f: "
+                        "more pairs would choose better",
+                        *(asked.task.name, circuit.target, len(asked.data.select.label_b) // 2),
+                        *(len(asked.test_pairs), circuit.test.selection_loss),
+                    )
                 return circuit.model_copy(update={"model_hash": self.folder.model_hash})
         raise UserError(f"{asked.task.name}: no set of nodes reaches {settings.target:g} nats")
 
@@ -234,7 +256,7 @@ class Lab(Intervened):
             task=circuit.task,
             about=about | {"weights": weights, "nonzeros": nonzeros},
             target=circuit.target,
-            unpruned=None,
+            unpruned=replace(self, interventions=(), closed=None).score(asked.test_pairs),
             circuits=[circuit],
             examples=examples,
             evidence=evidence,

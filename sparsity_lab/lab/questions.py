@@ -149,6 +149,10 @@ class Questions:
                 )
             return own_task(pairs)
         available = self.config.available()
+        if question == OWN:
+            raise UserError(
+                f"{OWN}: the circuit was found for pairs of your own; give them: (circuit, pairs)"
+            )
         if question not in available:
             raise UserError(f"task {question!r}: unknown; allowed: {', '.join(available)}, or pairs")
         return available[question]
@@ -165,21 +169,28 @@ def own_task(pairs: Sequence[OwnPair], least: int = LEAST) -> Task:
     Raises:
         UserError: there are fewer than `least`, or one is not a pair.
     """
-    if len(pairs) < least:
-        raise UserError(f"pairs: {len(pairs)}: at least {least} are needed")
-    return task_of_pairs(OWN, [(pair, None) for pair in _listed(pairs)])
+    listed = _listed(pairs)
+    if len(listed) < least:
+        raise UserError(f"pairs: {len(listed)}: at least {least} are needed")
+    return task_of_pairs(OWN, [(pair, None) for pair in listed])
 
 
 def _listed(question: Sequence[OwnPair]) -> list[Pair]:
+    if not isinstance(question, Sequence) or (len(question) == 3 and isinstance(question[0], str)):
+        raise UserError(f"pairs: {question!r}: allowed: a task's name, a task, or a list of pairs")
     return [_pair(pair) for pair in question]
 
 
 def _pair(given: object) -> Pair:
     match given:
         case Pair():
-            return given
+            pair = given
         case (str(positive), str(negative), (str(first), str(second))):
-            return Pair(positive, negative, (first, second))
-    raise UserError(
-        f"pairs: {given!r}: allowed: a Pair, or a tuple (prompt, other prompt, (answer, other answer))"
-    )
+            pair = Pair(positive, negative, (first, second))
+        case _:
+            allowed = "a Pair, or a tuple (prompt, other prompt, (answer, other answer))"
+            raise UserError(f"pairs: {given!r}: allowed: {allowed}")
+    for what, texts in (("prompts", (pair.positive, pair.negative)), ("answers", pair.answers)):
+        if texts[0] == texts[1]:
+            raise UserError(f"pairs: both {what} are {texts[0]!r}; allowed: two different {what}")
+    return pair

@@ -86,6 +86,7 @@ def test_a_click_on_a_node_shows_all_that_is_known_of_it(tab: Tab) -> None:
     panel = tab.text("#panel")
     for words in (
         "Layer 0, head 0, value 0",
+        'in Python (0, "attn_v", 0)',
         "+1.500 nats",  # as the evidence says
         "1 edge inside the circuit, 15 edges outside it",
         "Highest on the task's prompts",
@@ -171,6 +172,19 @@ def test_evidence_stands_in_plain_words(tab: Tab) -> None:
     assert "Without the circuit the model guesses." in below
     assert "speaks for it" in below
     assert "0.75" in below
+
+
+@pytest.mark.parametrize("misses", [True, False])
+def test_a_circuit_that_misses_its_target_on_held_out_pairs_says_so(
+    browser: Any, files: dict[str, Path], misses: bool, tmp_path: Path
+) -> None:
+    view = load_view(files[TASK].parent, TASK)
+    for circuit in view["circuits"]:
+        loss = circuit["target"] + 0.1 if misses else circuit["target"]
+        circuit["test"] = {**circuit["test"], "selection_loss": loss}
+    write_text(tmp_path / "page.html", page(view))
+    said = Tab(browser, tmp_path / "page.html").text("#below")
+    assert ("On the held-out pairs it misses the target" in said) is misses
 
 
 @pytest.mark.parametrize("is_closed", [True, False])

@@ -221,6 +221,8 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
     circuit = lab.find_circuit(pairs, target=target, steps=5)
     assert circuit.task == "own pairs"
     assert circuit.select.raw_loss <= target
+    size = f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges"
+    assert repr(circuit).startswith(f"Circuit of own pairs at {target:g} nats: {size}; on test pairs ")
     options: dict[str, Any] = {"controls": False, "draws": 1, "binarisation_steps": 2, "pairs": 2}
     evidence = lab.evidence(circuit, pairs, **options)
     sparsity_lab.save_circuit(circuit, str(lab.folder.path / "mine.json"))
@@ -228,13 +230,32 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
     assert lab.evaluate(str(lab.folder.path / "mine.json"), pairs) == lab.evaluate(circuit, pairs)
     verdicts = {check.name: check.verdict for check in evidence.checks}
     assert verdicts["monosemanticity"] != "not_measured"  # it is measured on the text
+    assert str(evidence).splitlines()[1].startswith("  sufficiency: ")
     page = lab.show(circuit, pairs, evidence)
+    assert page.view["unpruned"] == lab.score(lab.questions.ask(pairs).test_pairs).model_dump()
     assert page.view["evidence"]["checks"][0]["name"] == "sufficiency"
     assert page.view["examples"]["nodes"]  # their values on prompts and on the text
     assert page.svg.startswith("<svg")
     assert "own pairs" in page.html
     assert page._repr_html_().startswith("<iframe srcdoc=")
     assert page.save(lab.folder.path / "page.html").read_text() == page.html
+
+
+@pytest.mark.parametrize("loss", [0.0, 1.0])
+def test_a_circuit_that_misses_its_target_on_test_pairs_comes_with_a_warning(
+    lab: Lab, loss: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    find = sparsity_lab.lab.lab.find_circuits
+
+    def found(*given: Any) -> Any:
+        search = find(*given)
+        test = Scores(raw_loss=loss, selection_loss=loss, accuracy=None)
+        return search._replace(circuits=[c.model_copy(update={"test": test}) for c in search.circuits])
+
+    monkeypatch.setattr(sparsity_lab.lab.lab, "find_circuits", found)
+    pairs = answered_pairs(lab)
+    lab.find_circuit(pairs, target=round(lab.score(pairs).raw_loss + 0.05, 3), steps=3)
+    assert ("test pairs it has 1.000: more pairs" in caplog.text) is (loss == 1)
 
 
 @pytest.mark.parametrize("ablation", ["zero", "task_mean"])
@@ -289,6 +310,21 @@ def test_a_circuit_beside_the_whole_models_run_is_evaluated_and_shown(
         (lambda lab: lab.ablate([("mlp_in", 0, 1)]), r"allowed: a Node, or a tuple"),
         (lambda lab: lab.ablate(NEURON, by="median"), "by: 'median': allowed"),
         (lambda lab: lab.ablate(NEURON, by=torch.zeros(3)), "by: a tensor"),
+        (lambda lab: lab.ablate(NEURON, by=float("nan")), "by: nan: allowed"),
+        (lambda lab: lab.score(None), "pairs: None: allowed: a task's name, a task, or a list of pairs"),
+        (lambda lab: lab.score(PAIRS[0]), "allowed: a task's name, a task, or a list of pairs"),
+        (lambda lab: lab.score("own pairs"), "was found for pairs of your own; give them"),
+        (
+            lambda lab: lab.score([("ax", "ax", ("y", "z"))]),
+            "both prompts are 'ax'; allowed: two different prompts",
+        ),
+        (
+            lambda lab: lab.score([Pair("ax", "bx", ("y", "y"))]),
+            "both answers are 'y'; allowed: two different answers",
+        ),
+        (lambda lab: lab.circuit("for_while", target="low"), "target: 'low': allowed: a loss in nats"),
+        (lambda lab: sparsity_lab.load(None), "path: NoneType: allowed: a folder's path"),
+        (lambda lab: sparsity_lab.runs(lab.folder.path), "no finished run below this folder"),
         (lambda lab: lab.patch(NEURON, "xy").logits("x"), "patch: the source"),
         (lambda lab: lab.score([("a", "b")]), r"pairs: \('a', 'b'\): allowed"),
         (lambda lab: lab.score("no such task"), "task 'no such task': unknown; allowed"),

@@ -179,6 +179,7 @@
         h("tbody", {}, view.unpruned && row("td", cells("the whole model", view.unpruned)), row("td", cells("the circuit alone", circuit.test)),
           circuit.closed || !circuit.edges_only ? null : row("td", cells("with weights into dropped nodes at zero", circuit.edges_only)),
           circuit.pruned && row("td", cells("with its edges pruned", circuit.pruned.test)))),
+      circuit.test.selection_loss <= circuit.target ? null : h("p", {}, `The circuit was chosen on selection pairs, where its loss is ${nats(circuit.select.selection_loss)}. On the held-out pairs it misses the target of ${nats(circuit.target)}.`),
       h("p", { class: "soft" }, "Loss between the two answers; guessing costs 0.693 nats." +
         (circuit.closed ? " Weights into dropped nodes are zero: the circuit computes from the edges drawn." : "") +
         (raw ? "" : " Calibrated: after a scale and a shift of the circuit's logits, which can hide that it ranks the answers wrongly; accuracy is of the raw logits.")));
@@ -186,7 +187,7 @@
 
   const VERDICTS = { for: "speaks for it", against: "speaks against it", mixed: "mixed", not_measured: "not measured" };
   function evidence() {
-    if (!view.evidence) return card("Evidence", h("p", { class: "soft" }, "No checks of this circuit were made in this run."));
+    if (!view.evidence) return card("Evidence", h("p", { class: "soft" }, "No checks of this circuit were made. In Python: lab.show(circuit, evidence=lab.evidence(circuit))."));
     const found = view.evidence;
     const rows = found.checks.map((check) => h("tr", {}, h("td", {}, check.name.replace(/_/g, " ")),
       h("td", {}, h("span", { class: `verdict ${check.verdict}` }, VERDICTS[check.verdict] || check.verdict)),

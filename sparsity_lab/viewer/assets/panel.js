@@ -76,6 +76,7 @@ const Panel = (() => {
     const title = Graph.nameOf(node, graph.dHead);
     const out = [h("h2", {}, title[0].toUpperCase() + title.slice(1))];
     if (node.kind !== "node") return [...out, ...ofEnd(graph, node, choose)];
+    out.push(h("p", { class: "soft" }, "in Python ", h("code", {}, `(${node.layer}, "${node.site}", ${node.channel})`)));
     const known = examples && examples.nodes.find((found) => Graph.key(found.node) === id);
     const seen = examples && examples.circuits.find((c) => c.target === graph.circuit.target);
     const here = seen && seen.nodes[graph.circuit.nodes.findIndex((found) => Graph.key(found) === id)];
