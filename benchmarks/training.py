@@ -9,9 +9,10 @@
 3. Peak memory is measured in a separate process, relative to the memory before the model is built.
 
 With `--csv FILE`, whole trainings are measured instead of steps (`benchmarks.whole_training`), and the table
-is written to FILE:
+is written to FILE, where rows of other shapes and methods stay:
 
     python -m benchmarks.training --csv FILE [--widths 1024] [--methods dense amortised]
+        [--activation-fraction 0.25] [--batch-size 4]
 
 Otherwise writes bench.csv and bench.png. Compare the ratios; the absolute speeds depend on the machine.
 """
@@ -80,16 +81,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--only", choices=["speed", "memory"], help="measure only this of whole trainings; default: both"
     )
+    parser.add_argument(
+        "--activation-fraction",
+        type=_share,
+        default=1.0,
+        help="AbsTopK of the sparse models in whole trainings; 1: none, as in conf/model/sparse.yaml",
+    )
+    parser.add_argument(
+        "--batch-size", type=_positive, default=BATCH, help="windows in a step of whole trainings"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare_processor(options.threads)
     rows: list[dict[str, Any]] = []
     if options.csv is not None:
+        whole_training.joined(options.csv, [])  # fails at once if the file is another table
         for width in options.widths:
-            rows += whole_training.measure(
-                width, options.methods, options.repetitions, options.seconds, options.only
+            shape = whole_training.Shape(width, options.activation_fraction, options.batch_size)
+            rows = whole_training.measure(
+                shape, options.methods, options.repetitions, options.seconds, options.only
             )
-            write_table(whole_training.COLUMNS, rows, options.csv)
+            write_table(whole_training.COLUMNS, whole_training.joined(options.csv, rows), options.csv)
         return 0
     for width in options.widths:
         rows += measure(width, options.repetitions, options.seconds)
@@ -257,6 +269,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return value
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be above 0 and at most 1")
     return value
 
 

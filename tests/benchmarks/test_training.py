@@ -11,6 +11,7 @@ from micro import SMALL, VOCABULARY, random_tokens
 from benchmarks import training as bench
 from benchmarks import whole_training
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.module import LanguageModule
@@ -18,6 +19,7 @@ from sparsity_lab.training.objective import NextToken
 from sparsity_lab.training.sparsity.magnitude import Config, Magnitude
 
 TRAINER = TrainerConfig(tokens=1000, batch_size=2, learning_rate=0.1)
+WIDE_DENSE = {"d_model": 1024, "method": "dense"}
 SPARSITY = Config(kept_fraction=0.2, at_least=2, anneal_until=0.0)
 
 
@@ -90,13 +92,52 @@ def test_whole_trainings_have_a_row_for_each_width_and_method(
     assert rows[0]["ratio_to_dense"] == "1.0"
 
 
+def test_a_table_of_whole_trainings_grows(tmp_path: Path) -> None:
+    path, key = tmp_path / "whole.csv", {"activation_fraction": 1.0, "batch_size": 16}
+    wide = {"tokens_per_second": 5, "peak_mb": 7} | key | WIDE_DENSE
+    narrow = {"d_model": 256, "method": "exact", "tokens_per_second": 9} | key
+    for rows in ([wide], [narrow], [wide | {"tokens_per_second": 6}], [{"peak_mb": 8} | key | WIDE_DENSE]):
+        bench.write_table(whole_training.COLUMNS, whole_training.joined(path, rows), path)
+    with path.open(newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [(row["d_model"], row["tokens_per_second"], row["peak_mb"]) for row in found] == [
+        ("256", "9", ""),
+        ("1024", "6", "8"),
+    ]
+
+
+def test_another_table_is_not_overwritten(tmp_path: Path) -> None:
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not a table of whole trainings"):
+        bench.main(["--csv", str(path), "--widths", "8", "--only", "speed"])
+    assert path.read_text() == "a,b\n1,2\n"
+
+
+def test_moments_of_one_kept_fraction_are_timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mean over a training weights each timed moment by how many it stands for."""
+    timed = []
+
+    def seconds_a_step(training: whole_training.Training, at_least: float) -> float:
+        kept = training.module.sparsifier.kept_fraction(training.module.done)
+        timed.append(kept)
+        return kept
+
+    monkeypatch.setattr(whole_training, "VOCABULARY", 32)
+    monkeypatch.setattr(whole_training.Training, "seconds_a_step", seconds_a_step)
+    found = whole_training.time_steps(whole_training.Shape(16, batch_size=1), ["dense", "exact"], 2, 0)
+    assert found["dense"] == [1, 1]
+    assert timed == pytest.approx([1, 0.76, 1, 0.76, 1, 0.28, 1, 0.28, 1, 0.04, 1, 0.04])
+    assert found["exact"] == pytest.approx([(0.76 + 0.28 + 2 * 0.04) / 4] * 2)
+
+
 @pytest.mark.parametrize("method", ["exact", "amortised"])
 def test_a_training_can_be_put_at_any_moment_of_its_schedule(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whole_training, "VOCABULARY", 32)
     monkeypatch.setattr(whole_training, "kept_share", lambda width: 0.06)
-    training = whole_training.Training(method, 32)
+    training = whole_training.Training(method, whole_training.Shape(32))
     training.step()
     for progress in (0.1, 0.9):
         training.go_to(progress)

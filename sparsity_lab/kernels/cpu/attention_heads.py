@@ -27,8 +27,9 @@ from sparsity_lab.kernels.cpu.simd import (
     transpose,
     whole_vectors,
 )
+from sparsity_lab.kernels.cpu.softmax import add_powers, raise_maxima, softmax_gradient
 
-QUERIES = 128  # queries per block: their scores against 128 keys take 64 KB
+QUERIES = 128
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"contract"})
@@ -67,20 +68,14 @@ def attend_part(
             most_i[:] = sink
             for key in range(begin + size):
                 seen = _seen(key, begin, size)
-                row, most = p_ji[key, seen], most_i[seen]
-                for i in range(row.size):
-                    most[i] = most[i] if most[i] > row[i] else row[i]
+                for query in range(seen.start, seen.stop, LANES):
+                    raise_maxima(p_ji, most_i, key, query)
             for i in range(QUERIES):
                 total_i[i] = exp2(sink - most_i[i])
             for key in range(begin + size):
                 seen = _seen(key, begin, size)
                 for query in range(seen.start, seen.stop, LANES):
-                    vector = slice(query, query + LANES)
-                    row, most, total = p_ji[key, vector], most_i[vector], total_i[vector]
-                    for i in range(LANES):
-                        p = exp2(row[i] - most[i])
-                        row[i] = p
-                        total[i] += p
+                    add_powers(p_ji, most_i, total_i, key, query)
             _from_keys(p_ji, v_jd, begin, size, out_id)
             for query in range(size):
                 n, share = first + begin + query, np.float32(1) / total_i[query]
@@ -139,13 +134,7 @@ def attend_back_part(
             for key in range(begin + size):
                 seen = _seen(key, begin, size)
                 for query in range(seen.start, seen.stop, LANES):
-                    vector = slice(query, query + LANES)
-                    row, ds = p_ji[key, vector], ds_ji[key, vector]
-                    bits, out = bits_i[vector], out_i[vector]
-                    for i in range(LANES):
-                        p = exp2(row[i] - bits[i])
-                        row[i] = p
-                        ds[i] = p * (ds[i] - out[i]) * scale
+                    softmax_gradient(p_ji, ds_ji, bits_i, out_i, scale, key, query)
             _from_keys(ds_ji, k_jd, begin, size, dq_id)
             _from_queries(ds_ji, q_id, begin, size, dk_jd)
             _from_queries(p_ji, grad_id, begin, size, dv_jd)

@@ -23,9 +23,9 @@ TOKENS = 32  # tokens that one nonzero weight multiplies at once (`gathered.py`)
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
 BITS = np.float32(1 / math.log(2))  # bits per nat: exp(x) = 2^(BITS x)
 # Taylor coefficients of 2^x
-_SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))
-_SHIFT = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to the nearest integer
-_LEAST = np.float32(-126)
+SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))
+SHIFT = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to the nearest integer
+LEAST = np.float32(-126)
 
 
 @numba.njit(cache=True)
@@ -64,17 +64,17 @@ def transpose(
 def exp2(x: np.float32) -> np.float32:
     """Compute 2^x to 2 ulp for x <= 0. Larger x count as 0; below -126 the result is 0."""
     x = np.float32(0) if x > 0 else x
-    whole = (x + _SHIFT) - _SHIFT
+    whole = (x + SHIFT) - SHIFT
     rest = x - whole
-    power = _SERIES[7]
-    power = power * rest + _SERIES[6]
-    power = power * rest + _SERIES[5]
-    power = power * rest + _SERIES[4]
-    power = power * rest + _SERIES[3]
-    power = power * rest + _SERIES[2]
-    power = power * rest + _SERIES[1]
-    power = power * rest + _SERIES[0]
-    return np.float32(0) if x < _LEAST else _times_power(power, whole)
+    power = SERIES[7]
+    power = power * rest + SERIES[6]
+    power = power * rest + SERIES[5]
+    power = power * rest + SERIES[4]
+    power = power * rest + SERIES[3]
+    power = power * rest + SERIES[2]
+    power = power * rest + SERIES[1]
+    power = power * rest + SERIES[0]
+    return np.float32(0) if x < LEAST else _times_power(power, whole)
 
 
 @intrinsic
