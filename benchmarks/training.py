@@ -90,6 +90,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--batch-size", type=_positive, default=BATCH, help="windows in a step of whole trainings"
     )
+    parser.add_argument(
+        "--nonzeros", type=_positive, help="weights that whole sparse trainings keep; default: 16 / d_model"
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare_processor(options.threads)
@@ -97,7 +100,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.csv is not None:
         whole_training.joined(options.csv, [])  # fails at once if the file is another table
         for width in options.widths:
-            shape = whole_training.Shape(width, options.activation_fraction, options.batch_size)
+            shape = whole_training.Shape(
+                width, options.activation_fraction, options.batch_size, options.nonzeros
+            )
             rows = whole_training.measure(
                 shape, options.methods, options.repetitions, options.seconds, options.only
             )
@@ -242,7 +247,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     speeds.set(yscale="log", ylabel="tokens per second", title="training step")
     ratios.set(ylabel="tokens per second, dense = 1")
     ratios.set_ylim(bottom=0)
-    speeds.legend(frameon=False)
+    speeds.legend(frameon=False, loc="upper right")  # speeds fall with width; "best" would search for long
     figure.savefig(path, dpi=120, metadata={"Software": None})
     log.info("wrote %s", path)
 

@@ -36,7 +36,13 @@ log = logging.getLogger(__name__)
 VOCABULARY, N_CTX, BATCH = 2048, 128, 16  # as in conf/
 STEPS = 1000  # about 2 million tokens
 METHODS = ("dense", "exact", "amortised", "plain")
-KEY = ("d_model", "method", "activation_fraction", "batch_size")  # what a row of the table is about
+KEY = (
+    "d_model",
+    "method",
+    "activation_fraction",
+    "batch_size",
+    "nonzeros",
+)  # what a row of the table is about
 COLUMNS = (
     *(*KEY, "kept_fraction", "precision", "threads", "repetitions", "tokens_per_second"),
     *("lowest", "highest", "ratio_to_dense", "ratio_lowest", "ratio_highest", "peak_mb"),
@@ -45,16 +51,33 @@ COLUMNS = (
 
 @dataclass(frozen=True)
 class Shape:
-    """The trainings of one group of rows: d_model, AbsTopK of the sparse models, and windows a step."""
+    """The trainings of one group of rows: d_model, AbsTopK of the sparse models, windows a step, budget.
+
+    `nonzeros`: final number of nonzero weights in place of `kept_share`, at least one in each channel.
+    """
 
     width: int
     activation_fraction: float = 1.0
     batch_size: int = BATCH
+    nonzeros: int | None = None
+
+    @property
+    def budget(self) -> dict[str, Any]:
+        """The settings of a sparsity method."""
+        if self.nonzeros is None:
+            return {"kept_fraction": kept_share(self.width)}
+        return {"nonzeros": self.nonzeros, "at_least": 1}
 
 
 def kept_share(width: int) -> float:
     """Return the final kept fraction at one d_model: 4 % at 256, 1/32 at 512, 1/64 at 1024, and so on."""
     return 0.04 if width <= 256 else 16 / width
+
+
+def _kept_fraction(method: str, shape: Shape) -> float | str:
+    if method == "dense":
+        return 1.0
+    return round(kept_share(shape.width), 5) if shape.nonzeros is None else ""
 
 
 class Training(TimedTraining):
@@ -69,10 +92,10 @@ class Training(TimedTraining):
         sparsity: SparsifierConfig = none.Config()
         period = 1
         if method == "amortised":
-            sparsity = amortised.Config(kept_fraction=kept_share(shape.width))
+            sparsity = amortised.Config(**shape.budget)
             period = sparsity.dense_every
         elif method != "dense":
-            sparsity = magnitude.Config(kept_fraction=kept_share(shape.width))
+            sparsity = magnitude.Config(**shape.budget)
         sparsifier = make_sparsifier(sparsity, model, STEPS, 0)
         if isinstance(sparsity, magnitude.Config) and method == "plain":
             sparsifier = PlainMagnitude(sparsity, model, STEPS)
@@ -98,7 +121,8 @@ def measure(
             "method": method,
             "activation_fraction": 1.0 if method == "dense" else shape.activation_fraction,
             "batch_size": shape.batch_size,
-            "kept_fraction": 1.0 if method == "dense" else round(kept_share(shape.width), 5),
+            "nonzeros": "" if method == "dense" or shape.nonzeros is None else shape.nonzeros,
+            "kept_fraction": _kept_fraction(method, shape),
             "precision": "bfloat16" if native_bf16() else "float32",
             "threads": threads,
         }

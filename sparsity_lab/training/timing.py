@@ -62,11 +62,13 @@ class TimedTraining:
         module.sparsifier.after_step(module.model, module.done)
         kept = module.sparsifier.kept_fraction
         if self.period > 1 and kept(before) != kept(module.done):
-            for _ in range(self.period):  # renews the lists
-                self.step()
+            for _ in range(self.period):  # renews the lists, for which one window is enough
+                self.step(1)
 
-    def step(self) -> None:
-        windows = torch.randint(self.module.model.vocab_size, self.windows, generator=self.generator)
+    def step(self, batch_size: int | None = None) -> None:
+        """Take a step on new windows, as many as the config says or `batch_size`."""
+        shape = (batch_size or self.windows[0], self.windows[1])
+        windows = torch.randint(self.module.model.vocab_size, shape, generator=self.generator)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.bfloat16):
             loss, _ = self.module.objective(self.module.model, windows, self.module.done, None)
         loss.backward()

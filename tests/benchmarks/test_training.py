@@ -93,7 +93,7 @@ def test_whole_trainings_have_a_row_for_each_width_and_method(
 
 
 def test_a_table_of_whole_trainings_grows(tmp_path: Path) -> None:
-    path, key = tmp_path / "whole.csv", {"activation_fraction": 1.0, "batch_size": 16}
+    path, key = tmp_path / "whole.csv", {"activation_fraction": 1.0, "batch_size": 16, "nonzeros": ""}
     wide = {"tokens_per_second": 5, "peak_mb": 7} | key | WIDE_DENSE
     narrow = {"d_model": 256, "method": "exact", "tokens_per_second": 9} | key
     for rows in ([wide], [narrow], [wide | {"tokens_per_second": 6}], [{"peak_mb": 8} | key | WIDE_DENSE]):
@@ -104,6 +104,16 @@ def test_a_table_of_whole_trainings_grows(tmp_path: Path) -> None:
         ("256", "9", ""),
         ("1024", "6", "8"),
     ]
+
+
+def test_the_budget_of_a_whole_training() -> None:
+    shape = whole_training.Shape(16, batch_size=1, nonzeros=2500)
+    training = whole_training.Training("amortised", shape)
+    training.go_to(0.9)
+    weights = training.module.model.sparse_weights().values()
+    nonzeros = sum(int(weight.count_nonzero()) for weight, _ in weights)
+    assert nonzeros == pytest.approx(2500, rel=0.1)  # narrow matrices keep one in each channel, which is more
+    assert whole_training.Shape(512).budget == {"kept_fraction": 1 / 32}
 
 
 def test_another_table_is_not_overwritten(tmp_path: Path) -> None:

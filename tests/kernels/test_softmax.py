@@ -13,7 +13,7 @@ from sparsity_lab.kernels.cpu.softmax import add_powers, raise_maxima, softmax_g
 KEY, QUERY = 1, LANES  # the vector that is changed
 
 
-@numba.njit
+@numba.njit(fastmath={"contract"})  # as the kernels
 def changed(s_ji: Any, d_ji: Any, most_i: Any, total_i: Any, out_i: Any) -> None:
     softmax_gradient(s_ji, d_ji, most_i, out_i, np.float32(0.3), KEY, QUERY)
     s_ji[0] = s_ji[2]
@@ -21,7 +21,7 @@ def changed(s_ji: Any, d_ji: Any, most_i: Any, total_i: Any, out_i: Any) -> None
     raise_maxima(s_ji, most_i, 2, QUERY)
 
 
-@numba.njit
+@numba.njit(fastmath={"contract"})  # as the kernels
 def expected(s_ji: Any, d_ji: Any, most_i: Any, total_i: Any, out_i: Any) -> None:
     s_ji[0] = s_ji[2]
     for i in range(QUERY, QUERY + LANES):
