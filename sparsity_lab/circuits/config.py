@@ -34,11 +34,12 @@ class PruningConfig(GrowingConfig):
     other prompt (`beside_whole.py`). `freeze_norm`: norms divide by their scale in the whole model's run
     (`beside_whole.py`). `tied_query_key`: one mask for a query channel and its key channel (`tying.py`).
     `starts`: searches with different seeds, of which the smallest circuit is kept. `exchanges`: rounds of
-    exchange after polish, in which dropped nodes may come back (`exchange.py`). `retries`: further searches
-    after one that may have failed (`failed_search.py`), with other seeds and more steps.
+    exchange after polish, in which dropped nodes may come back (`exchange.py`). `nested`: a looser target's
+    circuit is part of every tighter one's (`nested.py`). `retries`: further searches after one that may have
+    failed (`failed_search.py`), with other seeds and more steps.
     """
 
-    later_fields: ClassVar = ("freeze_norm", "tied_query_key", "starts", "exchanges")
+    later_fields: ClassVar = ("freeze_norm", "tied_query_key", "starts", "exchanges", "nested")
 
     selection: Selection = "raw"
     target: PositiveFloat = 0.15
@@ -52,6 +53,7 @@ class PruningConfig(GrowingConfig):
     tied_query_key: bool = False
     starts: PositiveInt = 1
     exchanges: NonNegativeInt = 0
+    nested: bool = False
     retries: NonNegativeInt = 2
     seed: int = 0
 
@@ -81,6 +83,12 @@ class PruningConfig(GrowingConfig):
             raise ValueError(
                 "edges: 'prune': a dropped edge passes a mean; with ablation other_prompt, allowed: all"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _nested_edges(self) -> Self:
+        if self.nested and self.edges == "prune":
+            raise ValueError("edges: 'prune': pruned edges of nested circuits need not nest; allowed: all")
         return self
 
     @property

@@ -9,17 +9,18 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.beside_whole import beside_whole
+from sparsity_lab.circuits.candidates import Candidate, offer
 from sparsity_lab.circuits.circuit import Circuit, Scores, Targeted
 from sparsity_lab.circuits.config import PruningConfig
-from sparsity_lab.circuits.discretisation import polish
 from sparsity_lab.circuits.edge_pruning import prune_edges
-from sparsity_lab.circuits.edges import count_edges, list_edges
+from sparsity_lab.circuits.edges import list_edges
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData, score
 from sparsity_lab.circuits.exchange import exchange
-from sparsity_lab.circuits.failed_search import Size, doubt
+from sparsity_lab.circuits.failed_search import doubt
 from sparsity_lab.circuits.finders import FINDERS, FinderConfig
 from sparsity_lab.circuits.finders.finder import Notes
 from sparsity_lab.circuits.frozen import frozen_values
+from sparsity_lab.circuits.nested import nest
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import restored_nodes
 from sparsity_lab.circuits.tying import both, query_key_partners
@@ -70,14 +71,6 @@ def unsearched(evaluator: CircuitEvaluator, unpruned: Scores, target: float) -> 
     return None
 
 
-class Candidate(NamedTuple):
-    """A set of nodes (n) that meets a target, its size, and how it was found."""
-
-    kept_n: Tensor
-    size: Size
-    notes: Notes
-
-
 class Search(NamedTuple):
     """The circuits found, by ascending target, the number of further searches, and the reasons for them."""
 
@@ -111,6 +104,8 @@ def find_circuits(
         provenance |= {"ablation": pruning.ablation, **notes}
         if pruning.freeze_norm:
             provenance |= {"freeze_norm": True}
+        if pruning.nested:
+            provenance |= {"nested": True}
         if retries:
             provenance |= {"retries": retries, "retried_because": because}
         circuit = make_circuit(evaluator, kept_n, task, model_name, one.target, provenance)
@@ -158,23 +153,23 @@ def _search(
         doubts.append("far more nodes than the model's circuits for other tasks")
         for circuit in earlier:
             kept_n = NodeLayout(evaluator.model.config).mask(circuit.nodes)
-            _offer(best, evaluator, kept_n, circuit.target, dict(circuit.provenance))
+            offer(best, evaluator, kept_n, circuit.target, dict(circuit.provenance), polished=False)
     elif evaluator.selection == "calibrated":
         # A set that meets the raw target also meets the calibrated one, so calibrated circuits begin there.
         best, before, doubts = _search(replace(evaluator, selection="raw"), finder, pruning, wanted)
         for target, candidate in list(best.items()):
-            _offer_polished(best, evaluator, pruning, candidate.kept_n, target, candidate.notes)
+            offer(best, evaluator, candidate.kept_n, target, candidate.notes, pruning.polish)
     for attempt in range(first, last + 1):
         missed, further = pruning.target not in best, max(0, attempt - pruning.starts + 1)
         seed = derive_seed(pruning.seed, "attempt", attempt) if attempt else pruning.seed
         found = FINDERS[type(finder)](evaluator, finder.again(further, missed), targets, seed)
         for target, (kept_n, notes) in found.items():
             more: Notes = {**notes, "attempt": attempt, "nodes_before_polish": int(kept_n.sum())}
-            _offer_polished(best, evaluator, pruning, both(kept_n, evaluator.partner_n), target, more)
+            offer(best, evaluator, both(kept_n, evaluator.partner_n), target, more, pruning.polish)
         for tighter, looser in pairwise(sorted(targets)):
             if tighter in best:  # what meets a target meets every looser one
                 kept_n, _, notes = best[tighter]
-                _offer_polished(best, evaluator, pruning, kept_n, looser, {**notes, "found_at": tighter})
+                offer(best, evaluator, kept_n, looser, {**notes, "found_at": tighter}, pruning.polish)
         if attempt + 1 < pruning.starts:
             continue
         sizes = {target: candidate.size for target, candidate in best.items()}
@@ -187,35 +182,11 @@ def _search(
         for target in sorted(best):
             kept_n, _, notes = best[target]
             exchanged_n = exchange(evaluator, kept_n, target, pruning.exchanges)
-            _offer(best, evaluator, exchanged_n, target, {**notes, "exchanges": pruning.exchanges})
+            more = {**notes, "exchanges": pruning.exchanges}
+            offer(best, evaluator, exchanged_n, target, more, polished=False)
+    if pruning.nested:
+        best = nest(best, evaluator, pruning.polish)
     return best, before + further, doubts
-
-
-def _offer_polished(
-    best: dict[float, Candidate],
-    evaluator: CircuitEvaluator,
-    pruning: PruningConfig,
-    kept_n: Tensor,
-    target: float,
-    notes: Notes,
-) -> None:
-    """Polish a set for `target`, if circuits are polished, and take it if it is the smallest so far."""
-    polished_n = polish(evaluator, kept_n, target) if pruning.polish else kept_n
-    _offer(best, evaluator, polished_n, target, notes)
-
-
-def _offer(
-    best: dict[float, Candidate], evaluator: CircuitEvaluator, kept_n: Tensor, target: float, notes: Notes
-) -> None:
-    """Take a set if it meets `target` and has the fewest edges so far, or as many edges and fewer nodes."""
-    loss = evaluator.select_loss(kept_n)
-    size = Size(int(kept_n.sum()), count_edges(evaluator.model, kept_n), loss)
-    if loss <= target and (target not in best or _smaller(size, best[target].size)):
-        best[target] = Candidate(kept_n, size, notes)
-
-
-def _smaller(one: Size, other: Size) -> bool:
-    return (one.edges, one.nodes) < (other.edges, other.nodes)
 
 
 def make_circuit(
