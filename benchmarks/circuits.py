@@ -2,16 +2,18 @@
 
     python -m benchmarks.circuits runs/single/NAME [--with pruning.closed=false ...] [--out runs/bench]
 
-Writes circuits.csv with one row per task and setting, each as soon as it is measured. `--with` names changes
-to the run's `finder` and `pruning`. Every task is searched with the run's own settings and with each change
-by itself, one after the other, and the settings are compared on the tasks that have a circuit under all of
-them. To change several values at once, or a whole section, write YAML: `--with 'finder={kind: attribution,
-steps: 10}'`. `--base` names changes that every setting has. With `pruning.edges=prune`, the edges are those
-left after edge pruning; the losses are the circuit's before it.
+Writes circuits.csv with one row per task, setting and absolute target, as soon as a task's search has ended.
+`--with` names changes to the run's `finder` and `pruning`. Every task is searched with the run's own settings
+and with each change by itself, one after the other, and the settings are compared on the tasks that have a
+circuit under all of them. A plus sign joins changes: `--with pruning.ablation=zero+pruning.freeze_norm=true`.
+To replace a whole section, write YAML: `--with 'finder={kind: attribution, steps: 10}'`. `--base` names
+changes that every setting has. With `pruning.edges=prune`, the edges are those left after edge pruning; the
+losses are the circuit's before it.
 """
 
 import argparse
 import logging
+import re
 import time
 from collections.abc import Iterator, Sequence
 from functools import reduce
@@ -38,7 +40,7 @@ log = logging.getLogger(__name__)
 SIZES, LOSSES = ("nodes", "edges"), ("test_loss", "edges_only_loss")
 OWN = "own"  # the setting of the run itself
 SECTIONS = ("finder", "pruning")
-COLUMNS = ("task", "setting", "status", *SIZES, *LOSSES, "searches", "seconds")
+COLUMNS = ("task", "setting", "target", "status", *SIZES, *LOSSES, "searches", "seconds")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -72,10 +74,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def measure_circuits(
     run: Path, changes: Sequence[str] = (), tasks: Sequence[str] | None = None, base: Sequence[str] = ()
 ) -> Iterator[dict[str, Any]]:
-    """Yield one row per task and setting: the circuit's size and losses at the main target, and the seconds.
+    """Yield one row per task, setting and absolute target: the circuit's size and losses, and the seconds.
 
-    The first setting is the run's own with all changes in `base`; each of `changes` is another. One task runs
-    an extra time first, so that no row includes compilation.
+    The seconds are those of one search for all targets. The first setting is the run's own with all changes
+    in `base`; each of `changes` is another. One task runs an extra time first, so that no row includes
+    compilation.
 
     Raises:
         UserError: this version cannot read the run's record, config or model, a task is not in the run, or a
@@ -98,15 +101,25 @@ def measure_circuits(
     _measure(OWN, config, context, compiled[0], record)
     for name in names:
         for setting in settings.items():
-            yield _measure(*setting, context, name, record)
+            yield from _measure(*setting, context, name, record)
 
 
 def changed(config: RunConfig, change: str) -> RunConfig:
-    """Return the config with one value of `finder` or `pruning` changed, or a whole section replaced.
+    """Return the config with values of `finder` or `pruning` changed, or a whole section replaced.
+
+    A plus sign joins several changes, of which each begins with its key.
 
     Raises:
-        UserError: the change is not KEY=VALUE, not of these sections, or not allowed.
+        UserError: a change is not KEY=VALUE, not of these sections, or not allowed.
     """
+    values = config.model_dump(mode="json")
+    values["evidence"]["enabled"], values["steering"] = False, None  # neither is made here
+    for one in re.split(rf"\+(?=(?:{'|'.join(SECTIONS)})[.=])", change):
+        _change(values, one)
+    return validate(RunConfig, values, "--with")
+
+
+def _change(values: dict[str, Any], change: str) -> None:
     key, equals, written = change.partition("=")
     section, _, name = key.partition(".")
     if not equals or section not in SECTIONS:
@@ -115,47 +128,50 @@ def changed(config: RunConfig, change: str) -> RunConfig:
         value = yaml.safe_load(written)
     except yaml.YAMLError:
         raise UserError(f"--with {change}: the value is not readable as YAML") from None
-    values = config.model_dump(mode="json")
-    values["evidence"]["enabled"], values["steering"] = False, None  # neither is made here
     if name:
         values[section] |= {name: value}
     else:
         values[section] = value
-    return validate(RunConfig, values, "--with")
 
 
 def _measure(
     setting: str, config: RunConfig, context: ModelContext, name: str, record: RunRecord
-) -> dict[str, Any]:
+) -> list[dict[str, Any]]:
     began = time.perf_counter()
     result, _ = explain_task(
         config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
     )
-    seconds = time.perf_counter() - began
-    point = result.at(config.pruning.target)
-    found: tuple[Any, ...] = ("", "", "", "")
-    if point is not None and point.edges_only is not None:
-        losses = point.test.selection_loss, point.edges_only.selection_loss
-        edges = point.edges if point.pruned_edges is None else point.pruned_edges
-        found = (point.nodes, edges, *(round(loss, 4) for loss in losses))
-    log.info("%s, %s: %s, %s edges, %.1f s", name, setting, result.status, found[1] or "no", seconds)
-    values = (name, setting, result.status, *found, result.retries + 1, round(seconds, 1))
-    return dict(zip(COLUMNS, values, strict=True))
+    seconds, rows = time.perf_counter() - began, []
+    for target in config.pruning.all_targets:
+        point, found = result.at(target), ("", "", "", "")
+        if point is not None and point.edges_only is not None:
+            losses = point.test.selection_loss, point.edges_only.selection_loss
+            edges = point.edges if point.pruned_edges is None else point.pruned_edges
+            found = (point.nodes, edges, *(round(loss, 4) for loss in losses))
+        told = name, setting, target, result.status, found[1] or "no", seconds
+        log.info("%s, %s, %g nats: %s, %s edges, %.1f s", *told)
+        values = (name, setting, target, result.status, *found, result.retries + 1, round(seconds, 1))
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    return rows
 
 
 def means(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a line per setting: means over the tasks with a circuit under every setting."""
-    settings = dict.fromkeys(row["setting"] for row in rows)
+    """Return a line per setting and target: means over the tasks with a circuit in all of them."""
+    settings = dict.fromkeys((row["setting"], row["target"]) for row in rows)
     missing = {row["task"] for row in rows if row["edges"] == ""}
     lines = []
-    for setting in settings:
-        chosen = [row for row in rows if row["setting"] == setting and row["task"] not in missing]
+    for setting, target in settings:
+        chosen = [
+            row
+            for row in rows
+            if (row["setting"], row["target"]) == (setting, target) and row["task"] not in missing
+        ]
         if chosen:
             nodes, edges = (geometric_mean(max(1, row[size]) for row in chosen) for size in SIZES)
             test, edges_only = (fmean(row[loss] for row in chosen) for loss in LOSSES)
             apart = max(abs(row["test_loss"] - row["edges_only_loss"]) for row in chosen)
             lines.append(
-                f"{setting}: {len(chosen)} tasks; geometric means {nodes:.1f} nodes, "
+                f"{setting}, {target:g} nats: {len(chosen)} tasks; geometric means {nodes:.1f} nodes, "
                 f"{edges:.1f} edges; "
                 f"mean test loss {test:.4f}, edges only {edges_only:.4f}, at most {apart:.4f} apart; "
                 f"{sum(row['seconds'] for row in chosen):.0f} s"

@@ -29,6 +29,12 @@ def test_a_change_is_one_value_or_a_whole_section() -> None:
     assert other.model == config.model
 
 
+def test_a_plus_sign_joins_changes() -> None:
+    joined = bench.changed(config_of(), "pruning.ablation=zero+finder.learning_rate=1e+0+pruning.nested=true")
+    assert (joined.pruning.ablation, joined.pruning.nested) == ("zero", True)
+    assert joined.finder.model_dump()["learning_rate"] == 1.0
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -47,11 +53,10 @@ def test_a_wrong_change_is_one_line(change: str, message: str) -> None:
 
 def test_settings_are_compared_on_the_tasks_that_all_of_them_solve() -> None:
     def row(task: str, setting: str, edges: int | str) -> dict[str, object]:
-        return {"task": task, "setting": setting, "nodes": edges, "edges": edges} | dict.fromkeys(
-            ("test_loss", "edges_only_loss", "seconds"), 0.5
-        )
+        row = {"task": task, "setting": setting, "target": 0.15, "nodes": edges, "edges": edges}
+        return row | dict.fromkeys(("test_loss", "edges_only_loss", "seconds"), 0.5)
 
     rows = [row("a", "own", 4), row("a", "x=1", 16), row("b", "own", 2), row("b", "x=1", "")]
     own, other = bench.means(rows)
-    assert own.startswith("own: 1 tasks; geometric means 4.0 nodes, 4.0 edges")
-    assert other.startswith("x=1: 1 tasks; geometric means 16.0 nodes, 16.0 edges")
+    assert own.startswith("own, 0.15 nats: 1 tasks; geometric means 4.0 nodes, 4.0 edges")
+    assert other.startswith("x=1, 0.15 nats: 1 tasks; geometric means 16.0 nodes, 16.0 edges")
