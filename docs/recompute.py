@@ -3,8 +3,9 @@
     python -m sparsity_lab.export RUN OUT
     python docs/recompute.py OUT OUT/circuits/TASK/circuit-0.15.json
 
-A dropped node passes its mean in place of its value. The script prints the loss that it computes and the one
-in the circuit's file, in nats, and exits with 1 if they differ by more than 1e-4.
+A dropped node passes its mean in place of its value. For a circuit found with `pruning.freeze_norm`, the
+whole model runs first, and norms take their scales from that run. The script prints the loss that it computes
+and the one in the circuit's file, in nats, and exits with 1 if they differ by more than 1e-4.
 """
 
 import json
@@ -18,23 +19,26 @@ from safetensors.torch import load_file
 out, file = Path(sys.argv[1]), Path(sys.argv[2])
 config, weights = json.loads((out / "model.json").read_text())["config"], load_file(out / "model.safetensors")
 circuit = json.loads(file.read_text())
-if circuit["provenance"].get("ablation") == "other_prompt" or circuit["provenance"].get("freeze_norm"):
-    sys.exit(f"{file}: its losses need the whole model's run too; python -m sparsity_lab.score computes them")
+if circuit["provenance"].get("ablation") == "other_prompt":
+    sys.exit(f"{file}: needs the nodes' values on other prompts; python -m sparsity_lab.score computes them")
 if not (circuit.get("frozen") and circuit.get("pairs")):
     sys.exit(f"{file}: names no means and pairs; a run writes them beside its circuits")
 means = load_file(file.parent / circuit["frozen"]["file"])  # by site, as "0.attn_in": a value per channel
 pairs = load_file(file.parent / circuit["pairs"]["file"])
 tokens, last, answers = pairs["test.tokens"], pairs["test.last"], pairs["test.answers"]
-kept = {site: torch.zeros(len(mean), dtype=torch.bool) for site, mean in means.items()}
+nodes = {site: torch.zeros(len(mean), dtype=torch.bool) for site, mean in means.items()}
 for node in circuit["nodes"]:
-    kept[f"{node['layer']}.{node['site']}"][node["channel"]] = True
+    nodes[f"{node['layer']}.{node['site']}"][node["channel"]] = True
+frozen_norm, scaled_by = bool(circuit["provenance"].get("freeze_norm")), {}
 
 
-def norm(x, name):
-    weight, bias = weights[f"{name}.weight"], weights.get(f"{name}.bias")
+def norm(x, name):  # with frozen norms, the first run, the whole model's, decides the scales
+    eps = config["norm_eps"] or (1e-5 if config["norm"] == "layer" else torch.finfo(torch.float32).eps)
+    whole = scaled_by.setdefault(name, x) if frozen_norm else x
     if config["norm"] == "layer":
-        return F.layer_norm(x, weight.shape, weight, bias, config["norm_eps"] or 1e-5)
-    return F.rms_norm(x, weight.shape, weight, config["norm_eps"] or torch.finfo(torch.float32).eps)
+        x, whole = (each - each.mean(-1, keepdim=True) for each in (x, whole))
+    x = x * (whole.square().mean(-1, keepdim=True) + eps).rsqrt() * weights[f"{name}.weight"]
+    return x + weights.get(f"{name}.bias", 0)
 
 
 def read(x, name):  # a sublayer's input; some models append normalised positions
@@ -93,32 +97,36 @@ def rotate(x):  # rotary positions: turns channels i and i + d_head / 2 of a que
     )
 
 
-gated = config.get("gated_mlp", False)
-length, stream = tokens.shape[1], weights["embedding.weight"][tokens]
+gated, length = config.get("gated_mlp", False), tokens.shape[1]
+embedded = weights["embedding.weight"][tokens]
 if config["positions"] in ("learned", "concatenated"):
     positions = weights["positions.weight"][:length]
-    stream = stream if config["d_pos"] else stream + positions
-future = torch.ones(length, length, dtype=torch.bool).triu(1)
-for layer in range(config["n_layer"]):
-    name = f"blocks.{layer}.attention"
-    x = visit(f"{layer}.attn_in", read(stream, name))
-    parts = (visit(f"{layer}.attn_{part}", x, f"{name}.{part}") for part in "qkv")
-    q, k, v = (part.unflatten(-1, (-1, config["d_head"])).transpose(1, 2) for part in parts)
-    q, k = (rotate(q), rotate(k)) if config["positions"] == "rotary" else (q, k)
-    scores = (q @ k.mT / config["d_head"] ** 0.5).masked_fill(future, -torch.inf)
-    if config["attention_sink"]:  # a logit per head that takes attention and gives no value
-        sink = weights[f"{name}.sink"].view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
-        scores = torch.cat([scores, sink], -1)
-    x = (scores.softmax(-1)[..., :length] @ v).transpose(1, 2).flatten(2)
-    stream = add(stream, visit(f"{layer}.attn_out", x, f"{name}.out"), "resid_post_attn")
-    name = f"blocks.{layer}.mlp"
-    x = visit(f"{layer}.mlp_in", read(stream, name))
-    gate = visit(f"{layer}.mlp_gate", x, f"{name}.gate") if gated else None
-    x = visit(f"{layer}.mlp_neuron", x, f"{name}.up", gate)
-    stream = add(stream, visit(f"{layer}.mlp_out", x, f"{name}.down"), "resid_post_mlp")
+    embedded = embedded if config["d_pos"] else embedded + positions
 rows = torch.arange(len(tokens))
+future = torch.ones(length, length, dtype=torch.bool).triu(1)
+everything = {site: torch.ones_like(of_site) for site, of_site in nodes.items()}
+for passing in (everything, nodes) if frozen_norm else (nodes,):
+    kept, stream = passing, embedded
+    for layer in range(config["n_layer"]):
+        name = f"blocks.{layer}.attention"
+        x = visit(f"{layer}.attn_in", read(stream, name))
+        parts = (visit(f"{layer}.attn_{part}", x, f"{name}.{part}") for part in "qkv")
+        q, k, v = (part.unflatten(-1, (-1, config["d_head"])).transpose(1, 2) for part in parts)
+        q, k = (rotate(q), rotate(k)) if config["positions"] == "rotary" else (q, k)
+        scores = (q @ k.mT / config["d_head"] ** 0.5).masked_fill(future, -torch.inf)
+        if config["attention_sink"]:  # a logit per head that takes attention and gives no value
+            sink = weights[f"{name}.sink"].view(1, -1, 1, 1).expand(*scores.shape[:3], 1)
+            scores = torch.cat([scores, sink], -1)
+        x = (scores.softmax(-1)[..., :length] @ v).transpose(1, 2).flatten(2)
+        stream = add(stream, visit(f"{layer}.attn_out", x, f"{name}.out"), "resid_post_attn")
+        name = f"blocks.{layer}.mlp"
+        x = visit(f"{layer}.mlp_in", read(stream, name))
+        gate = visit(f"{layer}.mlp_gate", x, f"{name}.gate") if gated else None
+        x = visit(f"{layer}.mlp_neuron", x, f"{name}.up", gate)
+        stream = add(stream, visit(f"{layer}.mlp_out", x, f"{name}.down"), "resid_post_mlp")
+    stream = norm(stream[rows, last], "norm")
 unembedding = weights.get("unembedding.weight", weights["embedding.weight"])
-logits = F.linear(norm(stream[rows, last], "norm"), unembedding, weights["unembedding.bias"])
+logits = F.linear(stream, unembedding, weights["unembedding.bias"])
 if config["bigram"] != "none":
     logits = logits + weights["bigram"][tokens[rows, last]]
 

@@ -1,10 +1,12 @@
 """The parts of a finished run that export and score read: a small model, its tokenizer, and one circuit."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sparsity_lab.circuits.beside_whole import beside_whole
 from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
 from sparsity_lab.circuits.edge_pruning import prune_edges
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, TaskData
@@ -78,12 +80,14 @@ def write_circuit(
 
 
 def write_run(
-    folder: Path, pruned: bool = False, closed: bool = False, **changes: Any
+    folder: Path, pruned: bool = False, closed: bool = False, freeze_norm: bool = False, **changes: Any
 ) -> tuple[Path, Circuit]:
     """Write a run's folder; return the path of its circuit, and the circuit."""
-    evaluator = evaluator_of(random_model(**changes), closed)
-    save_model(evaluator.model, folder / "model")
+    model = random_model(**changes)
+    evaluator, found = evaluator_of(model, closed), {"freeze_norm": True} if freeze_norm else {}
+    evaluator = replace(evaluator, model=beside_whole(model, False, freeze_norm))
+    save_model(model, folder / "model")
     (folder / "tokens").mkdir()
     tokenizer().save(folder / "tokens" / "tokenizer.json")
-    path = write_circuit(folder / "circuits" / "letter", evaluator, folder / "model", pruned)
+    path = write_circuit(folder / "circuits" / "letter", evaluator, folder / "model", pruned, **found)
     return path, load_circuit(path)

@@ -45,6 +45,8 @@ def recompute(out: Path, circuit: Path, monkeypatch: pytest.MonkeyPatch) -> int:
         {"norm": "layer", "bias": False, "norm_eps": 0.1, "activation": "relu"},
         {"residual_activation": "relu", "residual_sites": ("resid_post_attn", "resid_post_mlp")},
         {"gated_mlp": True, "activation": "silu", "positions": "rotary", "closed": True},
+        {"freeze_norm": True, "closed": True},
+        {"freeze_norm": True, "norm": "layer", "positions": "concatenated", "d_pos": 4, "n_head": 3},
         {
             "gated_mlp": True,
             "positions": "rotary",
@@ -71,6 +73,20 @@ def test_s14_an_independent_script_finds_the_same_loss(
     changed["nodes"] = changed["nodes"][10:]
     write_json(copied, changed)
     assert recompute(tmp_path / "out", copied, monkeypatch) == 1  # the script does look at the nodes
+
+
+def test_the_script_refuses_a_circuit_on_the_other_prompts_values(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, _ = write_run(tmp_path / "run")
+    export(tmp_path / "run", tmp_path / "out")
+    copied = tmp_path / "out" / "circuits" / "letter" / path.name
+    changed = read_json(copied)
+    changed["provenance"]["ablation"] = "other_prompt"
+    write_json(copied, changed)
+    monkeypatch.setattr(sys, "argv", [str(SCRIPT), str(tmp_path / "out"), str(copied)])
+    with pytest.raises(SystemExit, match=r"values on other prompts; python -m sparsity_lab.score"):
+        runpy.run_path(str(SCRIPT), run_name="__main__")
 
 
 def test_the_script_imports_torch_and_safetensors_alone() -> None:
