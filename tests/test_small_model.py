@@ -1,11 +1,10 @@
 """The model in docs/: README's lines and the notebook run on it, and its circuits are recomputed."""
 
 import os
-import re
 import runpy
+import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import pytest
@@ -14,6 +13,7 @@ import sparsity_lab
 from sparsity_lab import Lab
 from sparsity_lab.results.record import write_record
 from tests.analysis.made_up import record
+from tests.base_install import link_base_install
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs" / "small_model"
@@ -45,30 +45,19 @@ def test_its_circuits_score_as_their_files_say(lab: Lab, monkeypatch: pytest.Mon
         assert not ended.value.code
 
 
-def test_the_lines_in_the_readme_run_without_a_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    (block,) = re.findall(r"```python\n(import sparsity_lab\n.*?)```", (ROOT / "README.md").read_text(), re.S)
-    names: dict[str, Any] = {}
-    exec(compile(block, "README.md", "exec"), names)
-    assert names["circuit"].edges
-
-
-def test_every_example_of_the_python_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(ROOT)
-    (tmp_path / "some").mkdir()
-    write_record(record("sparse", 64, 1000, 2.0, {"a task": 5}), tmp_path / "some")
-    text = (ROOT / "docs" / "python.md").read_text().replace('"runs"', repr(str(tmp_path)))
-    blocks = re.findall(r"```python\n(.*?)```", text, re.S)
-    assert len(blocks) >= 6
-    names: dict[str, Any] = {}
-    for block in blocks:
-        exec(compile(block, "docs/python.md", "exec"), names)
-    assert names["mine"].edges
-    assert names["mine"].select.raw_loss <= names["mine"].target
-    assert names["mine"].model_hash == names["circuit"].model_hash
-    assert names["lab"].evaluate(names["circuit"]) == names["circuit"].test
-    assert "own pairs" in names["page"].html
-    assert len(names["frame"]) > 0
+def test_the_examples_of_the_readme_and_the_python_page_run_with_the_base_install(tmp_path: Path) -> None:
+    """No package is there that only an extra brings, and no training is needed."""
+    site, runs = link_base_install(tmp_path / "site"), tmp_path / "runs"
+    (runs / "some").mkdir(parents=True)
+    write_record(record("sparse", 64, 1000, 2.0, {"a task": 5}), runs / "some")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(site)])}
+    python = [sys.executable, "-S"]  # without the packages of this environment
+    absent = "import transformers"
+    done = subprocess.run([*python, "-c", absent], env=environment, capture_output=True, text=True)
+    assert "No module named 'transformers'" in done.stderr
+    command = [*python, "tests/run_examples.py", str(runs)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def outputs(notebook: nbformat.NotebookNode) -> list[tuple[str, set[str]]]:
