@@ -8,7 +8,8 @@ and with each change by itself, one after the other, and the settings are compar
 circuit under all of them. A plus sign joins changes: `--with pruning.ablation=zero+pruning.freeze_norm=true`.
 To replace a whole section, write YAML: `--with 'finder={kind: attribution, steps: 10}'`. `--base` names
 changes that every setting has. With `pruning.edges=prune`, the edges are those left after edge pruning; the
-losses are the circuit's before it.
+losses are the circuit's before it. With `pruning.tokens=prune`, `tokens` is the number of tokens left, and
+`tokens_loss` is the test loss with these alone.
 """
 
 import argparse
@@ -40,7 +41,18 @@ log = logging.getLogger(__name__)
 SIZES, LOSSES = ("nodes", "edges"), ("test_loss", "edges_only_loss")
 OWN = "own"  # the setting of the run itself
 SECTIONS = ("finder", "pruning")
-COLUMNS = ("task", "setting", "target", "status", *SIZES, *LOSSES, "searches", "seconds")
+COLUMNS = (
+    "task",
+    "setting",
+    "target",
+    "status",
+    *SIZES,
+    *LOSSES,
+    "tokens",
+    "tokens_loss",
+    "searches",
+    "seconds",
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -138,20 +150,26 @@ def _measure(
     setting: str, config: RunConfig, context: ModelContext, name: str, record: RunRecord
 ) -> list[dict[str, Any]]:
     began = time.perf_counter()
-    result, _ = explain_task(
+    result, circuits = explain_task(
         config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
     )
     seconds, rows = time.perf_counter() - began, []
+    tokens = {
+        c.asked: (len(c.tokens.tokens), round(c.tokens.test.selection_loss, 4))
+        for c in circuits
+        if c.tokens is not None and c.excess is None
+    }
     for target in config.pruning.all_targets:
-        point, found = result.at(target), ("", "", "", "")
+        point = result.at(target)
+        found: tuple[Any, ...] = ("", "", "", "")
         if point is not None and point.edges_only is not None:
             losses = point.test.selection_loss, point.edges_only.selection_loss
             edges = point.edges if point.pruned_edges is None else point.pruned_edges
             found = (point.nodes, edges, *(round(loss, 4) for loss in losses))
         told = name, setting, target, result.status, found[1] or "no", seconds
         log.info("%s, %s, %g nats: %s, %s edges, %.1f s", *told)
-        values = (name, setting, target, result.status, *found, result.retries + 1, round(seconds, 1))
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
+        last = *tokens.get(target, ("", "")), result.retries + 1, round(seconds, 1)
+        rows.append(dict(zip(COLUMNS, (name, setting, target, result.status, *found, *last), strict=True)))
     return rows
 
 

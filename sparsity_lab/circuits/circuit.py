@@ -71,6 +71,18 @@ class PrunedEdges(Config):
     test: Scores
 
 
+class PrunedTokens(Config):
+    """The tokens whose embeddings are left after token pruning, and the scores with these and all edges.
+
+    A dropped token has the mean embedding of the vocabulary, or zero with ablation zero.
+    """
+
+    tokens: tuple[int, ...]
+    calibration: Calibration
+    select: Scores
+    test: Scores
+
+
 class Beside(Config):
     """A file in the same folder as the circuit's own, with its SHA-256 in hex."""
 
@@ -110,6 +122,7 @@ class Circuit(Targeted):
 
     `edges` holds all nonzero weights between kept nodes, and the scores are measured with all of them.
     `pruned` is set if edges were pruned too (`pruning.edges: prune`); older files lack it.
+    `tokens` is set if token embeddings were pruned (`pruning.tokens: prune`).
     `closed`: in all scores, weights into dropped nodes are zero (`closing.py`); false in older files.
     `edges_only`: the test scores with these weights at zero, whether the circuit is closed or not.
 
@@ -128,6 +141,7 @@ class Circuit(Targeted):
     test: Scores
     provenance: dict[str, str | int | float | bool | None]
     pruned: PrunedEdges | None = None
+    tokens: PrunedTokens | None = None
     model_hash: str | None = None
     task_hash: str | None = None
     frozen: Beside | None = None

@@ -27,7 +27,8 @@ class PruningConfig(GrowingConfig):
     `selection`: whether the raw or the calibrated loss must meet the target. A fitted scale and shift can
     turn noise into an answer, so the calibrated loss also finds small circuits for meaningless tasks
     (`evidence/controls.py`). `polish`: drop kept nodes that the target does not need. `edges`: "prune" also
-    prunes edges between the kept nodes. `closed`: weights into dropped nodes are zero while circuits are
+    prunes edges between the kept nodes. `tokens`: "prune" also prunes the tokens whose embeddings are
+    read (`token_pruning.py`). `closed`: weights into dropped nodes are zero while circuits are
     searched and scored, so that a circuit computes from its nodes and edges alone (`closing.py`). `ablation`:
     the value at which dropped nodes are frozen: their mean over text, zero, their mean over the task's
     training prompts, where what all its prompts share stays known (`frozen.py`), or their value on the pair's
@@ -39,7 +40,10 @@ class PruningConfig(GrowingConfig):
     failed (`failed_search.py`), with other seeds and more steps.
     """
 
-    later_fields: ClassVar = ("freeze_norm", "tied_query_key", "starts", "exchanges", "nested")
+    later_fields: ClassVar = (
+        *("freeze_norm", "tied_query_key", "starts", "exchanges"),
+        *("nested", "tokens"),
+    )
 
     selection: Selection = "raw"
     target: PositiveFloat = 0.15
@@ -47,6 +51,7 @@ class PruningConfig(GrowingConfig):
     relative_targets: tuple[PositiveFloat, ...] = Field(default=(), strict=False)
     polish: bool = True
     edges: Literal["all", "prune"] = "all"
+    tokens: Literal["all", "prune"] = "all"
     closed: bool = True
     ablation: Ablation = "mean"
     freeze_norm: bool = False
@@ -79,16 +84,18 @@ class PruningConfig(GrowingConfig):
                 "selection: 'calibrated': with ablation other_prompt, no nodes give the other answer, and a "
                 "negative scale would make it right; allowed: raw"
             )
-        if self.ablation == "other_prompt" and self.edges == "prune":
-            raise ValueError(
-                "edges: 'prune': a dropped edge passes a mean; with ablation other_prompt, allowed: all"
-            )
+        for key in ("edges", "tokens"):
+            if self.ablation == "other_prompt" and getattr(self, key) == "prune":
+                raise ValueError(
+                    f"{key}: 'prune': what is dropped passes a mean; with ablation other_prompt, allowed: all"
+                )
         return self
 
     @model_validator(mode="after")
-    def _nested_edges(self) -> Self:
-        if self.nested and self.edges == "prune":
-            raise ValueError("edges: 'prune': pruned edges of nested circuits need not nest; allowed: all")
+    def _pruned_parts_nest(self) -> Self:
+        for key in ("edges", "tokens"):
+            if self.nested and getattr(self, key) == "prune":
+                raise ValueError(f"{key}: 'prune': with nested, {key} left over need not nest; allowed: all")
         return self
 
     @property

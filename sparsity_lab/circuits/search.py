@@ -1,4 +1,4 @@
-"""Find a task's circuits with any finder, polish them, prune their edges, and return `Circuit` records."""
+"""Find a task's circuits with any finder, polish and prune them further, and return `Circuit` records."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,6 +23,7 @@ from sparsity_lab.circuits.frozen import frozen_values
 from sparsity_lab.circuits.nested import nest
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.restoration import restored_nodes
+from sparsity_lab.circuits.token_pruning import prune_tokens
 from sparsity_lab.circuits.tying import both, query_key_partners
 from sparsity_lab.core.hashing import derive_seed
 from sparsity_lab.model.transformer import Transformer
@@ -112,6 +113,8 @@ def find_circuits(
         circuit = circuit.model_copy(update=one.model_dump())
         if pruning.edges == "prune":
             circuit = prune_edges(evaluator, circuit)
+        if pruning.tokens == "prune":
+            circuit = prune_tokens(evaluator, circuit)
         circuits.append(circuit)
     return Search(circuits, retries, because)
 

@@ -20,6 +20,7 @@ from sparsity_lab.circuits.edges import count_edges
 from sparsity_lab.circuits.evaluator import IDENTITY, score
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.standalone import beside, load_means
+from sparsity_lab.circuits.token_pruning import keep_tokens
 from sparsity_lab.core.config import Config, validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json
@@ -183,7 +184,7 @@ def _question(path: Path, circuit: Circuit | None, opened: Folder, given: Path |
 def _rows_of_circuit(
     circuit: Circuit, model: Transformer, measure: Measure, path: Path
 ) -> tuple[list[Row], list[str]]:
-    """Score the circuit, its pruned edges, its edges alone, the whole model, and the empty circuit."""
+    """Score the circuit, its pruned edges and tokens, its edges alone, the whole model, and no nodes."""
     layout, notes = NodeLayout(model.config), list[str]()
     try:
         kept_n = layout.mask(circuit.nodes)
@@ -209,6 +210,16 @@ def _rows_of_circuit(
         pruned = without_edges(model, measure.means_n, dropped)
         scores = measure.scores(pruned, kept_n, calibration=circuit.pruned.calibration, closed=circuit.closed)
         rows.insert(1, Row(name="pruned edges", nodes=rows[0].nodes, edges=len(left), scores=scores))
+    if circuit.tokens is not None:
+        kept_v = torch.zeros(model.vocab_size, dtype=torch.bool)
+        if outside := [token for token in circuit.tokens.tokens if not 0 <= token < model.vocab_size]:
+            raise UserError(f"{path}: tokens: {outside[0]}: allowed: 0 to {model.vocab_size - 1}")
+        kept_v[list(circuit.tokens.tokens)] = True
+        reading = keep_tokens(model, kept_v, circuit.provenance.get("ablation") == "zero")
+        scores = measure.scores(
+            reading, kept_n, calibration=circuit.tokens.calibration, closed=circuit.closed
+        )
+        rows.insert(1, Row(name="pruned tokens", nodes=rows[0].nodes, edges=rows[0].edges, scores=scores))
     return rows, notes
 
 

@@ -39,6 +39,7 @@ def test_the_nodes_of_looser_targets_are_nodes_of_tighter_ones() -> None:
     assert "nested" not in separate[0].provenance
 
 
-def test_nested_circuits_have_no_pruned_edges() -> None:
-    with pytest.raises(UserError, match=r"edges: 'prune'.*nested.*allowed: all"):
-        validate(PruningConfig, {"nested": True, "edges": "prune"}, "pruning")
+@pytest.mark.parametrize("part", ["edges", "tokens"])
+def test_parts_that_need_not_nest_are_not_pruned(part: str) -> None:
+    with pytest.raises(UserError, match=rf"{part}: 'prune': with nested.*allowed: all"):
+        validate(PruningConfig, {"nested": True, part: "prune"}, "pruning")
