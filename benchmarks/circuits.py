@@ -153,7 +153,7 @@ def _measure(
     result, circuits = explain_task(
         config, name, context.tokenizer, context.model, context.means_n, record.stages["model"]
     )
-    seconds, rows = time.perf_counter() - began, []
+    seconds, rows = time.perf_counter() - began, list[dict[str, Any]]()
     tokens = {
         c.asked: (len(c.tokens.tokens), round(c.tokens.test.selection_loss, 4))
         for c in circuits

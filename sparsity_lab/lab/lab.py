@@ -177,7 +177,7 @@ class Lab(Intervened):
     def evaluate(self, circuit: AnyCircuit, pairs: Question | None = None) -> Scores:
         """Score a circuit, everything else frozen at its mean, on pairs or on its own task's test pairs.
 
-        All edges between its nodes count, also those that edge pruning dropped.
+        All edges between its nodes and all tokens count, also those that edge or token pruning dropped.
 
         Raises:
             UserError: the circuit is not of this model, or the pairs cannot be asked of it.

@@ -1,11 +1,16 @@
 """The benchmark of circuits; `test_smoke` runs it on a finished run."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from benchmarks import circuits as bench
+from sparsity_lab.circuits.circuit import Circuit, PrunedTokens, Scores
+from sparsity_lab.circuits.evaluator import IDENTITY
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.results.record import CurvePoint, TaskResult
 from tests.test_cost import config_of
 
 
@@ -60,3 +65,31 @@ def test_settings_are_compared_on_the_tasks_that_all_of_them_solve() -> None:
     own, other = bench.means(rows)
     assert own.startswith("own, 0.15 nats: 1 tasks; geometric means 4.0 nodes, 4.0 edges")
     assert other.startswith("x=1, 0.15 nats: 1 tasks; geometric means 16.0 nodes, 16.0 edges")
+
+
+def test_a_search_has_a_row_for_each_absolute_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = Scores(raw_loss=0.14, selection_loss=0.14, accuracy=1.0)
+    tokens = PrunedTokens(tokens=(3, 8), calibration=IDENTITY, select=scores, test=scores)
+    circuit = Circuit(
+        task="a",
+        model="m",
+        nodes=(),
+        edges=(),
+        provenance={},
+        target=0.15,
+        calibration=IDENTITY,
+        select=scores,
+        test=scores,
+        tokens=tokens,
+    )
+    point = CurvePoint(target=0.15, nodes=9, edges=7, select=scores, test=scores, edges_only=scores)
+    result = TaskResult(
+        task="a", status="circuit", reason="", unpruned=None, curve=(point,), circuit=None, retries=1
+    )
+    monkeypatch.setattr(bench, "explain_task", lambda *_: (result, [circuit]))
+    run: Any = SimpleNamespace(tokenizer=None, model=None, means_n=None, stages={"model": "m"})
+    config = config_of("pruning.targets=[0.075]", "pruning.target=0.15")
+    missed, met = bench._measure("own", config, run, "a", run)
+    assert [missed[key] for key in ("target", "nodes", "edges", "tokens")] == [0.075, "", "", ""]
+    assert [met[key] for key in ("nodes", "edges", "tokens", "tokens_loss", "searches")] == [9, 7, 2, 0.14, 2]
+    assert tuple(met) == tuple(missed) == bench.COLUMNS
