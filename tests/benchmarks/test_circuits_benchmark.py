@@ -35,7 +35,9 @@ def test_a_change_is_one_value_or_a_whole_section() -> None:
 
 
 def test_a_plus_sign_joins_changes() -> None:
-    joined = bench.changed(config_of(), "pruning.ablation=zero+finder.learning_rate=1e+0+pruning.nested=true")
+    joined = bench.changed(
+        config_of(), "pruning.ablation=zero+finder.learning_rate=1.0e+0+pruning.nested=true"
+    )
     assert (joined.pruning.ablation, joined.pruning.nested) == ("zero", True)
     assert joined.finder.model_dump()["learning_rate"] == 1.0
 

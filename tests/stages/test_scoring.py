@@ -14,8 +14,9 @@ from made_run import evaluator_of, pairs_of, write_circuit, write_run
 
 from sparsity_lab import load
 from sparsity_lab.circuits.beside_whole import beside_whole
-from sparsity_lab.circuits.circuit import Circuit, load_circuit
+from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
 from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT
+from sparsity_lab.circuits.token_pruning import prune_tokens
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.evidence.config import EvidenceConfig
@@ -63,6 +64,24 @@ def test_a_circuit_of_ours_has_the_scores_of_its_record(made: tuple[Path, Path, 
     assert report.notes == ()
 
 
+def test_pruned_tokens_have_a_row_of_their_own(tmp_path: Path) -> None:
+    path, circuit = write_run(tmp_path / "run")
+    opened = open_folder(tmp_path / "run")
+    tight = circuit.model_copy(update={"target": circuit.select.raw_loss + 0.01})
+    pruned = prune_tokens(evaluator_of(opened.model), tight, rounds=1)
+    assert pruned.tokens is not None
+    assert 0 < len(pruned.tokens.tokens) < opened.model.vocab_size
+    save_circuit(pruned, path)
+    rows = {row.name: row.scores for row in score_file(path, opened).rows}
+    assert rows["pruned tokens"] == pruned.tokens.test
+    assert rows["circuit"] == circuit.test
+    changed = read_json(path)
+    changed["tokens"]["tokens"] = [300]
+    write_json(path, changed)
+    with pytest.raises(UserError, match="tokens: 300: allowed: 0 to 299"):
+        score_file(path, opened)
+
+
 @pytest.mark.parametrize("found", [{"ablation": "other_prompt"}, {"freeze_norm": True}])
 def test_a_circuit_found_beside_the_whole_model_keeps_its_scores(
     tmp_path: Path, found: dict[str, Any]
@@ -87,9 +106,9 @@ def test_a_circuit_found_beside_the_whole_model_keeps_its_scores(
     assert not report.checks
     assert "no checks" in report.notes[0]
     script = [sys.executable, str(ROOT / "docs" / "recompute.py"), str(run / "model"), str(path)]
-    refused = subprocess.run(script, capture_output=True, text=True, check=False)
-    assert refused.returncode == 1
-    assert "sparsity_lab.score" in refused.stderr
+    told = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert told.returncode == other_prompt
+    assert ("sparsity_lab.score" in told.stderr) is other_prompt
     model = load(run)
     with pytest.raises(UserError, match=r"other_prompt or freeze_norm.*allowed: evaluate"):
         model.keep(circuit)
