@@ -14,9 +14,10 @@ from made_run import evaluator_of, pairs_of, write_circuit, write_run
 
 from sparsity_lab import load
 from sparsity_lab.circuits.beside_whole import beside_whole
-from sparsity_lab.circuits.circuit import Circuit, load_circuit, save_circuit
+from sparsity_lab.circuits.circuit import Circuit, PrunedTokens, load_circuit, save_circuit
+from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.standalone import MEANS, PAIRS_AS_TEXT
-from sparsity_lab.circuits.token_pruning import prune_tokens
+from sparsity_lab.circuits.token_pruning import keep_tokens
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.evidence.config import EvidenceConfig
@@ -67,13 +68,15 @@ def test_a_circuit_of_ours_has_the_scores_of_its_record(made: tuple[Path, Path, 
 def test_pruned_tokens_have_a_row_of_their_own(tmp_path: Path) -> None:
     path, circuit = write_run(tmp_path / "run")
     opened = open_folder(tmp_path / "run")
-    tight = circuit.model_copy(update={"target": circuit.select.raw_loss + 0.01})
-    pruned = prune_tokens(evaluator_of(opened.model), tight, rounds=1)
-    assert pruned.tokens is not None
-    assert 0 < len(pruned.tokens.tokens) < opened.model.vocab_size
-    save_circuit(pruned, path)
+    kept_v = torch.arange(opened.model.vocab_size) % 2 == 0
+    evaluator = replace(evaluator_of(opened.model), model=keep_tokens(opened.model, kept_v))
+    calibration, select, test = evaluator.scores(NodeLayout(opened.model.config).mask(circuit.nodes))
+    tokens = tuple(kept_v.nonzero().flatten().tolist())
+    pruned = PrunedTokens(tokens=tokens, calibration=calibration, select=select, test=test)
+    assert test != circuit.test
+    save_circuit(circuit.model_copy(update={"tokens": pruned}), path)
     rows = {row.name: row.scores for row in score_file(path, opened).rows}
-    assert rows["pruned tokens"] == pruned.tokens.test
+    assert rows["pruned tokens"] == test
     assert rows["circuit"] == circuit.test
     changed = read_json(path)
     changed["tokens"]["tokens"] = [300]
