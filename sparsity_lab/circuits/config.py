@@ -40,10 +40,7 @@ class PruningConfig(GrowingConfig):
     failed (`failed_search.py`), with other seeds and more steps.
     """
 
-    later_fields: ClassVar = (
-        *("freeze_norm", "tied_query_key", "starts", "exchanges"),
-        *("nested", "tokens"),
-    )
+    later_fields: ClassVar = ("freeze_norm", "tied_query_key", "starts", "exchanges", "nested", "tokens")
 
     selection: Selection = "raw"
     target: PositiveFloat = 0.15
