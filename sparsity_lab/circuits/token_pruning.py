@@ -6,7 +6,9 @@ ablation zero. The bigram table still reads every token. Gao et al. (2025) have 
 
 1. Estimate to first order how much the selection loss rises when each token is dropped.
 2. Drop tokens in ascending order of this estimate, as many as the target allows (found by bisection).
-3. Repeat until no token can be dropped.
+3. Do the same in ascending order of the estimate's size, and take the order that drops more, since the
+   estimate is wrong for tokens that matter much (as in `edge_pruning.py`).
+4. Repeat until no token can be dropped.
 
 A token that is in no selection pair is dropped, and its effect shows in the test scores alone. The nodes are
 those found with all tokens. Masks learned together with those of the nodes might give other nodes.
@@ -44,13 +46,15 @@ def prune_tokens(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 4)
         return reading(_without(kept_v, order_k, size)).select_loss(kept_n) > circuit.target
 
     for _ in range(rounds):
-        token_k = kept_v.nonzero().flatten()
+        token_k, droppable = kept_v.nonzero().flatten(), []
         effect_k = token_effects(reading(kept_v), kept_n, _frozen(evaluator.model, zero))[token_k]
-        order_k = token_k[effect_k.argsort(stable=True)]
-        too_many = smallest_size(len(order_k), partial(misses, kept_v, order_k), guess=len(order_k) // 2)
-        droppable = len(order_k) if too_many is None else too_many - 1
-        kept_v = _without(kept_v, order_k, droppable)
-        if droppable in (0, len(order_k)):
+        for rank_k in (effect_k, effect_k.abs()):
+            order_k = token_k[rank_k.argsort(stable=True)]
+            too_many = smallest_size(len(order_k), partial(misses, kept_v, order_k), guess=len(order_k) // 2)
+            droppable.append(((too_many or len(order_k) + 1) - 1, order_k))
+        size, order_k = max(droppable, key=lambda found: found[0])
+        kept_v = _without(kept_v, order_k, size)
+        if size in (0, len(order_k)):
             break
     calibration, select, test = reading(kept_v).scores(kept_n)
     tokens = tuple(kept_v.nonzero().flatten().tolist())
