@@ -36,17 +36,13 @@ log = logging.getLogger(__name__)
 VOCABULARY, N_CTX, BATCH = 2048, 128, 16  # as in conf/
 STEPS = 1000  # about 2 million tokens
 METHODS = ("dense", "exact", "amortised", "plain")
-KEY = (
-    "d_model",
-    "method",
-    "activation_fraction",
-    "batch_size",
-    "nonzeros",
-)  # what a row of the table is about
-COLUMNS = (
-    *(*KEY, "kept_fraction", "precision", "threads", "repetitions", "tokens_per_second"),
-    *("lowest", "highest", "ratio_to_dense", "ratio_lowest", "ratio_highest", "peak_mb"),
+SPEED = (
+    *("repetitions", "tokens_per_second", "lowest", "highest"),
+    *("ratio_to_dense", "ratio_lowest", "ratio_highest"),
 )
+SHAPE = ("d_model", "method", "activation_fraction", "batch_size", "nonzeros")
+COLUMNS = (*SHAPE, "kept_fraction", "precision", "threads", *SPEED, "peak_mb")
+KEY = (*SHAPE, "precision", "threads")  # what a row of the table is about
 
 
 @dataclass(frozen=True)
@@ -220,5 +216,6 @@ def joined(path: Path, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             table = {tuple(row[key] for key in KEY): row for row in reader}
     for row in rows:
         key = tuple(str(row[name]) for name in KEY)
-        table[key] = table.get(key, {}) | row
+        gone = SPEED if "tokens_per_second" in row else ()  # a ratio belongs to the speed of its own run
+        table[key] = {name: old for name, old in table.get(key, {}).items() if name not in gone} | row
     return sorted(table.values(), key=lambda row: (int(row["d_model"]), METHODS.index(row["method"])))

@@ -95,6 +95,19 @@ class PruningConfig(GrowingConfig):
                 raise ValueError(f"{key}: 'prune': with nested, {key} left over need not nest; allowed: all")
         return self
 
+    @model_validator(mode="after")
+    def _exchanges_polish(self) -> Self:
+        if self.exchanges and not self.polish:
+            raise ValueError("exchanges: an exchange polishes; with polish false, allowed: 0")
+        return self
+
+    @property
+    def changed(self) -> dict[str, bool | int]:
+        """Settings of the search that a circuit's provenance has if they are not the default ones."""
+        fields = ("freeze_norm", "tied_query_key", "starts", "exchanges", "nested")
+        usual = type(self).model_fields
+        return {key: value for key in fields if (value := getattr(self, key)) != usual[key].default}
+
     @property
     def needs_whole_run(self) -> bool:
         """Whether a circuit is evaluated beside the whole model's run (`beside_whole.py`)."""

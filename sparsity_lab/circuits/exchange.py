@@ -38,7 +38,9 @@ def with_most_helpful(evaluator: CircuitEvaluator, kept_n: Tensor, count: int) -
     """Add the `count` dropped nodes whose return lowers the selection loss most, to first order."""
     effect_n = node_effects(evaluator, kept_n, whole=True).masked_fill(kept_n, -torch.inf)
     helpful = effect_n.argsort(descending=True, stable=True)[:count]
-    return both(kept_n.index_fill(0, helpful, True), evaluator.partner_n)
+    if evaluator.partner_n is not None:
+        helpful = torch.cat([helpful, evaluator.partner_n[helpful]])
+    return kept_n.index_fill(0, helpful, True)
 
 
 def drop_singly(evaluator: CircuitEvaluator, kept_n: Tensor, target: float) -> Tensor:

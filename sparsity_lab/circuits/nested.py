@@ -33,4 +33,5 @@ def nest(
         offer(nested, evaluator, within.kept_n, looser, notes, polished)
         shared_n = within.kept_n & separate[looser].kept_n
         offer(nested, evaluator, shared_n, looser, separate[looser].notes, polished)
+        nested.setdefault(looser, within)  # rounding may put a polished set just above its target
     return nested

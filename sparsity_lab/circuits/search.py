@@ -102,11 +102,7 @@ def find_circuits(
             continue
         kept_n, _, notes = best[one.target]
         provenance: Notes = {"method": finder.label, "selection": pruning.selection}
-        provenance |= {"ablation": pruning.ablation, **notes}
-        if pruning.freeze_norm:
-            provenance |= {"freeze_norm": True}
-        if pruning.nested:
-            provenance |= {"nested": True}
+        provenance |= {"ablation": pruning.ablation, **notes, **pruning.changed}
         if retries:
             provenance |= {"retries": retries, "retried_because": because}
         circuit = make_circuit(evaluator, kept_n, task, model_name, one.target, provenance)
@@ -182,11 +178,14 @@ def _search(
         if reason is not None:
             doubts.append(reason)
     if pruning.exchanges:
-        for target in sorted(best):
+        ascending = sorted(best)
+        for tighter, target in zip((None, *ascending), ascending, strict=False):
+            if tighter is not None:
+                kept_n, _, notes = best[tighter]
+                offer(best, evaluator, kept_n, target, {**notes, "found_at": tighter}, pruning.polish)
             kept_n, _, notes = best[target]
             exchanged_n = exchange(evaluator, kept_n, target, pruning.exchanges)
-            more = {**notes, "exchanges": pruning.exchanges}
-            offer(best, evaluator, exchanged_n, target, more, polished=False)
+            offer(best, evaluator, exchanged_n, target, notes, polished=False)
     if pruning.nested:
         best = nest(best, evaluator, pruning.polish)
     return best, before + further, doubts

@@ -89,7 +89,8 @@ def controls(
     """Edges that the controls need, against the `edges` of the real circuit at the main target."""
     verdict: Verdict
     once = pruning.model_copy(
-        update={"targets": (pruning.target,), "relative_targets": (), "edges": "all", "retries": 0}
+        update={"targets": (pruning.target,), "relative_targets": (), "edges": "all", "tokens": "all"}
+        | {"retries": 0}
     )
     finder = finder.for_controls(GIVE_UP if pruning.selection == "raw" else None)
     values, ratios = [count("edges of the circuit", edges, "edges")], {}

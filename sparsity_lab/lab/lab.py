@@ -9,7 +9,7 @@ lab.evaluate(circuit), lab.show(circuit)
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -209,9 +209,8 @@ class Lab(Intervened):
         finder = self._finder(None, {})
         if circuit.provenance.get("method") != finder.label:
             options = {**options, "controls": False}
-        as_found = {
-            key: circuit.provenance[key] for key in ("selection", "ablation") if key in circuit.provenance
-        }
+        searched = ("selection", "ablation", "tied_query_key", "starts", "exchanges")
+        as_found = {key: circuit.provenance[key] for key in searched if key in circuit.provenance}
         asked = self.questions.ask(circuit.task if question is None else question)
         config = validate(EvidenceConfig, self._evidence_config().model_dump() | options, "evidence")
         return check_circuit(
@@ -250,13 +249,16 @@ class Lab(Intervened):
             examples = collect_examples(
                 asked.task, self.model, frozen_n, [circuit], asked.data.test, text_bt, self.tokenizer
             )
+        whole = None  # a calibrated loss is no measure for the whole model's raw one
+        if circuit.provenance.get("selection") != "calibrated":
+            whole = self.score(circuit.task if question is None else asked.test_pairs)
         about = {"name": self.folder.path.name, "sweep": None, "loss": None, "commit": None}
         weights, nonzeros = count_weights(self.model)
         view = make_view(
             task=circuit.task,
             about=about | {"weights": weights, "nonzeros": nonzeros},
             target=circuit.target,
-            unpruned=replace(self, interventions=(), closed=None).score(asked.test_pairs),
+            unpruned=whole,
             circuits=[circuit],
             examples=examples,
             evidence=evidence,

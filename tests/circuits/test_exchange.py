@@ -1,18 +1,22 @@
 """Exchange: dropped nodes come back, kept ones go, and the circuit gets smaller or stays."""
 
+from typing import Any
+
 import pytest
 import torch
 from micro import PLANTED, evaluator_of, planted_model, quick_masks, quick_pruning, small_model
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Node
+from sparsity_lab.circuits.circuit import Circuit, Node
 from sparsity_lab.circuits.discretisation import polish
 from sparsity_lab.circuits.edges import count_edges
 from sparsity_lab.circuits.evaluator import CircuitEvaluator
 from sparsity_lab.circuits.exchange import drop_singly, exchange, with_most_helpful
+from sparsity_lab.circuits.finders import FINDERS, masks
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.circuits.search import find_circuits
 from sparsity_lab.circuits.tying import both
+from sparsity_lab.core.errors import UserError
 
 TARGET = 0.6
 PLANTED_NODES = [Node(layer=layer, site=site, channel=channel) for layer, site, channel in PLANTED]
@@ -71,24 +75,45 @@ def test_the_node_that_is_missing_most_comes_back_first(missing: int) -> None:
     assert torch.equal(back_n, planted_n)
 
 
-def test_a_search_with_exchanges_finds_circuits_no_larger_and_says_so() -> None:
-    def search(**changes: object) -> tuple[int, int]:
-        pruning = quick_pruning(target=TARGET, targets=(TARGET,), retries=0, **changes)
-        evaluator = evaluator_of(small_model(3), pruning)
-        (circuit,) = find_circuits(evaluator, "random", "random", quick_masks(), pruning).circuits
-        assert circuit.select.raw_loss <= TARGET
-        return len(circuit.edges), len(circuit.nodes)
-
-    assert search(exchanges=4) < search()
+def found(seed: int = 3, **changes: object) -> list[Circuit]:
+    targets = changes.pop("targets", (TARGET,))
+    pruning = quick_pruning(target=TARGET, targets=targets, retries=0, **changes)
+    evaluator = evaluator_of(small_model(seed), pruning)
+    return find_circuits(evaluator, "random", "random", quick_masks(), pruning).circuits
 
 
-def test_several_starts_keep_the_smallest_circuit() -> None:
-    def search(**changes: object) -> tuple[int, int]:
-        pruning = quick_pruning(target=TARGET, targets=(TARGET,), retries=0, **changes)
-        evaluator = evaluator_of(small_model(3), pruning)
-        (circuit,) = find_circuits(evaluator, "random", "random", quick_masks(), pruning).circuits
-        return len(circuit.edges), len(circuit.nodes)
+def test_a_search_with_exchanges_finds_a_smaller_circuit_and_says_so() -> None:
+    (plain,), (exchanged,) = found(), found(exchanges=4)
+    assert exchanged.counts[::-1] < plain.counts[::-1]
+    assert exchanged.select.raw_loss <= TARGET
+    assert (plain.provenance.get("exchanges"), exchanged.provenance["exchanges"]) == (None, 4)
 
-    alone = [search(seed=seed) for seed in (0, 1, 2)]
-    assert search(starts=3) <= search(starts=2) <= search()
-    assert min(alone) <= search()
+
+def test_a_looser_target_never_needs_more_edges_after_exchanges() -> None:
+    for seed in range(3, 6):
+        circuits = found(seed, targets=(0.58, TARGET, 0.62, 0.64), exchanges=4)
+        edges = [len(circuit.edges) for circuit in circuits]
+        assert edges == sorted(edges, reverse=True)
+
+
+def test_several_starts_use_other_seeds_and_keep_the_smallest_circuit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seeds, learned = [], masks.find
+
+    def noted(evaluator: Any, config: Any, targets: Any, seed: int) -> Any:
+        seeds.append((seed, config.steps))
+        return learned(evaluator, config, targets, seed)
+
+    monkeypatch.setitem(FINDERS, masks.Config, noted)
+    (one,), (several,) = found(), found(starts=6)
+    assert len(seeds) == 1 + 6
+    assert len(set(seeds)) == 6  # the first start is the only one of the other search
+    assert {steps for _, steps in seeds} == {60}  # further starts learn for no more steps
+    assert several.counts[::-1] < one.counts[::-1]
+    assert several.provenance["starts"] == 6
+
+
+def test_an_exchange_needs_polish() -> None:
+    with pytest.raises(UserError, match="exchanges: an exchange polishes; with polish false, allowed: 0"):
+        quick_pruning(polish=False, exchanges=1)

@@ -241,6 +241,17 @@ def test_a_circuit_of_own_pairs_is_found_and_shown(lab: Lab) -> None:
     assert page.save(lab.folder.path / "page.html").read_text() == page.html
 
 
+def test_controls_search_as_the_circuit_was_searched(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = answered_pairs(lab)
+    target, search = round(lab.score(pairs).raw_loss + 0.05, 3), {"starts": 2, "exchanges": 1}
+    circuit = lab.find_circuit(pairs, target=target, steps=3, pruning=search | {"tied_query_key": True})
+    used: list[Any] = []
+    monkeypatch.setattr(sparsity_lab.lab.lab, "check_circuit", lambda **given: used.append(given["pruning"]))
+    lab.evidence(circuit, pairs)
+    assert (used[0].starts, used[0].exchanges, used[0].tied_query_key) == (2, 1, True)
+    assert used[0].target == target
+
+
 @pytest.mark.parametrize("loss", [0.0, 1.0])
 def test_a_circuit_that_misses_its_target_on_test_pairs_comes_with_a_warning(
     lab: Lab, loss: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

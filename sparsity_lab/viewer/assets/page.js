@@ -187,7 +187,7 @@
 
   const VERDICTS = { for: "speaks for it", against: "speaks against it", mixed: "mixed", not_measured: "not measured" };
   function evidence() {
-    if (!view.evidence) return card("Evidence", h("p", { class: "soft" }, "No checks of this circuit were made. In Python: lab.show(circuit, evidence=lab.evidence(circuit))."));
+    if (!view.evidence) return card("Evidence", h("p", { class: "soft" }, "No checks of this circuit were made. In Python, lab.evidence makes them."));
     const found = view.evidence;
     const rows = found.checks.map((check) => h("tr", {}, h("td", {}, check.name.replace(/_/g, " ")),
       h("td", {}, h("span", { class: `verdict ${check.verdict}` }, VERDICTS[check.verdict] || check.verdict)),
