@@ -91,7 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--batch-size", type=_positive, default=BATCH, help="windows in a step of whole trainings"
     )
     parser.add_argument(
-        "--nonzeros", type=_positive, help="weights that whole sparse trainings keep; default: 16 / d_model"
+        "--nonzeros",
+        type=_positive,
+        help="weights that whole sparse trainings keep; default: a share of 16 / d_model, at most 4 %%",
     )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
