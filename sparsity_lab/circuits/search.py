@@ -178,17 +178,22 @@ def _search(
         if reason is not None:
             doubts.append(reason)
     if pruning.exchanges:
-        ascending = sorted(best)
-        for tighter, target in zip((None, *ascending), ascending, strict=False):
-            if tighter is not None:
-                kept_n, _, notes = best[tighter]
-                offer(best, evaluator, kept_n, target, {**notes, "found_at": tighter}, pruning.polish)
-            kept_n, _, notes = best[target]
-            exchanged_n = exchange(evaluator, kept_n, target, pruning.exchanges)
-            offer(best, evaluator, exchanged_n, target, notes, polished=False)
+        _exchange_all(best, evaluator, pruning.exchanges)
     if pruning.nested:
         best = nest(best, evaluator, pruning.polish)
     return best, before + further, doubts
+
+
+def _exchange_all(best: dict[float, Candidate], evaluator: CircuitEvaluator, rounds: int) -> None:
+    """Exchange nodes of each set, by ascending target; each result is a candidate for the next target."""
+    before: tuple[float, Candidate] | None = None
+    for target in sorted(best):
+        if before is not None:
+            tighter, (kept_n, _, notes) = before
+            offer(best, evaluator, kept_n, target, {**notes, "found_at": tighter}, polished=True)
+        kept_n, _, notes = best[target]
+        offer(best, evaluator, exchange(evaluator, kept_n, target, rounds), target, notes, polished=False)
+        before = target, best[target]
 
 
 def make_circuit(

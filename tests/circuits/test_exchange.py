@@ -105,7 +105,7 @@ def test_several_starts_use_other_seeds_and_keep_the_smallest_circuit(
         seeds.append((seed, config.steps))
         return learned(evaluator, config, targets, seed)
 
-    monkeypatch.setitem(FINDERS, masks.Config, noted)
+    monkeypatch.setitem(FINDERS, masks.Config, noted)  # type: ignore[misc]
     (one,), (several,) = found(), found(starts=6)
     assert len(seeds) == 1 + 6
     assert len(set(seeds)) == 6  # the first start is the only one of the other search

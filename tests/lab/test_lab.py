@@ -334,7 +334,7 @@ def test_a_circuit_beside_the_whole_models_run_is_evaluated_and_shown(
             "both answers are 'y'; allowed: two different answers",
         ),
         (lambda lab: lab.circuit("for_while", target="low"), "target: 'low': allowed: a loss in nats"),
-        (lambda lab: sparsity_lab.load(None), "path: NoneType: allowed: a folder's path"),
+        (lambda lab: sparsity_lab.load(None), "path: NoneType: allowed: a folder's path"),  # type: ignore[arg-type]
         (lambda lab: sparsity_lab.runs(lab.folder.path), "no finished run below this folder"),
         (lambda lab: lab.patch(NEURON, "xy").logits("x"), "patch: the source"),
         (lambda lab: lab.score([("a", "b")]), r"pairs: \('a', 'b'\): allowed"),
