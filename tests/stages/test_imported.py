@@ -37,7 +37,7 @@ from sparsity_lab.training.validation import validate_model
 
 SMALL = [
     *("logger=csv", "corpus.megabytes=0.3", "corpus.real_fraction=0", "model.n_ctx=32", "threads=1"),
-    *("trainer.validation_windows=8", "tasks.names=[bracket_brace,with_as]", "tasks.n_train_pairs=16"),
+    *("trainer.validation_windows=8", "tasks.names=[single_double_quote,with_as]", "tasks.n_train_pairs=16"),
     *("tasks.n_select_pairs=16", "tasks.n_test_pairs=16", "finder.steps=5", "pruning.target=0.75"),
     "pruning.targets=[0.75]",
 ]
@@ -86,9 +86,9 @@ def test_the_program_prunes_tasks_on_a_released_folder(released: Path, tmp_path:
     (folder,) = (tmp_path / "out" / "single").glob("released-*")
     assert folder.name.startswith("released-csp-")
     record = read_record(folder)
-    assert {task.task for task in record.tasks} == {"bracket_brace", "with_as"}
+    assert {task.task for task in record.tasks} == {"single_double_quote", "with_as"}
     asked = {task.task for task in record.tasks if task.status != "not_askable"}
-    assert asked == {"bracket_brace"}  # to a tokenizer as small as this one, " as" is two tokens
+    assert asked == {"single_double_quote"}  # to a tokenizer as small as this one, " as" is two tokens
     assert record.metrics[metrics.VALIDATION_LOSS.name] > 1
     assert (folder / "run.png").stat().st_size > 1000
     theirs, ours = read_released(released).state_dict(), load_model(folder / "model").state_dict()
