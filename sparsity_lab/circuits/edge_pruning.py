@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sparsity_lab.circuits.circuit import Circuit, Edge, PrunedEdges
 from sparsity_lab.circuits.closing import close, with_children
-from sparsity_lab.circuits.discretisation import smallest_size
+from sparsity_lab.circuits.dropping import most_droppable
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.sites import MATRICES, Site
@@ -86,21 +86,17 @@ def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 8) 
     def without(gone: Sequence[Edge]) -> CircuitEvaluator:
         return replace(evaluator, model=without_edges(evaluator.model, evaluator.means_n, gone))
 
-    def misses(gone: list[Edge], order: list[Edge], size: int) -> bool:
-        return without([*gone, *order[:size]]).select_loss(kept_n) > circuit.target
+    def misses(gone: list[Edge], left: list[Edge], index_k: Tensor) -> bool:
+        return without([*gone, *(left[k] for k in index_k.tolist())]).select_loss(kept_n) > circuit.target
 
     for _ in range(rounds):
         if not kept:
             break
         cost_e = torch.tensor(edge_costs(evaluator, kept_n, kept, dropped))
-        droppable = []
-        for rank_e in (cost_e, cost_e.abs()):
-            order = [kept[index] for index in rank_e.argsort(stable=True).tolist()]
-            too_many = smallest_size(len(order), partial(misses, dropped, order), guess=len(order) // 2)
-            droppable.append(((too_many or len(order) + 1) - 1, order))
-        size, order = max(droppable, key=lambda found: found[0])
+        size, order_e = most_droppable(cost_e, partial(misses, dropped, kept))
         if size == 0:
             break
+        order = [kept[index] for index in order_e.tolist()]
         dropped, kept = dropped + order[:size], order[size:]
     calibration, select, test = without(dropped).scores(kept_n)
     gone = set(dropped)

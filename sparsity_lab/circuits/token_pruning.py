@@ -7,7 +7,7 @@ ablation zero. The bigram table still reads every token. Gao et al. (2025) have 
 1. Estimate to first order how much the selection loss rises when each token is dropped.
 2. Drop tokens in ascending order of this estimate, as many as the target allows (found by bisection).
 3. Do the same in ascending order of the estimate's size, and take the order that drops more, since the
-   estimate is wrong for tokens that matter much (as in `edge_pruning.py`).
+   estimate is wrong for tokens that matter much (`dropping.py`).
 4. Repeat until no token can be dropped.
 
 A token that is in no selection pair is dropped, and its effect shows in the test scores alone. The nodes are
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from sparsity_lab.circuits.circuit import Circuit, PrunedTokens
 from sparsity_lab.circuits.closing import with_children
-from sparsity_lab.circuits.discretisation import smallest_size
+from sparsity_lab.circuits.dropping import most_droppable
 from sparsity_lab.circuits.evaluator import CircuitEvaluator, two_way_loss
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.model.taps import ablate
@@ -42,18 +42,15 @@ def prune_tokens(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 4)
     def reading(kept_v: Tensor) -> CircuitEvaluator:
         return replace(evaluator, model=keep_tokens(evaluator.model, kept_v, zero))
 
-    def misses(kept_v: Tensor, order_k: Tensor, size: int) -> bool:
-        return reading(_without(kept_v, order_k, size)).select_loss(kept_n) > circuit.target
+    def misses(kept_v: Tensor, token_k: Tensor, index_k: Tensor) -> bool:
+        fewer_v = kept_v.index_fill(0, token_k[index_k], False)
+        return reading(fewer_v).select_loss(kept_n) > circuit.target
 
     for _ in range(rounds):
-        token_k, droppable = kept_v.nonzero().flatten(), []
+        token_k = kept_v.nonzero().flatten()
         effect_k = token_effects(reading(kept_v), kept_n, _frozen(evaluator.model, zero))[token_k]
-        for rank_k in (effect_k, effect_k.abs()):
-            order_k = token_k[rank_k.argsort(stable=True)]
-            too_many = smallest_size(len(order_k), partial(misses, kept_v, order_k), guess=len(order_k) // 2)
-            droppable.append(((too_many or len(order_k) + 1) - 1, order_k))
-        size, order_k = max(droppable, key=lambda found: found[0])
-        kept_v = _without(kept_v, order_k, size)
+        size, order_k = most_droppable(effect_k, partial(misses, kept_v, token_k))
+        kept_v = kept_v.index_fill(0, token_k[order_k[:size]], False)
         if size in (0, len(order_k)):
             break
     calibration, select, test = reading(kept_v).scores(kept_n)
@@ -95,7 +92,3 @@ def _with_embedding(model: Transformer, table_vd: nn.Parameter) -> Transformer:
     embedding = copy.copy(model.embedding)
     embedding._parameters = {"weight": table_vd}
     return with_children(model, embedding=embedding)
-
-
-def _without(kept_v: Tensor, order_k: Tensor, size: int) -> Tensor:
-    return kept_v.index_fill(0, order_k[:size], False)
