@@ -216,12 +216,11 @@ class Intervened:
                 pass
             case int() | float() if math.isfinite(by):
                 return torch.full((self.layout.size,), float(by))
-            case Tensor() if by.shape == (self.layout.size,):
+            case Tensor() if by.shape == (self.layout.size,) and bool(by.isfinite().all()):
                 return by
         shown = f"a tensor {tuple(by.shape)}" if isinstance(by, Tensor) else repr(by)
-        raise UserError(
-            f"by: {shown}: allowed: 'mean', 'zero', 'resample', a number, or a tensor ({self.layout.size},)"
-        )
+        numbers = f"a finite number, or a tensor ({self.layout.size},) of them"
+        raise UserError(f"by: {shown}: allowed: 'mean', 'zero', 'resample', {numbers}")
 
     def patch(self, nodes: Nodes, source: Text) -> "Intervened":
         """Set `nodes` to the values they have on `source`, position by position.

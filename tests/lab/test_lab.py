@@ -322,6 +322,7 @@ def test_a_circuit_beside_the_whole_models_run_is_evaluated_and_shown(
         (lambda lab: lab.ablate(NEURON, by="median"), "by: 'median': allowed"),
         (lambda lab: lab.ablate(NEURON, by=torch.zeros(3)), "by: a tensor"),
         (lambda lab: lab.ablate(NEURON, by=float("nan")), "by: nan: allowed"),
+        (lambda lab: lab.ablate(NEURON, by=lab.means * float("nan")), "by: a tensor .* of them"),
         (lambda lab: lab.score(None), "pairs: None: allowed: a task's name, a task, or a list of pairs"),
         (lambda lab: lab.score(PAIRS[0]), "allowed: a task's name, a task, or a list of pairs"),
         (lambda lab: lab.score("own pairs"), "was found for pairs of your own; give them"),
