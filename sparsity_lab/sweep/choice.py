@@ -5,6 +5,9 @@
    `sweep_name`, other seeds, fewer tokens. A trial is an ordinary job. It has a state, a log and a record.
 3. Each job gets the value whose trials in its group have the best mean `metric`, as one more override.
 
+All trials run before all jobs. With `groups_at_a_time`, the trials of so many groups run, then the jobs up to
+the first one of another group, and so on: an interrupted sweep then has finished jobs, not only trials.
+
 The trials depend on the config alone, so an interrupted sweep chooses the same values when it is resumed.
 """
 
@@ -27,13 +30,17 @@ Group = tuple[str, ...]  # the overrides that its jobs agree in, in the order of
 
 @dataclass
 class Choice:
-    """`key` gets one of `values`, by the `metric` of trials; `overrides` are the trials' changes to a job."""
+    """`key` gets one of `values`, by the `metric` of trials; `overrides` are the trials' changes to a job.
+
+    `groups_at_a_time` groups are tried before their jobs run; None: all.
+    """
 
     key: str
     values: list[Any]
     overrides: dict[str, Any]
     alike: list[str] = field(default_factory=list)
     metric: str = metrics.VALIDATION_LOSS.name
+    groups_at_a_time: int | None = None
 
     @property
     def sweep_name(self) -> Any:
@@ -54,6 +61,8 @@ def check(choice: Choice, own_name: Any) -> None:
     if choice.metric not in by_name or by_name[choice.metric].better == "neither":
         allowed = ", ".join(name for name, metric in by_name.items() if metric.better != "neither")
         raise UserError(f"{where}.metric: {choice.metric}: allowed: {allowed}")
+    if choice.groups_at_a_time is not None and choice.groups_at_a_time < 1:
+        raise UserError(f"{where}.groups_at_a_time: {choice.groups_at_a_time}: allowed: null, or 1 or more")
     if choice.sweep_name in (None, own_name):
         raise UserError(
             f"{where}.overrides.sweep_name: {choice.sweep_name}: the trials need a sweep name of their own"
@@ -81,6 +90,26 @@ def trial_lines(choice: Choice, jobs: Sequence[Sequence[str]]) -> dict[Group, li
         values = f"{choice.key}={','.join(map(str, choice.values))}"
         found[group_of(choice, job)] = [*own, *changes, values]
     return found
+
+
+def portions(
+    choice: Choice, jobs: Sequence[Sequence[str]], groups: Sequence[Group]
+) -> list[tuple[list[Group], list[int]]]:
+    """Return the groups tried together, each time with the indices of the jobs that run after their trials.
+
+    These are the jobs before the first one of a group that is tried later.
+    """
+    size = choice.groups_at_a_time or len(groups)
+    cuts = [groups[start : start + size] for start in range(0, len(groups), size)]
+    begins = [0]
+    for later in cuts[1:]:
+        begins.append(next(i for i, job in enumerate(jobs) if _is_tried(choice, job, later)))
+    ends = [*begins[1:], len(jobs)]
+    return [(list(cut), list(range(begin, end))) for cut, begin, end in zip(cuts, begins, ends, strict=True)]
+
+
+def _is_tried(choice: Choice, job: Sequence[str], groups: Sequence[Group]) -> bool:
+    return choice.key not in _by_key(job) and group_of(choice, job) in groups
 
 
 def chosen(choice: Choice, trials: Mapping[Group, Sequence[Sequence[str]]], folder: Path) -> dict[Group, str]:

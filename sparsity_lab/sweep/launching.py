@@ -24,33 +24,31 @@ log = logging.getLogger(__name__)
 def plan_and_launch(
     launcher: Launcher,
     jobs: list[list[str]],
-    waiting: Sequence[Sequence[str]],
+    ready: Sequence[int],
     known: Sequence[Foreseen | None],
     folder: Path,
     before: str = "",
 ) -> None:
-    """Write the plan, mark the jobs that have a record as done, and launch the others.
+    """Write the plan of all jobs, mark those that have a record, and launch the ready ones of the others.
 
-    `known` has an entry for each of `jobs`, then one for each of `waiting`, which are planned only.
+    `known` has an entry for each job. `ready` are indices of jobs; the other jobs are planned only.
     """
-    planned = [*jobs, *waiting]
     n_jobs = getattr(launcher, "joblib", {}).get("n_jobs", 1)
     write_plan(
         folder,
-        planned,
+        jobs,
         work=[one.work if one else None for one in known],
         parallel=n_jobs if isinstance(n_jobs, int) and n_jobs > 0 else 1,
         before=before,
     )
-    missing = []
-    for job, one in zip(jobs, known, strict=False):
+    recorded = set()
+    for index, (job, one) in enumerate(zip(jobs, known, strict=True)):
         if one is not None and one.record is not None:
             write_recorded(folder, job, one)
-        else:
-            missing.append(job)
-    if len(missing) < len(jobs):
-        log.info("%d of %d jobs are done by their records", len(jobs) - len(missing), len(planned))
-    launch(launcher, missing, folder)
+            recorded.add(index)
+    if recorded:
+        log.info("%d of %d jobs are done by their records", len(recorded), len(jobs))
+    launch(launcher, [jobs[index] for index in ready if index not in recorded], folder)
 
 
 def launch(launcher: Launcher, jobs: list[list[str]], folder: Path, first: int = 0) -> None:

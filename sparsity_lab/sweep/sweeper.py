@@ -91,38 +91,38 @@ class GridsSweeper(Sweeper):
             self.validate_batch_is_legal(jobs)
             self._tune(jobs, folder)
             return
-        waiting: list[list[str]] = []
-        before = ""
+        untold = 0
         if self.choice is not None:
-            jobs, waiting, before = self._choose(jobs, folder)
-        self._work(jobs, folder, waiting, before)
+            untold = self._work_with_trials(jobs, folder)
+        else:
+            self._work(jobs, range(len(jobs)), folder)
         unfinished = sum(state not in DONE for state, _, _ in jobs_of(folder))
         if unfinished:
-            untold = f"; {len(waiting)} of them wait for trials that failed" if waiting else ""
-            raise HydraException(f"{unfinished} of {len(jobs) + len(waiting)} jobs are not finished{untold}")
+            waiting = f"; {untold} of them wait for trials that failed" if untold else ""
+            raise HydraException(f"{unfinished} of {len(jobs)} jobs are not finished{waiting}")
         if command := analysis_command("report.py", folder.parent):
             log.info("a page of all results: %s", command)
 
-    def _work(
-        self, jobs: list[list[str]], folder: Path, waiting: Sequence[Sequence[str]] = (), before: str = ""
-    ) -> None:
-        """Plan and launch the jobs; those of `waiting` are planned only.
+    def _work(self, jobs: list[list[str]], ready: Sequence[int], folder: Path, before: str = "") -> None:
+        """Plan the jobs and launch those that are ready, given by their indices.
 
         Raises:
             Interrupted: the process received a signal.
         """
         assert self.launcher is not None
-        known = [self._foreseen(job) for job in (*jobs, *waiting)]
+        known = [self._foreseen(job) for job in jobs]
         try:
-            plan_and_launch(self.launcher, jobs, waiting, known, folder, before)
+            plan_and_launch(self.launcher, jobs, ready, known, folder, before)
         finally:
             if folder.is_dir():
                 log.info("the jobs of %s:\n%s", folder.parent.name, table(folder))
         if interrupted := received():
             raise interrupted
 
-    def _choose(self, jobs: list[list[str]], folder: Path) -> tuple[list[list[str]], list[list[str]], str]:
-        """Run the trials; return the jobs with the value chosen, those without one, and the trials' sweep.
+    def _work_with_trials(self, jobs: list[list[str]], folder: Path) -> int:
+        """Run the trials of some groups, then the jobs that have a value, and so on.
+
+        Return how many jobs have no value, since trials of their group failed.
 
         Raises:
             HydraException: the settings of the choice are wrong.
@@ -137,14 +137,21 @@ class GridsSweeper(Sweeper):
             raise HydraException("; ".join(str(error).splitlines())) from None
         lines = choice.trial_lines(self.choice, jobs)
         if not lines:
-            return jobs, [], ""
+            self._work(jobs, range(len(jobs)), folder)
+            return 0
         trials = {group: grid_jobs([], overrides) for group, overrides in lines.items()}
+        all_trials = [(group, trial) for group, several in trials.items() for trial in several]
         write_plan(folder, jobs, before=place.parent.name)
-        self._work([trial for group in trials.values() for trial in group], place)
-        best = choice.chosen(self.choice, trials, place)
-        found = [choice.with_choice(self.choice, job, best) for job in jobs]
-        waiting = [job for job, ready in zip(jobs, found, strict=True) if ready is None]
-        return [ready for ready in found if ready is not None], waiting, place.parent.name
+        found: list[list[str] | None] = []
+        for groups, indices in choice.portions(self.choice, jobs, list(trials)):
+            now = [index for index, (group, _) in enumerate(all_trials) if group in groups]
+            self._work([trial for _, trial in all_trials], now, place)
+            best = choice.chosen(self.choice, trials, place)
+            found = [choice.with_choice(self.choice, job, best) for job in jobs]
+            planned = [ready or job for job, ready in zip(jobs, found, strict=True)]
+            ready = [index for index in indices if found[index] is not None]
+            self._work(planned, ready, folder, place.parent.name)
+        return found.count(None)
 
     def _foreseen(self, job: Sequence[str]) -> Foreseen | None:
         """Compose a job's config; return what is known of the job, None if the config is wrong.

@@ -1,5 +1,6 @@
 """A choice by trials: which trials there are, which value wins, and what waits when trials are missing."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import write_record
-from sparsity_lab.sweep.choice import Choice, check, chosen, trial_lines, with_choice
+from sparsity_lab.sweep.choice import Choice, check, chosen, portions, trial_lines, with_choice
 from sparsity_lab.sweep.job_status import FOLDER, Foreseen, Job, Work, job_file, read_plan, write_status
 from sparsity_lab.sweep.status_table import jobs_of, table_with_trials
 from sparsity_lab.sweep.sweeper import GridsSweeper, grid_jobs
@@ -63,6 +64,7 @@ def test_a_job_that_gives_the_value_needs_no_trials() -> None:
     [
         ({"values": []}, "hydra.sweeper.choice.values: []: allowed: one or more values of rate"),
         ({"metric": "colour"}, "hydra.sweeper.choice.metric: colour: allowed: validation/loss"),
+        ({"groups_at_a_time": 0}, "hydra.sweeper.choice.groups_at_a_time: 0: allowed: null, or 1 or more"),
         ({"overrides": {"seed": 1}}, "hydra.sweeper.choice.overrides.sweep_name: None: the trials need"),
         ({"overrides": {"sweep_name": "s"}}, "hydra.sweeper.choice.overrides.sweep_name: s: the trials need"),
     ],
@@ -124,6 +126,43 @@ def test_the_jobs_get_the_value_with_the_best_mean_after_all_trials(tmp_path: Pa
     assert shown.startswith("trials, which come first (rates):\nfinished")
     assert "8 jobs: 8 finished\n\ns:\n" in shown
     assert shown.endswith("3 jobs: 3 finished")
+
+
+def test_portions_end_before_the_first_job_of_a_later_group() -> None:
+    jobs = [
+        ["kind=a", "seed=0"],
+        ["kind=b", "seed=0"],
+        ["kind=b", "rate=1"],
+        ["kind=c"],
+        ["kind=a", "seed=1"],
+    ]
+    groups = [("kind=a",), ("kind=b",), ("kind=c",)]
+    one, two = replace(CHOICE, groups_at_a_time=1), replace(CHOICE, groups_at_a_time=2)
+    assert portions(CHOICE, jobs, groups) == [(groups, [0, 1, 2, 3, 4])]
+    assert portions(one, jobs, groups) == [([groups[0]], [0]), ([groups[1]], [1, 2]), ([groups[2]], [3, 4])]
+    assert portions(two, jobs, groups) == [(groups[:2], [0, 1, 2]), (groups[2:], [3, 4])]
+
+
+def test_group_by_group_the_jobs_run_before_the_next_trials(tmp_path: Path) -> None:
+    launcher = Launcher(tmp_path)
+    launcher.fails = {"kind": "a", "rate": "0.2", "seed": "8"}
+    made = sweeper(tmp_path, launcher)
+    made.choice = replace(CHOICE, groups_at_a_time=1)
+    with pytest.raises(HydraException, match=r"^2 of 3 jobs are not finished; 2 of them wait for trials"):
+        made.sweep(["+sweep=s", "tokens=90"])
+    told = [(job["kind"], job.get("sweep_name", "s")) for job in launcher.launched]
+    assert told == [("a", "rates")] * 4 + [("b", "rates")] * 4 + [("b", "s")]
+    again = Launcher(tmp_path)
+    made = sweeper(tmp_path, again)
+    made.choice = replace(CHOICE, groups_at_a_time=1)
+    made.sweep(["+sweep=s", "tokens=90"])
+    told = [(job["kind"], job.get("sweep_name", "s")) for job in again.launched]
+    assert told == [("a", "rates")] * 4 + [("a", "s")] * 2 + [("b", "rates")] * 4 + [("b", "s")]
+    assert [overrides[0] for _, _, overrides in jobs_of(tmp_path / "s" / FOLDER)] == [
+        "kind=a",
+        "kind=a",
+        "kind=b",
+    ]
 
 
 def test_jobs_whose_trials_fail_wait_and_the_others_run(tmp_path: Path) -> None:
