@@ -69,7 +69,7 @@ def run(config: RunConfig, overrides: list[str], of: Path | None = None) -> tupl
         is_new = record.stages != before
         if is_new:
             write_json(folder.timings, seconds)
-        keep_copy(config, record)
+        keep_copy(config, record, folder)
     log.info("%s: done in %.0f s, record in %s", record.name, sum(seconds.values()), folder.path)
     if not config.sweep_name:
         log.info("%s", next_step(record, folder.path))

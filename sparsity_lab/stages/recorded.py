@@ -18,6 +18,7 @@ from sparsity_lab.config import RunConfig
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.hashing import content_hash
+from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.data.corpora import CorpusConfig
 from sparsity_lab.data.prepare import CORPUS_VERSION, TOKENS_VERSION
 from sparsity_lab.data.tokenizers import identity
@@ -92,10 +93,11 @@ def record_of(config: RunConfig) -> Path | None:
     return path
 
 
-def keep_copy(config: RunConfig, record: RunRecord) -> None:
-    """Copy the record of a finished run to `config.records`, if it is given."""
+def keep_copy(config: RunConfig, record: RunRecord, folder: RunFolder) -> None:
+    """Copy a finished run's record, training curve and seconds to `config.records`, if it is given."""
     if config.records is not None:
-        keep_record(record, record_file(config.records.absolute, config.name, result_hash(config)))
+        path = record_file(config.records.absolute, config.name, result_hash(config))
+        keep_record(record, path, [folder.metrics, folder.timings])
 
 
 @lru_cache(maxsize=16)

@@ -10,6 +10,7 @@ from hydra import compose, initialize_config_dir
 from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
+from sparsity_lab.core.run_folder import RunFolder
 from sparsity_lab.results.recorded import record_file
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.stages import recorded
@@ -98,8 +99,25 @@ def kept(tmp_path: Path, *overrides: str, **changes: Any) -> RunConfig:
     """A config whose record lies in its folder of records."""
     config = config_of(f"records={tmp_path}", *overrides)
     values: dict[str, Any] = {"config": config.model_dump(mode="json")} | changes
-    keep_copy(config, empty_record("run", **values))
+    keep_copy(config, empty_record("run", **values), RunFolder(tmp_path / ".run"))
     return config
+
+
+def test_the_curve_and_the_seconds_of_a_run_are_kept_beside_its_record(tmp_path: Path) -> None:
+    config, folder = config_of(f"records={tmp_path / 'records'}"), RunFolder(tmp_path / "run")
+    folder.path.mkdir()
+    folder.metrics.write_text("step\n1\n")
+    folder.timings.write_text('{"train": 2.0}')
+    record = empty_record("run", config=config.model_dump(mode="json"))
+    for _ in range(2):
+        keep_copy(config, record, folder)
+    path = record_file(tmp_path / "records", config.name, result_hash(config))
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "metrics.csv",
+        "record.json",
+        "timings.json",
+    ]
+    assert (path.parent / "metrics.csv").read_text() == "step\n1\n"
 
 
 def test_a_record_stands_for_the_job_of_the_same_result_alone(tmp_path: Path) -> None:
