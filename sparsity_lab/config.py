@@ -101,6 +101,11 @@ class RunConfig(Config):
                 f"pruning: ablation other_prompt and freeze_norm: {asked} cannot run the whole model beside "
                 "the circuit; allowed: evidence=none, without steering"
             )
+        available = self.tasks.available()
+        named = {"evidence": self.evidence.tasks, "steering": self.steering and self.steering.tasks}
+        for key, names in named.items():
+            if unknown := [name for name in names or () if name not in available]:
+                raise ValueError(f"{key}.tasks: unknown task {unknown}; allowed: {', '.join(available)}")
         if isinstance(self.model, ImportedConfig):
             if self.sparsity.is_sparse:
                 raise ValueError("sparsity: an imported model is taken as it is; allowed: sparsity=none")
@@ -124,10 +129,6 @@ class RunConfig(Config):
         if self.bridge is not None and not self.sparsity.is_sparse:
             allowed = ", ".join(f"sparsity={kind}" for kind in METHODS if kind != self.sparsity.kind)
             raise ValueError(f"bridge needs a sparse model; allowed: {allowed}")
-        available = self.tasks.available()
-        steered = () if self.steering is None else self.steering.tasks
-        if unknown := [name for name in steered if name not in available]:
-            raise ValueError(f"steering.tasks: unknown task {unknown}; allowed: {', '.join(available)}")
         return self
 
     @property

@@ -34,7 +34,9 @@ def lines_of(report: Report) -> list[str]:
         lines.append(f"losses in nats, on {report.pairs} pairs")
     if report.stated is not None:
         lines.append(f"in the file: raw loss {report.stated.raw_loss:.4f}")
-    lines += [f"{check.name}: {check.verdict.replace('_', ' ')}. {check.sentence}" for check in report.checks]
+    for check in report.checks:
+        lines.append(f"{check.name}: {check.verdict.replace('_', ' ')}. {check.sentence}")
+        lines += [f"  rule: {check.rule}"] if check.rule else []
     return lines + list(report.notes)
 
 

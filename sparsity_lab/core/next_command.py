@@ -1,6 +1,7 @@
 """Commands as a user types them, for messages and pages."""
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,15 @@ def run_command(overrides: Sequence[str]) -> str:
     """Return the shell command of a run, or of one job of a saved sweep."""
     sweep = [override for override in overrides if override.startswith("+sweep=")]
     return shlex.join(["python", "-m", "sparsity_lab.run", *overrides, *(["-m"] if sweep else [])])
+
+
+def evidence_command(run: Path, task: str) -> str:
+    """Return the shell command that makes the evidence of one task's circuit of a finished run.
+
+    A name that Hydra's grammar would take apart is left out; the command then makes that of every task.
+    """
+    one = [f"evidence.tasks=[{task}]"] if re.fullmatch(r"[A-Za-z_][\w-]*", task) else []
+    return run_command([f"of={_from_here(run)}", "evidence=default", *one])
 
 
 def _from_here(path: Path) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from sparsity_lab.circuits.evaluator import two_way_loss
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, activations, nats
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, activations, nats, rule
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.sites import Tap
 from sparsity_lab.model.taps import ablate, chain, on_nodes
@@ -60,13 +60,19 @@ def binarisation(subject: CircuitUnderTest, steps: int, seed: int) -> Check:
         nats("with two values a node", left),
         nats("the same, scale and shift fitted anew", refitted),
     )
-    if min(left, refitted) <= 2 * subject.circuit.target:
+    if min(left, refitted) <= subject.limit:
         verdict, sentence = "for", "Two values a node are enough: each says yes or no."
-    elif min(left, refitted) <= CHANCE_LOSS / 2:
+    elif min(left, refitted) <= subject.halfway:
         verdict, sentence = "mixed", "With two values a node the circuit answers, but less surely."
     else:
         verdict, sentence = "against", "Two values a node are not enough: some carry a quantity."
-    return Check(name="binarisation", verdict=verdict, values=values, sentence=sentence)
+    conditions = rule(
+        f"the lower of the last two losses is at most {subject.limit:.3f} nats "
+        f"(the target + {subject.margin:.3g})",
+        f"at most {subject.halfway:.3f} nats (halfway from the target to chance)",
+        "more",
+    )
+    return Check(name="binarisation", verdict=verdict, values=values, sentence=sentence, rule=conditions)
 
 
 @torch.no_grad()

@@ -75,18 +75,7 @@ def check_circuit(
             Check(name="controls", verdict="not_measured", values=(), sentence="evidence.controls is off.")
         )
     else:
-        checks.append(
-            controls(
-                model,
-                means_n,
-                shared_inputs.shuffled,
-                data,
-                finder,
-                pruning,
-                len(circuit.edges),
-                config.seed,
-            )
-        )
+        checks.append(controls(subject, shared_inputs.shuffled, data, finder, pruning, config.seed))
     checks += [
         generalisation(
             subject,

@@ -1,4 +1,11 @@
-"""What every check is given: a circuit, the model it is part of, the task's pairs and some text."""
+"""What every check is given: a circuit, the model it is part of, the task's pairs and some text.
+
+Also the two losses by which checks judge. Both depend on the circuit's target and on chance:
+- A variant still meets the target if its loss is at most `CircuitUnderTest.limit`, which is the target plus
+  `margin`. Where the whole model's loss is above the target, the margin is added to that loss instead.
+- A variant no longer answers if its loss is above `halfway` from the target to chance.
+Below chance alone is never enough for a verdict that speaks for a circuit.
+"""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,6 +51,26 @@ class CircuitUnderTest:
     def kept_n(self) -> Tensor:
         """The circuit's nodes, boolean (n)."""
         return self.layout.mask(self.circuit.nodes)
+
+    @property
+    def margin(self) -> float:
+        """Half the target, or a quarter of the way from the target to chance if that is less; in nats."""
+        target = self.circuit.target
+        return min(target / 2, max(0.0, CHANCE_LOSS - target) / 4)
+
+    @property
+    def limit(self) -> float:
+        """The largest loss, in nats, that still meets the target."""
+        return self.circuit.target + self.margin
+
+    def limit_beside(self, whole: float) -> float:
+        """Return `limit`, or the margin above the whole model's loss `whole` if that exceeds the target."""
+        return max(self.circuit.target, whole) + self.margin
+
+    @property
+    def halfway(self) -> float:
+        """The loss halfway from the target to chance, in nats; the target if that is above chance."""
+        return self.circuit.target + max(0.0, CHANCE_LOSS - self.circuit.target) / 2
 
     @cached_property
     def alone(self) -> Transformer:
@@ -128,3 +155,8 @@ def fraction(name: str, value: float) -> Measured:
 def count(name: str, value: float, unit: str) -> Measured:
     """A number of nodes, edges, tokens."""
     return Measured(name=name, value=float(value), unit=unit)
+
+
+def rule(speaks_for: str, mixed: str, against: str) -> str:
+    """Put the conditions of the three verdicts into one line."""
+    return f"for: {speaks_for}; mixed: {mixed}; against: {against}"

@@ -4,10 +4,13 @@
 - answers: the two answers replaced by two random tokens;
 - labels: which prompt of a pair is the positive one is decided by a coin.
 
-If the search finds circuits for these as small as the real one, the real one shows nothing. Where the raw
-loss selects, learned masks that are no better than chance after an eighth of the steps, or whose loss is
-still above `GIVE_UP` after a quarter, are given up as failed. Under the calibrated loss such masks may still
-give a circuit, so they are all trained to the end.
+If the search finds circuits for these as small as the real one, the real one shows nothing. Each control has
+as many tries as the real search: its starts, and its further searches after one that may have failed.
+
+Where the raw loss selects, a try of mask learning is given up as failed if its loss is still above `GIVE_UP`
+after a quarter of the steps, or above twice that, which is chance, after an eighth. Neither limit is ever
+below what meets the target. Under the calibrated loss masks that are no better may still give a circuit, so
+they are all trained to the end.
 """
 
 import copy
@@ -22,13 +25,13 @@ from sparsity_lab.circuits.evaluator import TaskData
 from sparsity_lab.circuits.finders import FinderConfig
 from sparsity_lab.circuits.search import find_circuits, make_evaluator
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, count
+from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, count, rule
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch
 
 MIN_CONTROL_RATIO = 4  # as many times the real circuit's edges a control must need
-GIVE_UP = CHANCE_LOSS / 2
+GIVE_UP = CHANCE_LOSS / 2  # nats; the circuit's `limit` if that is larger
 
 
 @torch.no_grad()
@@ -77,47 +80,57 @@ def controlled(
 
 
 def controls(
-    model: Transformer,
-    means_n: Tensor,
+    subject: CircuitUnderTest,
     shuffled: tuple[Transformer, Tensor],
     data: TaskData,
     finder: FinderConfig,
     pruning: PruningConfig,
-    edges: int,
     seed: int,
 ) -> Check:
-    """Edges that the controls need, against the `edges` of the real circuit at the main target."""
+    """Edges that the controls need at the circuit's target, against the circuit's own.
+
+    `finder` and `pruning` are those of the circuit's search; `shuffled`: the shuffled model and its means.
+    """
     verdict: Verdict
-    once = pruning.model_copy(
+    edges = len(subject.circuit.edges)
+    alike = pruning.model_copy(
         update={"targets": (pruning.target,), "relative_targets": (), "edges": "all", "tokens": "all"}
-        | {"retries": 0}
     )
-    finder = finder.for_controls(GIVE_UP if pruning.selection == "raw" else None)
-    values, ratios = [count("edges of the circuit", edges, "edges")], {}
-    for name, other, its_means_n, its_data in controlled(model, means_n, shuffled, data, seed):
-        evaluator = make_evaluator(other, its_means_n, its_data, finder, once)
-        found = find_circuits(evaluator, name, "control", finder, once).circuits
-        if found:
-            values.append(count(f"edges with {name}", len(found[0].edges), "edges"))
-            ratios[name] = max(1, len(found[0].edges)) / max(1, edges)
-    failed = 3 - len(ratios)
-    values.append(count("controls without any circuit", failed, "controls"))
+    give_up = max(GIVE_UP, subject.limit) if pruning.selection == "raw" else None
+    finder = finder.for_controls(give_up)
+    values, ratios, without = [count("edges of the circuit", edges, "edges")], dict[str, float](), list[str]()
+    for name, other, its_means_n, its_data in controlled(
+        subject.model, subject.means_n, shuffled, data, seed
+    ):
+        evaluator = make_evaluator(other, its_means_n, its_data, finder, alike)
+        found = find_circuits(evaluator, name, "control", finder, alike)
+        if found.circuits:
+            size = len(found.circuits[0].edges)
+            values.append(count(f"edges with {name}", size, "edges"))
+            ratios[name] = max(1, size) / max(1, edges)
+        else:
+            without.append(name)
+        values.append(count(f"tries with {name}", pruning.starts + found.retries, "tries"))
+    values.append(count("controls without any circuit", len(without), "controls"))
     if ratios:
         values.append(count("least ratio of a control's edges to these", min(ratios.values()), "times"))
-    small = sorted(name for name, ratio in ratios.items() if ratio < MIN_CONTROL_RATIO)
-    if not ratios:
-        verdict, sentence = "for", "The same search finds nothing where there is nothing to find."
-    elif not small:
+    if not ratios or min(ratios.values()) >= MIN_CONTROL_RATIO:
         verdict = "for"
-        times = min(ratios.values())
-        sentence = f"Where there is nothing to find the search needs at least {times:.0f} times the edges."
-    elif min(ratios.values()) > 1:
-        verdict = "mixed"
-        sentence = (
-            f"The search finds a circuit of only {min(ratios.values()):.1f} times the edges "
-            f"with {' and '.join(small)} too."
-        )
     else:
-        verdict = "against"
-        sentence = f"The search finds a circuit no larger with {' and '.join(small)}: this one shows little."
-    return Check(name="controls", verdict=verdict, values=tuple(values), sentence=sentence)
+        verdict = "mixed" if min(ratios.values()) > 1 else "against"
+    told = [f"no circuit with {' and '.join(without)}"] if without else []
+    told += [f"one of {ratio:.1f} times the edges with {name}" for name, ratio in ratios.items()]
+    most = pruning.starts + pruning.retries
+    tries = "1 try" if most == 1 else f"up to {most} tries"
+    conditions = rule(
+        f"in each control no circuit, or one of at least {MIN_CONTROL_RATIO} times the edges",
+        "the smallest has more edges than the circuit, but not that many",
+        "one has no more edges than the circuit",
+    )
+    return Check(
+        name="controls",
+        verdict=verdict,
+        values=tuple(values),
+        sentence=f"The same search, with {tries}, finds {', '.join(told)}.",
+        rule=conditions,
+    )

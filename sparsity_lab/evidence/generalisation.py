@@ -20,7 +20,7 @@ from sparsity_lab.data.python.lexicon import ACCUMULATORS, COLLECTIONS, FUNCTION
 from sparsity_lab.data.python.lines import plain_lines
 from sparsity_lab.data.python.pen import Pen
 from sparsity_lab.data.tokenizer import Tokenizer
-from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, nats
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, nats, rule
 from sparsity_lab.evidence.record import Check, Measured, Verdict
 from sparsity_lab.tasks.batch import NotAskable, TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.task import Pair, Task
@@ -57,8 +57,8 @@ def generalisation(
             continue
         whole, alone = losses(subject, batch)
         values += [nats(f"circuit, {kind}", alone), nats(f"whole model, {kind}", whole)]
-        if whole <= CHANCE_LOSS / 2:
-            (held if alone <= CHANCE_LOSS / 2 else lost).append(kind)
+        if whole <= subject.limit:
+            (held if alone <= subject.limit_beside(whole) else lost).append(kind)
     if not held and not lost:
         why = "the whole model does not answer there either" if values else "the tokenizer doesn't allow it"
         return Check(
@@ -71,10 +71,20 @@ def generalisation(
         verdict, sentence = "for", f"It answers in other surroundings too: {', '.join(held)}."
     elif held:
         verdict = "mixed"
-        sentence = f"It answers with {', '.join(held)}, not with {', '.join(lost)}."
+        sentence = f"It answers as well with {', '.join(held)}, not with {', '.join(lost)}."
     else:
-        verdict, sentence = "against", f"It does not answer with {', '.join(lost)}; the whole model does."
-    return Check(name="generalisation", verdict=verdict, values=tuple(values), sentence=sentence)
+        verdict = "against"
+        sentence = f"It does not answer as well with {', '.join(lost)}; the whole model does."
+    conditions = rule(
+        f"on each kind of prompt that the whole model answers (at most {subject.limit:.3f} nats), the "
+        f"circuit's loss is at most {subject.margin:.3g} nats above the target, or above the whole model's "
+        "loss there if that is larger",
+        "on some of these kinds",
+        "on none",
+    )
+    return Check(
+        name="generalisation", verdict=verdict, values=tuple(values), sentence=sentence, rule=conditions
+    )
 
 
 @torch.no_grad()

@@ -1,7 +1,9 @@
 """On how much of the pretraining text are the circuit's nodes active?"""
 
-from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, count, fraction
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, count, fraction, rule
 from sparsity_lab.evidence.record import Check, Verdict
+
+SELDOM, OFTEN = 0.05, 0.2  # shares of the text on which the typical node is active
 
 
 def active_shares(subject: CircuitUnderTest) -> tuple[list[float], list[float]]:
@@ -35,11 +37,14 @@ def monosemanticity(subject: CircuitUnderTest, on_text: list[float]) -> Check:
         fraction("share of text a node is active on, largest", shares[-1]),
         count(f"different tokens among a node's {top} strongest, median", kinds[len(kinds) // 2], "tokens"),
     )
-    if typical <= 0.05:
+    if typical <= SELDOM:
         verdict, sentence = "for", f"The typical node is silent on {1 - typical:.0%} of pretraining text."
-    elif typical <= 0.2:
+    elif typical <= OFTEN:
         verdict, sentence = "mixed", f"The typical node is active on {typical:.0%} of pretraining text."
     else:
         verdict = "against"
         sentence = f"The typical node is active on {typical:.0%} of pretraining text: it does other work too."
-    return Check(name="monosemanticity", verdict=verdict, values=values, sentence=sentence)
+    conditions = rule(
+        f"the median node is active on at most {SELDOM:.0%} of the text", f"at most {OFTEN:.0%}", "more"
+    )
+    return Check(name="monosemanticity", verdict=verdict, values=values, sentence=sentence, rule=conditions)

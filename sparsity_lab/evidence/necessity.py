@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.core.hashing import derive_seed
-from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, nats
+from sparsity_lab.evidence.circuit_under_test import CHANCE_LOSS, CircuitUnderTest, count, nats, rule
 from sparsity_lab.evidence.record import Check, Verdict
 
-RANDOM_SETS = 4
+RANDOM_SETS = 16
 
 
 def necessity(subject: CircuitUnderTest, seed: int) -> Check:
@@ -30,7 +30,8 @@ def necessity(subject: CircuitUnderTest, seed: int) -> Check:
         for _ in range(RANDOM_SETS)
     ]
     without = loss_without(kept_n.nonzero().flatten())
-    matched = loss_without(matched_nodes(subject))
+    matched_nodes_k = matched_nodes(subject)
+    matched = loss_without(matched_nodes_k)
     whole, mean_random = subject.scores(subject.unpruned_b).raw_loss, sum(random) / len(random)
     values = (
         nats("loss of the whole model", whole),
@@ -38,16 +39,35 @@ def necessity(subject: CircuitUnderTest, seed: int) -> Check:
         nats("without random others, mean", mean_random),
         nats("without random others, worst", max(random)),
         nats("without others as active", matched),
+        count("others as active", len(matched_nodes_k), "nodes"),
     )
-    if without <= CHANCE_LOSS:
+    others_lost, limit = max(mean_random, matched), subject.limit_beside(whole)
+    if without <= limit:
         verdict, sentence = "against", "The model still answers without these nodes: it has another way."
-    elif max(mean_random, matched) <= CHANCE_LOSS:
+    elif without < CHANCE_LOSS and without <= others_lost:
+        verdict, sentence = "against", "As many others cost the model as much as these nodes."
+    elif without < CHANCE_LOSS:
+        verdict, sentence = "mixed", "Without these nodes the model is worse, but still better than chance."
+    elif len(others) < size:
+        verdict, sentence = "mixed", "The model has fewer other nodes than the circuit to compare with."
+    elif others_lost > limit:
+        verdict = "mixed"
+        sentence = (
+            "Without these nodes the model no longer answers, but as many others cost it something too."
+        )
+    else:
         verdict = "for"
         sentence = "Without these nodes the model no longer answers; without as many others it still does."
-    else:
-        verdict = "mixed"
-        sentence = "The model breaks without these nodes, but also without as many others."
-    return Check(name="necessity", verdict=verdict, values=values, sentence=sentence)
+    which = "the target" if whole <= subject.circuit.target else "the whole model's loss"
+    conditions = rule(
+        f"at least {CHANCE_LOSS:.3f} nats (chance) without the circuit, and at most {limit:.3f} nats "
+        f"({which} + {subject.margin:.3g}) without as many others, as the mean of {RANDOM_SETS} random sets "
+        "and for those as active",
+        "otherwise",
+        f"at most {limit:.3f} nats without the circuit, or below chance and no more than without as many "
+        "others",
+    )
+    return Check(name="necessity", verdict=verdict, values=values, sentence=sentence, rule=conditions)
 
 
 def matched_nodes(subject: CircuitUnderTest) -> Tensor:

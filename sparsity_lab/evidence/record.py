@@ -29,12 +29,15 @@ class Check(Config):
 
     `verdict`: "for" and "against" the circuit being what the model uses, "mixed" where the numbers disagree,
     "not_measured" where the question can't be put (`sentence` says why, and `values` is empty).
+    `rule`: the conditions of each verdict, with their numbers. It is empty where nothing was measured, and in
+    files of evidence before version 4.
     """
 
     name: str
     verdict: Verdict
     values: tuple[Measured, ...]
     sentence: str
+    rule: str = ""
 
 
 class NodeEvidence(Config):
@@ -62,8 +65,11 @@ class Evidence(Config):
     nodes: tuple[NodeEvidence, ...]
 
     def __repr__(self) -> str:
-        lines = [f"  {check.name}: {check.verdict}. {check.sentence}" for check in self.checks]
-        return "\n".join([f"Evidence for the circuit of {self.task} at {self.target:g} nats:", *lines])
+        lines = [f"Evidence for the circuit of {self.task} at {self.target:g} nats:"]
+        for check in self.checks:
+            lines.append(f"  {check.name}: {check.verdict}. {check.sentence}")
+            lines += [f"    rule: {check.rule}"] if check.rule else []
+        return "\n".join(lines)
 
     __str__ = __repr__
 

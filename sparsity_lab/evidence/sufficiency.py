@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import kl_div, logsigmoid
 
-from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, fraction, nats
+from sparsity_lab.evidence.circuit_under_test import CircuitUnderTest, fraction, nats, rule
 from sparsity_lab.evidence.record import Check, Verdict
 from sparsity_lab.model.sites import HEAD_SITES, Site, Tap
 from sparsity_lab.model.taps import Record, ablate, chain
@@ -30,7 +30,7 @@ def sufficiency(subject: CircuitUnderTest) -> Check:
     similarity = pattern_similarity(subject)
     if similarity is not None:
         values.append(fraction("likeness of attention patterns", similarity))
-    meets = found.selection_loss <= 1.5 * subject.circuit.target
+    meets = found.selection_loss <= subject.limit
     ranks = found.accuracy >= ACCURATE
     if meets and ranks:
         verdict, sentence = "for", "On pairs it has never seen the circuit alone gives the right answer."
@@ -42,7 +42,13 @@ def sufficiency(subject: CircuitUnderTest) -> Check:
         )
     else:
         verdict, sentence = "against", "On pairs it has never seen the circuit misses its target."
-    return Check(name="sufficiency", verdict=verdict, values=tuple(values), sentence=sentence)
+    near = f"a selection loss of at most {subject.limit:.3f} nats (the target + {subject.margin:.3g})"
+    conditions = rule(
+        f"{near}, and at least {ACCURATE:.0%} right by its own logits", f"{near}, fewer right", "otherwise"
+    )
+    return Check(
+        name="sufficiency", verdict=verdict, values=tuple(values), sentence=sentence, rule=conditions
+    )
 
 
 def two_way_kl(whole_b: Tensor, circuit_b: Tensor) -> float:

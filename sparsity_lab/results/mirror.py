@@ -75,11 +75,12 @@ def _evidence_table(record: RunRecord) -> wandb.Table:
             check.verdict,
             "; ".join(f"{m.name} {m.value:.4g} {m.unit}" for m in check.values),
             check.sentence,
+            check.rule,
         ]
         for task in record.tasks
         for check in task.evidence
     ]
-    return wandb.Table(columns=["task", "check", "verdict", "values", "sentence"], data=rows)
+    return wandb.Table(columns=["task", "check", "verdict", "values", "sentence", "rule"], data=rows)
 
 
 def _artifact(name: str, kind: str, paths: Sequence[Path], origin: Mapping[str, str]) -> wandb.Artifact:

@@ -21,7 +21,7 @@ from sparsity_lab.evidence.record import Check
 from sparsity_lab.results.upgrades import UPGRADES
 from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 RECORD = "record.json"
 METRICS_FILE = "metrics.csv"

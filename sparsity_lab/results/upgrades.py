@@ -4,7 +4,8 @@ Schema 2 added the tasks' evidence, and schema 3 the training snapshots. Schema 
 `pruning`, which older records hold only in their config. It also renamed the snapshots and the metrics of the
 reference model. Schema 5 added the tasks' kinds, caveats, pairs and shortcuts, the loss by source, and the
 numbers that a run has replaced. In the config it renamed `sweep`, moved `retries` from the finder to
-`pruning`, and added `pruning.closed` and `trainer.final_windows`. Schema 6 added relative targets.
+`pruning`, and added `pruning.closed` and `trainer.final_windows`. Schema 6 added relative targets,
+and schema 7 the rules of the checks.
 """
 
 from collections.abc import Callable
@@ -89,4 +90,5 @@ UPGRADES: dict[int, Callable[[Plain], Plain]] = {
     3: _to_schema_4,
     4: _to_schema_5,
     5: _to_schema_6,
+    6: dict,
 }

@@ -1,4 +1,4 @@
-"""Stage `evidence`: the checks of every task's circuit at the main target, a folder a task.
+"""Stage `evidence`: the checks of the tasks' circuits at the main target, a folder a task.
 
 The model of shuffled weights, which the controls need, is made only if some folder is still to be made.
 """
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +39,7 @@ from sparsity_lab.tasks.asked import asked_pairs, task_hash
 
 log = logging.getLogger(__name__)
 
-EVIDENCE_VERSION = 3  # raise when the same inputs would give other evidence
+EVIDENCE_VERSION = 4  # raise when the same inputs would give other evidence
 SOURCE_FILES, SOURCE_PIECES, PIECE_LINES, PIECE_CHARACTERS = 40, 200, 3, 120
 
 
@@ -80,13 +81,17 @@ class SharedByTasks:
 def circuit_evidence(
     config: RunConfig, context: ModelContext, circuits: Mapping[str, Path]
 ) -> dict[str, Path]:
-    """The folder of evidence of each task that has a circuit at the main target."""
+    """The folder of evidence of each asked task that has a circuit at the main target."""
     name = circuit_file(config.pruning.target)
     found = {task: folder / name for task, folder in circuits.items() if (folder / name).exists()}
+    wanted = found.keys() if config.evidence.tasks is None else config.evidence.tasks
+    if lacking := [task for task in wanted if task not in found]:
+        log.warning("evidence.tasks: no circuit of %s at %g nats", ", ".join(lacking), config.pruning.target)
+    found = {task: path for task, path in found.items() if task in wanted}
     if not found:
         return {}
     shared = SharedByTasks(context, config.evidence)
-    inputs = context.inputs | search_inputs(config) | {"checks": config.evidence.model_dump(mode="json")}
+    inputs = context.inputs | search_inputs(config) | {"checks": _asked_of_each(config.evidence)}
     inputs["real_lines"] = content_hash(real_pieces(config.evidence.seed))
     stages = {
         task: Stage(
@@ -101,6 +106,11 @@ def circuit_evidence(
         for task, path in sorted(found.items(), key=lambda item: item[1].stat().st_size, reverse=True)
     }
     return {task: built.path for task, built in build_many(stages, context.root, shared.load).items()}
+
+
+def _asked_of_each(config: EvidenceConfig) -> dict[str, Any]:
+    """All settings that the evidence of one circuit depends on."""
+    return {key: value for key, value in config.model_dump(mode="json").items() if key != "tasks"}
 
 
 def _write_evidence(config: RunConfig, shared: SharedByTasks, circuit: Path, task: str, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 The hash of a result covers:
 1. the config, without what only says where and how fast to compute;
-2. the version of every stage that the record depends on;
+2. the version of every stage that the record depends on; without evidence, its version does not count;
 3. the text, the pairs and the files that the config names, by content;
 4. the number format that training uses here.
 Packages whose source is part of the text, such as the standard library, count by name and version, since
@@ -46,6 +46,7 @@ VERSIONS = {
     "shortcuts": SHORTCUTS_VERSION,
     "baselines": BASELINES_VERSION,
 }
+NO_EVIDENCE = 3  # the version that counts where no evidence is made, so that such records stay valid
 PLACE = {"root", "records", "threads", "logger"}  # no result depends on them
 PACKAGES = ("tinypython", "python_source")  # corpora made from code and from installed packages
 TRAINER = NOT_INPUTS - {"start", "final_windows"}  # the record depends on these two
@@ -58,7 +59,7 @@ def result_hash(config: RunConfig) -> str:
         UserError: a file that the config names cannot be read, or a task cannot be asked.
     """
     return content_hash(
-        VERSIONS,
+        VERSIONS if config.evidence.enabled else VERSIONS | {"evidence": NO_EVIDENCE},
         config.model_dump(mode="json", exclude={*PLACE, "trainer"}),
         config.trainer.model_dump(mode="json", exclude=TRAINER),
         precision(config.trainer.precision),

@@ -36,11 +36,12 @@ def make_view(
     examples: Examples | None,
     evidence: Evidence | None,
     d_head: int | None,
+    without_evidence: str = "No checks of this circuit were made. In Python, lab.evidence makes them.",
 ) -> View:
     """Put a page's data together, as plain containers. `target` (nats) is the circuit that is shown first.
 
     `about` describes the model and its run: name, sweep, loss, nonzeros, weights, commit and command; each
-    value may be None.
+    value may be None. `without_evidence` stands in the place of the evidence where there is none.
     """
     shown = None if examples is None else examples.model_dump(mode="json")
     return {
@@ -53,6 +54,7 @@ def make_view(
         "circuits": [_circuit(circuit, evidence) for circuit in circuits],
         "examples": shown,
         "evidence": None if evidence is None else evidence.model_dump(mode="json"),
+        "without_evidence": without_evidence,
     }
 
 

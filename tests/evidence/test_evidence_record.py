@@ -30,6 +30,7 @@ SAMPLE = Evidence(
             verdict="for",
             values=(Measured(name="loss without the circuit", value=1 / 3, unit="nats"),),
             sentence="Without these nodes the model no longer answers.",
+            rule="for: at least 0.693 nats; mixed: otherwise; against: at most 0.225 nats",
         ),
         Check(name="controls", verdict="not_measured", values=(), sentence="Switched off."),
     ),
@@ -47,6 +48,23 @@ SAMPLE = Evidence(
 def test_round_trip(tmp_path: Path) -> None:
     save_evidence(SAMPLE, tmp_path)
     assert load_evidence(tmp_path) == load_evidence(tmp_path / EVIDENCE) == SAMPLE
+
+
+def test_evidence_of_the_time_before_rules_is_read(tmp_path: Path) -> None:
+    save_evidence(SAMPLE, tmp_path)
+    plain = read_json(tmp_path / EVIDENCE)
+    for check in plain["checks"]:
+        del check["rule"]
+    write_json(tmp_path / EVIDENCE, plain)
+    assert [check.rule for check in load_evidence(tmp_path).checks] == ["", ""]
+    assert "rule" not in repr(load_evidence(tmp_path))
+
+
+def test_each_verdict_is_shown_with_its_rule() -> None:
+    lines = repr(SAMPLE).splitlines()
+    assert lines[1] == "  necessity: for. Without these nodes the model no longer answers."
+    assert lines[2] == f"    rule: {SAMPLE.checks[0].rule}"
+    assert lines[3:] == ["  controls: not_measured. Switched off."]
 
 
 def test_an_unknown_verdict_is_told_with_those_allowed(tmp_path: Path) -> None:

@@ -187,11 +187,11 @@
 
   const VERDICTS = { for: "speaks for it", against: "speaks against it", mixed: "mixed", not_measured: "not measured" };
   function evidence() {
-    if (!view.evidence) return card("Evidence", h("p", { class: "soft" }, "No checks of this circuit were made. In Python, lab.evidence makes them."));
+    if (!view.evidence) return card("Evidence", h("p", { class: "soft" }, view.without_evidence));
     const found = view.evidence;
     const rows = found.checks.map((check) => h("tr", {}, h("td", {}, check.name.replace(/_/g, " ")),
       h("td", {}, h("span", { class: `verdict ${check.verdict}` }, VERDICTS[check.verdict] || check.verdict)),
-      h("td", {}, check.sentence), h("td", {}, check.values.map((m) => h("div", {}, `${m.name}: ${m.unit === "fraction" ? percent(m.value) : `${number(m.value)} ${m.unit}`}`)))));
+      h("td", {}, check.sentence, check.rule ? h("div", { class: "soft" }, `Rule: ${check.rule}.`) : null), h("td", {}, check.values.map((m) => h("div", {}, `${m.name}: ${m.unit === "fraction" ? percent(m.value) : `${number(m.value)} ${m.unit}`}`)))));
     return card(`Evidence, for the circuit at ${found.target} nats`, h("table", {},
       h("thead", {}, h("tr", {}, ["check", "verdict", "in words", "measured"].map((name) => h("th", {}, name)))), h("tbody", {}, rows)));
   }
