@@ -64,6 +64,7 @@ def write_run(folder: Path, examples: bool = True, evidence: bool = True) -> Run
             verdict="for",
             values=(Measured(name=EVIL, value=0.75, unit=EVIL),),
             sentence=f"Without the circuit the model guesses. {EVIL}",
+            rule=f"for: at least 0.693 nats {EVIL}",
         )
         nodes = tuple(
             NodeEvidence(node=node, drop_effect=0.5 + i, active_on_task=1.0, active_on_text=0.1)

@@ -127,6 +127,29 @@ def test_a_circuit_without_examples_or_evidence_is_still_drawn(run: Path) -> Non
     assert figure(view).startswith("<svg")
 
 
+def test_a_page_without_evidence_has_the_command_that_makes_it(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(run.parent)
+    told = load_view(run, PLAIN_TASK)["without_evidence"]
+    command = f"python -m sparsity_lab.run of={run.name} evidence=default 'evidence.tasks=[{PLAIN_TASK}]'"
+    assert told == f"No checks of this circuit were made. To make them: {command}"
+    assert json.dumps(command) in page(load_view(run, PLAIN_TASK)).replace(told, json.dumps(command))
+    assert load_view(run, TASK)["without_evidence"].endswith(" evidence=default")  # Hydra can't take the name
+
+
+def test_a_page_tells_where_no_evidence_can_be_made(tmp_path: Path) -> None:
+    write_run(tmp_path, examples=False, evidence=False)
+    path = tmp_path / "circuits" / PLAIN_TASK / "circuit-0.15.json"
+    plain = json.loads(path.read_text())
+    path.write_text(json.dumps(plain | {"provenance": {"freeze_norm": True}}))
+    assert "cannot run the whole model beside" in load_view(tmp_path, PLAIN_TASK)["without_evidence"]
+    path.unlink()
+    assert (
+        "the circuit at 0.15 nats, and there is none" in load_view(tmp_path, PLAIN_TASK)["without_evidence"]
+    )
+
+
 def test_evidence_gives_its_own_circuit_the_measured_effects(run: Path) -> None:
     larger, smaller = load_view(run, TASK)["circuits"]
     assert larger["effects"] == []

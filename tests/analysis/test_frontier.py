@@ -97,6 +97,14 @@ def test_runs_that_differ_in_their_seeds_alone_are_one_configuration() -> None:
     assert spread(both, ["a", "b"], "edges") == pytest.approx((math.sqrt(80), math.sqrt(40), math.sqrt(160)))
 
 
+def test_a_run_with_evidence_is_of_the_same_configuration_as_one_without() -> None:
+    plain, checked = (seeded(SPARSE, seed) for seed in (0, 1))
+    config = checked.config | {"evidence": {"enabled": True, "tasks": ["a"]}}
+    plain = plain.model_copy(update={"config": plain.config | {"evidence": {"enabled": False}}})
+    (one,) = grouped(plain, checked.model_copy(update={"config": config}))
+    assert one.seeds == 2
+
+
 def test_records_without_a_config_are_told_apart_by_shape() -> None:
     assert len(grouped(*ALL)) == 3
 

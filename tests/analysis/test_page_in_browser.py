@@ -171,7 +171,13 @@ def test_evidence_stands_in_plain_words(tab: Tab) -> None:
     below = tab.text("#below")
     assert "Without the circuit the model guesses." in below
     assert "speaks for it" in below
+    assert "Rule: for: at least 0.693 nats" in below
     assert "0.75" in below
+
+
+def test_a_page_without_evidence_says_how_to_get_it(files: dict[str, Path], browser: Any) -> None:
+    below = Tab(browser, files[PLAIN_TASK]).text("#below")
+    assert "No checks of this circuit were made. To make them: python -m sparsity_lab.run of=" in below
 
 
 @pytest.mark.parametrize("misses", [True, False])

@@ -119,12 +119,19 @@ def test_s10_a_record_read_back_equals_the_record_written(tmp_path: Path) -> Non
 
 def test_s10_evidence_is_read_back(tmp_path: Path) -> None:
     loss = Measured(name="loss without the circuit", value=0.1 + 0.2, unit="nats")
-    check = Check(name="necessity", verdict="for", values=(loss,), sentence="It breaks.")
+    check = Check(
+        name="necessity", verdict="for", values=(loss,), sentence="It breaks.", rule="for: 0.7 nats"
+    )
     record = make()
     tasks = (record.tasks[0].model_copy(update={"evidence": (check,)}), *record.tasks[1:])
     record = record.model_copy(update={"tasks": tasks})
-    write_record(record, tmp_path)
+    path = write_record(record, tmp_path)
     assert read_record(tmp_path) == record
+    plain = json.loads(path.read_text()) | {"schema_version": 6}  # when checks had no rules
+    del plain["tasks"][0]["evidence"][0]["rule"]
+    path.write_text(json.dumps(plain))
+    old = read_record(tmp_path).tasks[0].evidence[0]
+    assert old == check.model_copy(update={"rule": ""})
 
 
 def test_s10_writing_what_was_read_gives_the_same_bytes(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def _closed_address() -> str:
 
 
 LOSS = Measured(name="loss without it", value=0.75, unit="nats")
-CHECK = Check(name="necessity", verdict="for", values=(LOSS,), sentence="It breaks.")
+CHECK = Check(name="necessity", verdict="for", values=(LOSS,), sentence="It breaks.", rule="for: 0.7 nats")
 
 
 def _record(name: str = "a") -> RunRecord:
@@ -121,7 +121,7 @@ def test_auto_is_offline_within_the_run_folder(
     assert ("W&B cannot be reached" if key else "no key") in caplog.text
     assert (local / "files" / "record.json").exists()
     (table,) = (local / "files" / "media" / "table").glob("evidence*.json")
-    told = ["t", "necessity", "for", "loss without it 0.75 nats", "It breaks."]
+    told = ["t", "necessity", "for", "loss without it 0.75 nats", "It breaks.", "for: 0.7 nats"]
     assert json.loads(table.read_text())["data"] == [told]
     assert "did not take" not in caplog.text
     assert wandb.run is None

@@ -83,6 +83,15 @@ def test_the_version_of_a_stage_matters(monkeypatch: pytest.MonkeyPatch) -> None
     assert result_hash(config_of()) != before
 
 
+def test_the_version_of_evidence_matters_where_there_is_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    without, of_one_task = config_of("evidence=none"), config_of("evidence.tasks=[with_as]")
+    before = [result_hash(config) for config in (config_of(), of_one_task, without)]
+    assert len(set(before)) == 3
+    monkeypatch.setitem(recorded.VERSIONS, "evidence", recorded.VERSIONS["evidence"] + 1)
+    after = [result_hash(config) for config in (config_of(), of_one_task, without)]
+    assert [old == new for old, new in zip(before, after, strict=True)] == [False, False, True]
+
+
 def test_every_stages_version_is_counted_or_named_here() -> None:
     package = Path(recorded.__file__).parents[1]
     found = {

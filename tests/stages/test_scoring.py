@@ -24,6 +24,7 @@ from sparsity_lab.evidence.config import EvidenceConfig
 from sparsity_lab.export import export
 from sparsity_lab.model.checkpoints import save_model
 from sparsity_lab.model.sites import NODES, Site
+from sparsity_lab.score import lines_of as told_by
 from sparsity_lab.score import main
 from sparsity_lab.stages.opened import open_folder
 from sparsity_lab.stages.scored_pairs import question_in
@@ -60,6 +61,9 @@ def test_a_circuit_of_ours_has_the_scores_of_its_record(made: tuple[Path, Path, 
     assert raw_losses(report)["edges only"] == pytest.approx(circuit.edges_only.raw_loss, abs=1e-5)
     measured = {check.name for check in report.checks if check.verdict != "not_measured"}
     assert {"sufficiency", "necessity", "minimality", "binarisation"} <= measured
+    lines = told_by(report)
+    for check in report.checks:
+        assert (f"  rule: {check.rule}" in lines) == (check.name in measured)
     reasons = {check.name: check.sentence for check in report.checks if check.verdict == "not_measured"}
     assert "pretraining text" in reasons["robustness"]
     assert report.notes == ()
