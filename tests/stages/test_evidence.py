@@ -97,7 +97,7 @@ def test_a_config_that_names_no_tasks_is_written_as_before_there_were_such() -> 
         ("[var_if,nothing]", r"evidence\.tasks: unknown task \['nothing'\]; allowed: .*with_as"),
         ("[]", r"evidence\.tasks: \[\]: must be null or names of tasks, each once; .*evidence=none"),
         ("[var_if,var_if]", r"evidence\.tasks: \['var_if', 'var_if'\]: must be null or names"),
-        ("3", r"evidence\.tasks: "),
+        ("3", r"evidence\.tasks\.0: 3: must be text"),
     ],
 )
 def test_other_values_are_refused_in_one_line(value: str, line: str) -> None:
