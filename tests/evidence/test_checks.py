@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.evaluator import TaskData, two_way_loss
+from sparsity_lab.circuits.finders.masks import Config as MasksConfig
 from sparsity_lab.circuits.nodes import NodeLayout, mean_activations
 from sparsity_lab.circuits.search import make_circuit, make_evaluator
 from sparsity_lab.evidence.binarisation import binarisation
@@ -292,7 +293,12 @@ def test_no_control_is_given_up_at_a_loss_that_meets_the_target(
     right: CircuitUnderTest, target: float, give_up: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = list[float | None]()
-    monkeypatch.setattr(type(FINDER), "for_controls", lambda finder, limit: used.append(limit) or finder)
+
+    def for_controls(finder: MasksConfig, limit: float | None) -> MasksConfig:
+        used.append(limit)
+        return finder
+
+    monkeypatch.setattr(MasksConfig, "for_controls", for_controls)
     monkeypatch.setattr("sparsity_lab.evidence.controls.controlled", lambda *given: iter(()))
     subject = replace(right, circuit=right.circuit.model_copy(update={"target": target}))
     for selection in ("raw", "calibrated"):
