@@ -4,8 +4,9 @@
 - answers: the two answers replaced by two random tokens;
 - labels: which prompt of a pair is the positive one is decided by a coin.
 
-If the search finds circuits for these as small as the real one, the real one shows nothing. Each control has
-as many tries as the real search: its starts, and its further searches after one that may have failed.
+If the search finds circuits for these as small as the real one, the real one shows nothing. Each control may
+take as many tries as the real search took: its starts, and its further searches after one that may have
+failed.
 
 Where the raw loss selects, a try of mask learning is given up as failed if its loss is still above `GIVE_UP`
 after a quarter of the steps, or above twice that, which is chance, after an eighth. Neither limit is ever
@@ -93,8 +94,10 @@ def controls(
     """
     verdict: Verdict
     edges = len(subject.circuit.edges)
+    retries = int(subject.circuit.provenance.get("retries") or 0)
     alike = pruning.model_copy(
         update={"targets": (pruning.target,), "relative_targets": (), "edges": "all", "tokens": "all"}
+        | {"retries": retries}
     )
     give_up = max(GIVE_UP, subject.limit) if pruning.selection == "raw" else None
     finder = finder.for_controls(give_up)
@@ -120,7 +123,7 @@ def controls(
         verdict = "mixed" if min(ratios.values()) > 1 else "against"
     told = [f"no circuit with {' and '.join(without)}"] if without else []
     told += [f"one of {ratio:.1f} times the edges with {name}" for name, ratio in ratios.items()]
-    most = pruning.starts + pruning.retries
+    most = pruning.starts + retries
     tries = "1 try" if most == 1 else f"up to {most} tries"
     conditions = rule(
         f"in each control no circuit, or one of at least {MIN_CONTROL_RATIO} times the edges",

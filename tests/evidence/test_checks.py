@@ -307,16 +307,21 @@ def test_no_control_is_given_up_at_a_loss_that_meets_the_target(
     assert used == [pytest.approx(give_up, abs=1e-4), None]
 
 
-def test_controls_find_nothing_where_labels_are_shuffled(right: CircuitUnderTest) -> None:
+@pytest.mark.parametrize(("retries", "told_tries"), [(None, "1 try,"), (2, "up to 3 tries,")])
+def test_controls_find_nothing_where_labels_are_shuffled_in_as_many_tries_as_the_circuit_took(
+    right: CircuitUnderTest, retries: int | None, told_tries: str
+) -> None:
     shuffled = shuffled_weights(MODEL, seed=0)
     means_n = mean_activations(shuffled, [random_tokens(20, 8)])
-    check = controls(right, (shuffled, means_n), DATA, FINDER, PRUNING, seed=0)
+    took = {} if retries is None else {"retries": retries}
+    circuit = right.circuit.model_copy(update={"provenance": right.circuit.provenance | took})
+    check = controls(replace(right, circuit=circuit), (shuffled, means_n), DATA, FINDER, PRUNING, seed=0)
     told = values(check)
     assert "edges with shuffled labels" not in told
     assert told["edges of the circuit"] == len(right.circuit.edges)
     assert told["controls without any circuit"] >= 1
-    assert told["tries with shuffled labels"] == PRUNING.starts + PRUNING.retries == 3
-    assert "up to 3 tries, finds no circuit with " in check.sentence
+    assert told["tries with shuffled labels"] == PRUNING.starts + (retries or 0)
+    assert f"{told_tries} finds no circuit with " in check.sentence
     assert "shuffled labels" in check.sentence
 
 
