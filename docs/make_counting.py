@@ -1,4 +1,4 @@
-"""Make docs/bracket_counting: a model, its circuit of the task bracket_counting, and the task's test pairs.
+"""Make docs/bracket_counting: a model, its circuit of bracket_counting as nodes, and the task's test pairs.
 
     python docs/make_counting.py RUN [--target NATS]
 
@@ -24,7 +24,7 @@ FOLDER = Path(__file__).parent / TASK
 
 
 def write(lab: Lab, circuit: Circuit, folder: Path) -> None:
-    """Write the model, its means, the tokenizer, the circuit and the test pairs."""
+    """Write the model, its means, the tokenizer, the circuit's nodes and the test pairs."""
     folder.mkdir(parents=True, exist_ok=True)
     asked = lab.questions.ask(TASK)
     batch = asked.data.test
@@ -37,7 +37,8 @@ def write(lab: Lab, circuit: Circuit, folder: Path) -> None:
     np.savez_compressed(folder / "weights.npz", allow_pickle=False, means=lab.means.numpy(), **tensors)
     write_json(folder / "model.json", ModelCard(config=lab.model.config, vocab_size=lab.model.vocab_size))
     lab.tokenizer.save(folder / "tokenizer.json")
-    sparsity_lab.save_circuit(circuit, folder / "circuit.json")
+    nodes = [[node.layer, node.site, node.channel] for node in circuit.nodes]
+    write_text(folder / "nodes.json", json.dumps(nodes) + "\n")
     rows = [
         {"positive": pair.positive, "negative": pair.negative, "answers": list(pair.answers)}
         for pair in asked.test_pairs

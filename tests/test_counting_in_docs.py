@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Circuit, load_circuit
+from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.nodes import NodeLayout
 from sparsity_lab.core.config import validate
@@ -44,7 +44,7 @@ class Example(NamedTuple):
     model: Transformer
     alone: Transformer
     means_n: Tensor
-    circuit: Circuit
+    kept_n: Tensor
     tokenizer: Tokenizer
     prompts: Sequence[Prompt]
 
@@ -61,7 +61,7 @@ class Example(NamedTuple):
                 changed_btc[:, position] = means_c if source is None else x_btc[:, source]
             return changed_btc
 
-        frozen = ablate(layout, layout.mask(self.circuit.nodes), self.means_n)
+        frozen = ablate(layout, self.kept_n, self.means_n)
         with torch.no_grad():
             logits_v = self.alone(torch.tensor([prompt.tokens]), chain(frozen, tap))[0, -1]
         answers = [self.tokenizer.encode(closing)[0] for closing in CLOSINGS]
@@ -85,9 +85,13 @@ def example() -> Example:
             tensor.copy_(torch.from_numpy(weights[name]))
         means_n = torch.from_numpy(weights["means"])
     model.eval().requires_grad_(False)
-    circuit, tokenizer = load_circuit(FOLDER / "circuit.json"), load_tokenizer(FOLDER / "tokenizer.json")
-    alone = close(model, NodeLayout(card.config).mask(circuit.nodes))
-    return Example(model, alone, means_n, circuit, tokenizer, list(plain_prompts(tokenizer)))
+    tokenizer = load_tokenizer(FOLDER / "tokenizer.json")
+    nodes = [
+        Node(layer=layer, site=site, channel=channel)
+        for layer, site, channel in read_json(FOLDER / "nodes.json")
+    ]
+    kept_n = NodeLayout(card.config).mask(nodes)
+    return Example(model, close(model, kept_n), means_n, kept_n, tokenizer, list(plain_prompts(tokenizer)))
 
 
 def plain_prompts(tokenizer: Tokenizer) -> Iterator[Prompt]:
