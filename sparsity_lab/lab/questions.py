@@ -133,9 +133,11 @@ class Questions:
         return encode_pairs(own_task(question, least=1), _listed(question), self.tokenizer)
 
     def _check_length(self, batch: TaskBatch) -> None:
-        longest, n_ctx = batch.tokens_bt.shape[1], self.folder.model.config.n_ctx
-        if self.folder.model.positions is not None and longest > n_ctx:
-            raise UserError(f"pairs: prompts of {longest} tokens: too long; this model's n_ctx is {n_ctx}")
+        longest, config = batch.tokens_bt.shape[1], self.folder.model.config
+        if config.limits_length and longest > config.n_ctx:
+            raise UserError(
+                f"pairs: prompts of {longest} tokens: too long; this model's n_ctx is {config.n_ctx}"
+            )
 
     def _task(self, question: Question) -> Task:
         if isinstance(question, Task):

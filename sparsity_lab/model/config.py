@@ -106,6 +106,11 @@ class ModelConfig(GrowingConfig):
         return self.n_head or self.d_model // self.d_head
 
     @property
+    def limits_length(self) -> bool:
+        """Whether rows may not be longer than n_ctx."""
+        return self.positions != "none"
+
+    @property
     def d_read(self) -> int:
         """Number of channels that a sublayer reads: the residual stream and concatenated positions."""
         return self.d_model + (self.d_pos or 0)

@@ -147,7 +147,7 @@ class Transformer(nn.Module):
         return x_btd
 
     def _positions(self, length: int) -> Tensor | None:
-        if self.config.positions != "none" and length > self.config.n_ctx:
+        if self.config.limits_length and length > self.config.n_ctx:
             raise ValueError(f"{length} tokens, but the context is {self.config.n_ctx}")
         return None if self.positions is None else self.positions.weight[:length]
 

@@ -154,7 +154,7 @@ def explain_task(
     except NotAskable as error:
         return result("not_askable", error.reason), []
     longest = max(batch.tokens_bt.shape[1] for batch in (data.train, data.select, data.test))
-    if model.positions is not None and longest > model.config.n_ctx:
+    if model.config.limits_length and longest > model.config.n_ctx:
         return result("not_askable", f"prompts of {longest} tokens, the context is {model.config.n_ctx}"), []
     evaluator = make_evaluator(model, means_n, data, config.finder, config.pruning)
     select, test = evaluator.unpruned()
