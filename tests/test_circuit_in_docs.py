@@ -10,23 +10,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Circuit, load_circuit
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.core.config import validate
-from sparsity_lab.core.files import read_json
 from sparsity_lab.data.tokenizer import load_tokenizer
-from sparsity_lab.model.checkpoints import ModelCard, stored_tensors
 from sparsity_lab.model.sites import Site, Tap
 from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.python import TASKS
 from sparsity_lab.tasks.task import Pair
+from tests.model_in_docs import load_model_and_means
 
 FOLDER = Path(__file__).parents[1] / "docs" / "set_or_string"
 TASK = TASKS["set_or_string_fixedvarname"]
@@ -46,19 +43,14 @@ class Example(NamedTuple):
 
 @pytest.fixture(scope="module")
 def example() -> Example:
-    card = validate(ModelCard, read_json(FOLDER / "model.json"))
-    model = Transformer(card.config, card.vocab_size)
-    with np.load(FOLDER / "weights.npz") as weights, torch.no_grad():
-        for name, tensor in stored_tensors(model).items():
-            tensor.copy_(torch.from_numpy(weights[name]))
-        means_n = torch.from_numpy(weights["means"])
-    circuit, layout = load_circuit(FOLDER / "circuit.json"), NodeLayout(card.config)
+    model, means_n = load_model_and_means(FOLDER)
+    circuit, layout = load_circuit(FOLDER / "circuit.json"), NodeLayout(model.config)
     values = means_n[layout.mask(circuit.nodes)].tolist()
     means = {(Site(n.site), n.channel): value for n, value in zip(circuit.nodes, values, strict=True)}
     rows = [json.loads(line) for line in (FOLDER / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
     pairs = [Pair(row["positive"], row["negative"], tuple(row["answers"])) for row in rows]
     batch = encode_pairs(TASK, pairs, load_tokenizer(FOLDER / "tokenizer.json"))
-    return Example(model.eval().requires_grad_(False), means, means_n, circuit, batch)
+    return Example(model, means, means_n, circuit, batch)
 
 
 def preference(example: Example, tap: Tap | None = None) -> tuple[float, float]:

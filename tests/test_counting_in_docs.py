@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -19,13 +18,12 @@ from torch import Tensor
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.core.config import validate
 from sparsity_lab.core.files import read_json
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
-from sparsity_lab.model.checkpoints import ModelCard, stored_tensors
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.taps import ablate, chain
 from sparsity_lab.model.transformer import Transformer
+from tests.model_in_docs import load_model_and_means
 
 FOLDER = Path(__file__).parents[1] / "docs" / "bracket_counting"
 CLOSINGS = ("]\n", "]]\n", "]]]\n")
@@ -78,19 +76,13 @@ class Example(NamedTuple):
 
 @pytest.fixture(scope="module")
 def example() -> Example:
-    card = validate(ModelCard, read_json(FOLDER / "model.json"))
-    model = Transformer(card.config, card.vocab_size)
-    with np.load(FOLDER / "weights.npz") as weights, torch.no_grad():
-        for name, tensor in stored_tensors(model).items():
-            tensor.copy_(torch.from_numpy(weights[name]))
-        means_n = torch.from_numpy(weights["means"])
-    model.eval().requires_grad_(False)
+    model, means_n = load_model_and_means(FOLDER)
     tokenizer = load_tokenizer(FOLDER / "tokenizer.json")
     nodes = [
         Node(layer=layer, site=site, channel=channel)
         for layer, site, channel in read_json(FOLDER / "nodes.json")
     ]
-    kept_n = NodeLayout(card.config).mask(nodes)
+    kept_n = NodeLayout(model.config).mask(nodes)
     return Example(model, close(model, kept_n), means_n, kept_n, tokenizer, list(plain_prompts(tokenizer)))
 
 
