@@ -13,10 +13,10 @@ For the attention-output matrix, this assumes that the head's attention sums to 
 
 import copy
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -78,30 +78,48 @@ def without_edges(model: Transformer, means_n: Tensor, dropped: Sequence[Edge]) 
 def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 8) -> Circuit:
     """Return `circuit` with `pruned` set to the fewest edges found that meet its target.
 
-    The nodes stay. A circuit that misses its target with all edges keeps all of them.
+    The nodes stay. A circuit that misses its target with all edges keeps all of them. Losses and costs are
+    kept in the evaluator's memory, since the next target of the same nodes needs most of them again.
     """
     kept_n = NodeLayout(evaluator.model.config).mask(circuit.nodes)
-    kept, dropped = list(circuit.edges), list[Edge]()
+    key = f"edges between {circuit.nodes} {evaluator.selection} {evaluator.closed}"
+    known: dict[tuple[Any, ...], Any] = evaluator.memory.setdefault(key, {})
+    kept_e = torch.arange(len(circuit.edges))
+    dropped_e = kept_e[:0]
 
-    def without(gone: Sequence[Edge]) -> CircuitEvaluator:
-        return replace(evaluator, model=without_edges(evaluator.model, evaluator.means_n, gone))
+    def named(index_e: Tensor) -> list[Edge]:
+        return [circuit.edges[index] for index in index_e.tolist()]
 
-    def misses(gone: list[Edge], left: list[Edge], index_k: Tensor) -> bool:
-        return without([*gone, *(left[k] for k in index_k.tolist())]).select_loss(kept_n) > circuit.target
+    def without(gone_e: Tensor) -> CircuitEvaluator:
+        return replace(evaluator, model=without_edges(evaluator.model, evaluator.means_n, named(gone_e)))
+
+    def loss(gone_e: Tensor) -> float:
+        return without(gone_e).select_loss(kept_n)
+
+    def costs(kept_e: Tensor, dropped_e: Tensor) -> Tensor:
+        return torch.tensor(edge_costs(evaluator, kept_n, named(kept_e), named(dropped_e)))
+
+    def remembered(compute: Callable[..., Any], *index_e: Tensor) -> Any:
+        key = (compute.__name__, *(one.numpy().tobytes() for one in index_e))
+        if key not in known:
+            known[key] = compute(*index_e)
+        return known[key]
+
+    def misses(kept_e: Tensor, dropped_e: Tensor, index_k: Tensor) -> bool:
+        return remembered(loss, torch.cat([dropped_e, kept_e[index_k]])) > circuit.target
 
     for _ in range(rounds):
-        if not kept:
+        if len(kept_e) == 0:
             break
-        cost_e = torch.tensor(edge_costs(evaluator, kept_n, kept, dropped))
-        size, order_e = most_droppable(cost_e, partial(misses, dropped, kept))
+        cost_e = remembered(costs, kept_e, dropped_e)
+        size, order_e = most_droppable(cost_e, partial(misses, kept_e, dropped_e))
         if size == 0:
             break
-        order = [kept[index] for index in order_e.tolist()]
-        dropped, kept = dropped + order[:size], order[size:]
-    calibration, select, test = without(dropped).scores(kept_n)
-    gone = set(dropped)
-    edges = tuple(edge for edge in circuit.edges if edge not in gone)
-    pruned = PrunedEdges(edges=edges, calibration=calibration, select=select, test=test)
+        kept_e, dropped_e = kept_e[order_e[size:]], torch.cat([dropped_e, kept_e[order_e[:size]]])
+    calibration, select, test = without(dropped_e).scores(kept_n)
+    pruned = PrunedEdges(
+        edges=tuple(named(kept_e.sort().values)), calibration=calibration, select=select, test=test
+    )
     return circuit.model_copy(update={"pruned": pruned})
 
 
