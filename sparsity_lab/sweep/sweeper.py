@@ -33,7 +33,7 @@ from sparsity_lab.core.next_command import analysis_command
 from sparsity_lab.core.renamed import renamed_in_overrides
 from sparsity_lab.core.signals import received
 from sparsity_lab.sweep import choice
-from sparsity_lab.sweep.choice import Choice
+from sparsity_lab.sweep.choice import Choice, Group
 from sparsity_lab.sweep.job_status import DONE, FOLDER, Foreseen, write_plan
 from sparsity_lab.sweep.launching import launch, plan_and_launch
 from sparsity_lab.sweep.search import Search, tune
@@ -72,6 +72,7 @@ class GridsSweeper(Sweeper):
         plain: Any = OmegaConf.to_object(choice) if OmegaConf.is_config(choice) else choice
         self.choice: Choice | None = plain
         self.launcher: Launcher | None = None
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config, self.hydra_context = config, hydra_context
@@ -92,8 +93,8 @@ class GridsSweeper(Sweeper):
             self._tune(jobs, folder)
             return
         untold = 0
-        if self.choice is not None:
-            untold = self._work_with_trials(jobs, folder)
+        if trials := self._trials(jobs, folder.parent.name):
+            untold = self._work_with_trials(jobs, trials, folder)
         else:
             self._work(jobs, range(len(jobs)), folder)
         unfinished = sum(state not in DONE for state, _, _ in jobs_of(folder))
@@ -119,27 +120,35 @@ class GridsSweeper(Sweeper):
         if interrupted := received():
             raise interrupted
 
-    def _work_with_trials(self, jobs: list[list[str]], folder: Path) -> int:
+    def _trials(self, jobs: list[list[str]], sweep_name: str) -> dict[Group, list[list[str]]]:
+        """Return the trials of each group of jobs; none without a choice, or if its value is given.
+
+        Raises:
+            HydraException: the settings of the choice are wrong.
+        """
+        if self.choice is None:
+            return {}
+        assert self.config is not None
+        try:
+            choice.check(self.choice, sweep_name)
+            destination(self.config.get("root"), self.choice.sweep_name)
+        except UserError as error:
+            raise HydraException("; ".join(str(error).splitlines())) from None
+        lines = choice.trial_lines(self.choice, jobs)
+        return {group: grid_jobs([], overrides) for group, overrides in lines.items()}
+
+    def _work_with_trials(
+        self, jobs: list[list[str]], trials: Mapping[Group, list[list[str]]], folder: Path
+    ) -> int:
         """Run the trials of some groups, then the jobs that have a value, and so on.
 
         Return how many jobs have no value, since trials of their group failed.
 
         Raises:
-            HydraException: the settings of the choice are wrong.
             Interrupted: the process received a signal.
         """
         assert self.choice is not None
-        assert self.config is not None
-        try:
-            choice.check(self.choice, folder.parent.name)
-            place = destination(self.config.get("root"), self.choice.sweep_name).folder / FOLDER
-        except UserError as error:
-            raise HydraException("; ".join(str(error).splitlines())) from None
-        lines = choice.trial_lines(self.choice, jobs)
-        if not lines:
-            self._work(jobs, range(len(jobs)), folder)
-            return 0
-        trials = {group: grid_jobs([], overrides) for group, overrides in lines.items()}
+        place = folder.parents[1] / self.choice.sweep_name / FOLDER
         all_trials = [(group, trial) for group, several in trials.items() for trial in several]
         write_plan(folder, jobs, before=place.parent.name)
         found: list[list[str] | None] = []
@@ -161,12 +170,14 @@ class GridsSweeper(Sweeper):
         """
         assert self.hydra_context is not None
         assert self.config is not None
-        config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+        if (key := tuple(job)) not in self._composed:  # planned once before each portion of trials
+            config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
+            own = [str(name) for name in config if name != "hydra"]
+            self._composed[key] = OmegaConf.masked_copy(config, own)
         if self.foresee is None:
             return None
-        plain = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         try:
-            return self.foresee(plain)
+            return self.foresee(self._composed[key])
         except (UserError, OmegaConfBaseException):
             return None  # the job itself tells what is wrong
 
