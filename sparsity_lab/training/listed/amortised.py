@@ -115,6 +115,7 @@ class Amortised(nn.Module):
             index_n = largest(score, listed.length(kept))
             listed.listing.relist(weight, index_n)
             listed.m_n, listed.v_n = m.view(-1)[index_n], v.view(-1)[index_n]
+            listed.note_squares(v)
 
     def _ask_for_dense(self) -> None:
         """Choose the matrices whose gradient is computed whole in the next step."""

@@ -15,14 +15,15 @@ from sparsity_lab.model.dispatch import kernel_for
 from sparsity_lab.model.listing import Listing, attach
 from sparsity_lab.training.sparsity.magnitude import kept_count, project
 
-NEW = 0.25  # share of the newest dense gradient in the moving averages of squared norms
+NEW = 0.25  # share of the newest dense gradient in moving averages
 
 
 class ListedWeight:
     """A weight trained by the entries in its list: the nonzeros and, for each, `candidates` zeros.
 
-    `axis` and `at_least`: as for `magnitude.project`. `norms`: moving averages, over dense gradients, of the
-    squared norm of the whole gradient and of its listed part.
+    `axis` and `at_least`: as for `magnitude.project`. Moving averages over dense gradients: in `norms`, the
+    squared norm of the whole gradient and of its listed part; in `row_o` and `column_i`, the mean square of
+    each row and column.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class ListedWeight:
         self.listing = Listing(weight, index_n)
         self.m_n, self.v_n = (torch.zeros_like(self.listing.values_n.detach()) for _ in range(2))
         self.norms: tuple[float, float] | None = None
+        self.row_o, self.column_i = weight.new_zeros(len(weight)), weight.new_zeros(weight.shape[1])
         self.dense_oi: Tensor | None = None
         attach(weight, self.listing)
 
@@ -112,8 +114,9 @@ class ListedWeight:
 
         1. The nonzeros and the better half of the other listed entries stay; an entry is the better, the
            larger the step that its moments ask for.
-        2. The zeros of largest gradient fill the list. Their first moment starts at 0 and their second at
-           the squared gradient, as after a long time of such gradients that cancelled out.
+        2. The zeros whose gradient is largest, compared to what is usual for it, fill the list. Their first
+           moment starts at 0 and their second at the usual squared gradient, as after a long time of such
+           gradients that cancelled out. So they are chosen by the step that AdamW would take.
         """
         listing, flat = self.listing, dense_oi.view(-1)
         old_n, values_n = listing.index_n, listing.values_n.detach()
@@ -128,7 +131,8 @@ class ListedWeight:
             stays_n = score_n.topk(stay, sorted=False).indices
         else:
             stays_n = torch.arange(len(old_n), device=old_n.device)
-        size = dense_oi.abs()
+        usual_oi = self.note_squares(dense_oi.square())
+        size = dense_oi.abs() / (usual_oi.sqrt() + eps)
         size.view(-1)[old_n[stays_n]] = 0
         picked = largest(size, max(0, length - stay))
         index_n = torch.cat([old_n[stays_n], picked]).sort().values
@@ -136,22 +140,35 @@ class ListedWeight:
         known_n = old_n[place_n] == index_n
         gradient_n = flat[index_n]
         self.m_n = torch.where(known_n, self.m_n[place_n], 0)
-        self.v_n = torch.where(known_n, self.v_n[place_n], gradient_n.square())
+        self.v_n = torch.where(known_n, self.v_n[place_n], usual_oi.view(-1)[index_n])
         listing.relist(self.weight, index_n)
         listing.values_n.grad = gradient_n
 
+    def note_squares(self, square_oi: Tensor) -> Tensor:
+        """Add squared gradients to the moving averages; return an estimate of the usual ones (o, i).
+
+        As in Adafactor (Shazeer & Stern 2018), it is the product of a row's and a column's mean, over the
+        mean of all: two vectors take the place of a second moment of every entry.
+        """
+        for mean, new in ((self.row_o, square_oi.mean(1)), (self.column_i, square_oi.mean(0))):
+            mean += (NEW if mean.any() else 1) * (new - mean)
+        return self.row_o[:, None] / self.row_o.mean().clamp(min=1e-30) * self.column_i
+
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides the weight itself."""
-        return {"index_n": self.listing.index_n, "m_n": self.m_n, "v_n": self.v_n, "norms": self.norms}
+        names = ("m_n", "v_n", "norms", "row_o", "column_i")
+        return {"index_n": self.listing.index_n, **{name: getattr(self, name) for name in names}}
 
     def load(self, state: dict[str, Any]) -> None:
         self.listing.relist(self.weight, state["index_n"].to(self.weight.device))
         self.m_n, self.v_n, self.norms = state["m_n"], state["v_n"], state["norms"]
+        self.row_o, self.column_i = state["row_o"], state["column_i"]
         self._to(self.weight.device)
 
     def _to(self, device: torch.device) -> None:
         self.listing.relist(self.weight, self.listing.index_n.to(device))
         self.m_n, self.v_n = self.m_n.to(device), self.v_n.to(device)
+        self.row_o, self.column_i = self.row_o.to(device), self.column_i.to(device)
 
 
 def largest(size_oi: Tensor, count: int) -> Tensor:

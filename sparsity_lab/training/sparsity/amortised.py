@@ -6,8 +6,8 @@ trains each matrix by a list: its nonzeros and, for each, `candidates` zeros.
 1. In every step, gradient, AdamW's moments, update and projection are computed for listed entries. Among
    them the step is that of the exact method: a candidate whose update exceeds the smallest nonzero enters.
 2. Every `dense_every` steps a matrix gets its whole gradient. Its nonzeros and the better half of its
-   candidates stay; the zeros of largest gradient become the other half (`training/listed/weight.py`). The
-   matrices take turns.
+   candidates stay; the zeros for which AdamW would take the largest steps become the other half
+   (`training/listed/weight.py`). The matrices take turns.
 3. Training starts at `start` times the final number of nonzeros, chosen by magnitude from the initial
    weights, and reaches that number at `anneal_until`. While a list would hold more than LISTED of a matrix,
    steps are the exact method's.
@@ -18,7 +18,7 @@ and position embeddings are small and always follow the exact method. At kept fr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import PositiveFloat, PositiveInt, field_validator
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sparsity_lab.model.transformer import Transformer
     from sparsity_lab.training.sparsity.sparsifier import Sparsifier
 
+METHOD_VERSION = 2  # raise when the same config would give another model
 LISTED = 0.25  # largest share of a matrix that is trained by lists; above it dense products are faster
 
 
@@ -68,6 +69,9 @@ class Config(BudgetConfig):
     def lists_at(self, kept: float) -> bool:
         """Return whether matrices are trained by lists at this kept fraction."""
         return kept * (1 + self.candidates) <= LISTED
+
+    def identity(self) -> dict[str, Any]:
+        return super().identity() | {"version": METHOD_VERSION}
 
     @property
     def label(self) -> str:

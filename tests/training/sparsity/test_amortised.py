@@ -53,10 +53,11 @@ def test_growth_of_a_short_list_stays_on_the_weights_device() -> None:
     gradient = torch.arange(20.0).view(2, 10)
     with torch.device("meta"):
         listed._grow(gradient, 0.2, 0.9, 1e-8)
-    assert {0, 1, 19} <= set(listed.listing.index_n.tolist())
+    assert {0, 1} <= set(listed.listing.index_n.tolist())
+    assert len(listed.listing.index_n) == 8
 
 
-def test_growth_takes_the_zeros_of_largest_gradient_and_keeps_the_better_half_of_the_candidates() -> None:
+def test_growth_takes_the_zeros_of_largest_step_and_keeps_the_better_half_of_the_candidates() -> None:
     weight = nn.Parameter(torch.zeros(2, 10))
     weight.data[0, :4] = torch.tensor([5.0, -6.0, 7.0, 8.0])
     listed = ListedWeight(weight, None, 0, 1.0, torch.tensor([0, 1, 2, 3, 4, 5, 6, 7]))
@@ -67,13 +68,17 @@ def test_growth_takes_the_zeros_of_largest_gradient_and_keeps_the_better_half_of
     listed.listing.wants_dense, weight.grad = True, gradient.clone()
     assert torch.equal(listed.collect(), gradient)
     assert weight.grad is None
-    listed.update(GROUP | {"lr": 0.0}, 1, 0.2)
-    assert listed.listing.index_n.tolist() == [0, 1, 2, 3, 4, 6, 15, 18]
+    listed.update(GROUP | {"lr": 0.0, "eps": 0.1}, 1, 0.2)
+    square = gradient.square()
+    usual = square.mean(1, keepdim=True) * square.mean(0) / square.mean()
+    step = (gradient.abs() / (usual.sqrt() + 0.1)).view(-1)
+    assert step[5] > step[18] > step[15]  # in a row of small gradients, 1.0 is more than 3.0 in the other
+    assert listed.listing.index_n.tolist() == [0, 1, 2, 3, 4, 5, 6, 18]
     assert listed.spread == pytest.approx(float(gradient.square().sum() / gradient[0, :8].square().sum()))
     grown = gradient.view(-1)[listed.listing.index_n]
-    before_m, before_v = torch.zeros(8), grown.square()
-    before_m[4], before_m[5] = 0.4, -0.3
-    before_v[:4], before_v[4:6] = 0.0, 0.04
+    before_m, before_v = torch.zeros(8), torch.zeros(8)
+    before_m[4:7], before_v[4:7] = torch.tensor([0.4, 0.01, -0.3]), 0.04  # 5 was listed, and keeps its moments
+    before_v[7] = usual[1, 8]
     torch.testing.assert_close(listed.m_n, 0.9 * before_m + 0.1 * grown)
     torch.testing.assert_close(listed.v_n, 0.95 * before_v + 0.05 * grown.square())
     listed.project(0.2)
