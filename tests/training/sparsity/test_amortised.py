@@ -77,7 +77,7 @@ def test_growth_takes_the_zeros_of_largest_step_and_keeps_the_better_half_of_the
     assert listed.spread == pytest.approx(float(gradient.square().sum() / gradient[0, :8].square().sum()))
     grown = gradient.view(-1)[listed.listing.index_n]
     before_m, before_v = torch.zeros(8), torch.zeros(8)
-    before_m[4:7], before_v[4:7] = torch.tensor([0.4, 0.01, -0.3]), 0.04  # 5 was listed, and keeps its moments
+    before_m[4:7], before_v[4:7] = torch.tensor([0.4, 0.01, -0.3]), 0.04  # 5 keeps its own
     before_v[7] = usual[1, 8]
     torch.testing.assert_close(listed.m_n, 0.9 * before_m + 0.1 * grown)
     torch.testing.assert_close(listed.v_n, 0.95 * before_v + 0.05 * grown.square())
