@@ -18,7 +18,8 @@ def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
     tokens are in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
     are the circuit's on the test pairs, `select_...` those on the selection pairs. `target` is the loss that
     the circuit has to meet; if `target_kind` is relative, it is the whole model's loss plus `excess`.
-    `edges_only_loss` is the selection loss on the test pairs with weights into dropped nodes at zero.
+    On the test pairs, too: `edges_only_loss` is the selection loss with weights into dropped nodes at zero,
+    `pruned_loss` that with the pruned edges alone.
     """
     import pandas as pd  # local: the import takes a second, and runs without W&B do not need it
 
@@ -66,6 +67,7 @@ _COLUMNS: dict[str, Any] = {
     "raw_loss": "float64",
     "accuracy": "float64",
     "edges_only_loss": "float64",
+    "pruned_loss": "float64",
 }
 
 
@@ -122,4 +124,5 @@ def _sizes(point: CurvePoint) -> dict[str, Any]:
         "raw_loss": point.test.raw_loss,
         "accuracy": point.test.accuracy,
         "edges_only_loss": point.edges_only.selection_loss if point.edges_only else None,
+        "pruned_loss": point.pruned.selection_loss if point.pruned else None,
     }

@@ -35,6 +35,7 @@ class CurvePoint(Targeted):
     """The smallest circuit found whose loss on the selection pairs is at or below `target` nats.
 
     `pruned_edges`: the edges left after edge pruning; None where edges were not pruned.
+    `pruned`: its scores on the test pairs with these edges alone; None in older records, too.
     `edges_only`: its scores on the test pairs with weights into dropped nodes at zero; None in older records.
     """
 
@@ -43,6 +44,7 @@ class CurvePoint(Targeted):
     select: Scores
     test: Scores
     pruned_edges: int | None = None
+    pruned: Scores | None = None
     edges_only: Scores | None = None
 
 

@@ -355,7 +355,7 @@ def test_an_empty_frame_has_the_same_columns() -> None:
 
 def test_every_value_of_a_row_has_a_column() -> None:
     record = make()
-    more = {"edges_only": POOR, "pruned_edges": 7, "target_kind": "relative", "excess": 0.1}
+    more = {"edges_only": POOR, "pruned_edges": 7, "pruned": POOR, "target_kind": "relative", "excess": 0.1}
     curve = tuple(point.model_copy(update=more) for point in record.tasks[0].curve)
     changes = {"curve": curve, "retries": 2, "retried_because": "half of all nodes"}
     record = record.model_copy(
@@ -365,7 +365,8 @@ def test_every_value_of_a_row_has_a_column() -> None:
     assert all(set(row) <= set(frame.columns) for row in _rows(record))
     first = frame.iloc[0]
     assert (first.retries, first.retried_because, first.edges_only_loss) == (2, "half of all nodes", 0.69)
-    assert (first.pruned_edges, first.target_kind, first.excess) == (7, "relative", 0.1)
+    assert (first.pruned_edges, first.pruned_loss) == (7, 0.69)
+    assert (first.target_kind, first.excess) == ("relative", 0.1)
     assert frame.retries.tolist() == [2, 2, 0, 0]
 
 
