@@ -160,6 +160,22 @@ def models(records: Iterable[RunRecord], target: Target) -> list[Model]:
     return sorted(found, key=lambda model: (model.kind, model.d_model, model.nonzeros, model.name))
 
 
+def on_text(record: RunRecord, text: str) -> RunRecord:
+    """Return `record` with its pretraining loss, and those of n-grams, on one part of the validation text.
+
+    Raises:
+        UserError: the record does not tell losses by parts.
+    """
+    part = {metrics.VALIDATION_LOSS.name: metrics.COMPONENT_LOSS[text].name}
+    part[metrics.VALIDATION_ERROR.name] = metrics.COMPONENT_ERROR[text].name
+    part |= {metrics.NGRAM_LOSS[n, ""].name: metrics.NGRAM_LOSS[n, text].name for n in metrics.NGRAMS}
+    if part[metrics.VALIDATION_LOSS.name] not in record.metrics:
+        raise UserError(f"--text {text}: record of {record.name}: has no loss on {text} text")
+    found = {whole: record.metrics[name] for whole, name in part.items() if name in record.metrics}
+    others = {name: value for name, value in record.metrics.items() if name not in part}
+    return record.model_copy(update={"metrics": others | found})
+
+
 def configurations(compared: Iterable[Model]) -> list[Configuration]:
     """Group the models that differ in their seeds alone, in the order of the first of each.
 

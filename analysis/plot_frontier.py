@@ -1,7 +1,7 @@
 """Draw capability against circuit size from finished runs; compare dense and sparse models at matched loss.
 
     python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME] [--target NATS] [--relative]
-        [--out DIR] [--csv DIR]
+        [--text grammar | real] [--out DIR] [--csv DIR]
 
 Writes the three figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
 ratios_by_part.csv (well-learned tasks and kinds of task apart), tasks.csv, kinds.csv (by kind of task) and
@@ -14,8 +14,9 @@ from pathlib import Path
 
 from analysis import comparison, frontier, pictures, program
 from analysis import frontier_tables as tables
-from analysis.models import Configuration, Model, Target, configurations, models, targets
+from analysis.models import Configuration, Model, Target, configurations, models, on_text, targets
 from analysis.program import say
+from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.program import start
 from sparsity_lab.results.frames import to_frame
@@ -33,6 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--sweep", help="only the runs of this sweep")
     parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
     parser.add_argument("--relative", action="store_true", help="target above the whole model's own loss")
+    parser.add_argument(
+        "--text",
+        choices=metrics.COMPONENTS,
+        help="take losses on this part of the validation text",
+    )
     parser.add_argument("--out", type=Path, help="folder of the results; default: SOURCE/frontier")
     parser.add_argument("--csv", type=Path, help="folder of the tables; default: that of the figures")
     options = parser.parse_args(arguments)
@@ -40,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target = Target(options.target, "relative" if options.relative else "absolute")
     try:
         records = choose_sweep(load(options.source), options.sweep, options.source)
+        records = [on_text(record, options.text) for record in records] if options.text else records
         out = options.out or Path("." if remote else options.source) / "frontier"
         report(records, target, out, options.csv or out)
     except UserError as error:

@@ -365,3 +365,23 @@ def test_tables_have_a_folder_of_their_own_and_relative_targets_too(
     assert main([str(tmp_path / "runs"), "--relative", "--target", "0.2"]) == 1
     told = "no circuit at this target in any of 6 runs; there: 0.05, 0.15, 0.5, 0.15 --relative"
     assert f"--target 0.2 --relative: {told}" in capsys.readouterr().err
+
+
+def test_losses_on_a_part_of_the_text(
+    tmp_path: Path, unrendered: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def on_parts(found: RunRecord) -> RunRecord:
+        loss = found.metrics["validation/loss"]
+        parts = {"validation/loss_grammar": loss - 0.1, "validation/loss_real": 5.0}
+        parts["baseline/4gram_grammar"] = 2.5
+        return found.model_copy(update={"metrics": found.metrics | parts | {"baseline/4gram": 9.0}})
+
+    runs = _write(tmp_path / "runs", *map(on_parts, _records()))
+    assert main([str(runs), "--text", "grammar", "--out", str(tmp_path / "out")]) == 0
+    points = pd.read_csv(tmp_path / "out" / "points.csv")
+    assert sorted(points[points.kind == "dense"].loss.unique().round(6)) == [1.5, 1.6, 1.9]
+    assert set(points["4gram"]) == {2.5}
+    capsys.readouterr()
+    old = _write(tmp_path / "old", *_records())
+    assert main([str(old), "--text", "real", "--out", str(tmp_path / "none")]) == 1
+    assert "--text real: record of dense-128-140000: has no loss on real text" in capsys.readouterr().err
