@@ -57,7 +57,7 @@ def table(config: RunConfig) -> str:
             lines.append(_row(name, kind, "not askable under this tokenizer", "", "", task.caveats))
             continue
         shortcuts = found[name]
-        right = (f"{share:.0%}" for share in (shortcuts.rule_accuracy, shortcuts.bag_accuracy))
+        right = (f"{share:.1%}" for share in (shortcuts.rule_accuracy, shortcuts.bag_accuracy))
         lines.append(_row(name, kind, shortcuts.rule, *right, caveat(task.caveats, shortcuts)))
     rules = sum(shortcuts.rule_accuracy <= RULE_BAR for shortcuts in found.values())
     bags = sum(shortcuts.bag_accuracy <= BAG_BAR for shortcuts in found.values())
