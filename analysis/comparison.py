@@ -8,6 +8,7 @@ import numpy as np
 from analysis import envelope
 from analysis.envelope import Sample
 from analysis.models import MEASURES, Configuration, Target
+from sparsity_lab.tasks.shortcuts_record import BAG_BAR
 
 WELL_LEARNED = 0.05  # nats; the unpruned loss below which a task counts as well learned
 OUTSIDE = 0.01  # share of bootstrap draws; more of them outside the dense models' range are told
@@ -162,13 +163,14 @@ def known_measures(compared: Sequence[Configuration]) -> list[str]:
 def subsets(
     sparse: Sequence[Configuration], dense: Sequence[Configuration], target: Target
 ) -> Iterator[Ratio]:
-    """Yield the same ratios on parts of the tasks: well and less well learned ones, and those of each kind.
+    """Yield the same ratios on parts of the tasks.
 
-    A task is well learned if its unpruned loss is below `WELL_LEARNED` in the sparse configuration and in
-    every dense one that has a circuit for it.
+    The parts are well and less well learned tasks, those that a bag of tokens answers and the others, and the
+    tasks of each kind. A task is well learned if its unpruned loss is below `WELL_LEARNED` in the sparse
+    configuration and in every dense one that has a circuit for it.
     """
     for one in sparse:
-        parts = _by_learning(one, dense) | _by_kind(one)
+        parts = _by_learning(one, dense) | _by_bag(one) | _by_kind(one)
         for measure in known_measures([one, *dense]):
             for label, tasks in parts.items():
                 if tasks:
@@ -192,6 +194,16 @@ def _by_learning(sparse: Configuration, dense: Sequence[Configuration]) -> dict[
     return {
         f"unpruned loss below {WELL_LEARNED:g}": well,
         f"unpruned loss of {WELL_LEARNED:g} or more": set(sparse.tasks) - well,
+    }
+
+
+def _by_bag(sparse: Configuration) -> dict[str, set[str]]:
+    bags = {task: right for model in sparse.models for task, right in model.bags.items()}
+    known = {task for task in sparse.tasks if task in bags}
+    answered = {task for task in known if bags[task] > BAG_BAR}
+    return {
+        f"bag of tokens right on at most {BAG_BAR:.0%}": known - answered,
+        f"bag of tokens right on more than {BAG_BAR:.0%}": answered,
     }
 
 

@@ -62,8 +62,9 @@ class Model:
     is the pretraining loss on validation text, in nats per token, and `by_component` that on its generated
     and its real text, where the record has them. `ngrams` maps n to the loss of an n-gram model of as many
     training tokens. `kinds` maps a task to what it asks ("copy", ...), `unpruned` to the whole model's task
-    loss, `test_losses` to the circuit's; both are raw losses on the test pairs. `sparsity` is the method of
-    training, `tokens` those that the model was trained on. They and `seed` are None where records lack them.
+    loss, `test_losses` to the circuit's; both are raw losses on the test pairs. `bags` has the accuracy of a
+    bag of tokens without a model. `sparsity` is the method of training, `tokens` those that the model was
+    trained on. They and `seed` are None where records lack them.
     """
 
     id: str
@@ -85,6 +86,7 @@ class Model:
     kinds: Mapping[str, str] = field(default_factory=dict)
     unpruned: Mapping[str, float] = field(default_factory=dict)
     test_losses: Mapping[str, float] = field(default_factory=dict)
+    bags: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def edges(self) -> Mapping[str, int]:
@@ -224,6 +226,7 @@ def _model(record: RunRecord, target: Target) -> Model:
         kinds={task.task: task.kind for task in record.tasks if task.kind},
         unpruned={task.task: task.unpruned.raw_loss for task in record.tasks if task.unpruned is not None},
         test_losses={task: point.test.raw_loss for task, point in points.items()},
+        bags={task.task: task.shortcuts.bag_accuracy for task in record.tasks if task.shortcuts is not None},
     )
 
 

@@ -17,7 +17,7 @@ from sparsity_lab.data.prepare import prepare
 from sparsity_lab.kernels.machine import prepare_processor
 from sparsity_lab.stages.shortcuts import read_shortcuts, task_shortcuts
 from sparsity_lab.sweep.composed import write_about
-from sparsity_lab.tasks.shortcuts_record import Shortcuts
+from sparsity_lab.tasks.shortcuts_record import BAG_BAR, RULE_BAR, Shortcuts
 
 HEAD = """# Shortcuts of the tasks
 
@@ -29,7 +29,6 @@ Made by
     {command}
 
 """
-RULE_BAR, BAG_BAR = 0.75, 0.85  # a task above these needs a caveat
 
 
 def page(config: RunConfig, command: str) -> str:

@@ -26,7 +26,7 @@ def test_a_row_for_each_task_of_a_file(tmp_path: Path, capsys: pytest.CaptureFix
     assert rows[0].startswith("| task | kind | best single rule | right | bag of tokens |")
     assert "| long |  | not askable under this tokenizer |" in rows[2]
     assert rows[3].startswith("| sign | look-up | ")
-    assert " occurs | 100% | 100% |" in rows[3]
+    assert " occurs | 100.0% | 100.0% |" in rows[3]
     assert rows[3].endswith(
         "| the single rule answers most prompts; "
         "the prompt's tokens answer most prompts, whatever their order |"

@@ -2,6 +2,8 @@
 
 from sparsity_lab.core.config import Config
 
+RULE_BAR, BAG_BAR = 0.75, 0.85  # accuracies of rule and bag of tokens above which a task needs a caveat
+
 
 class Shortcuts(Config):
     """How often rules without a model answer a task's held-out prompts. Chance is 0.5.

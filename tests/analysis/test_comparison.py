@@ -9,6 +9,7 @@ from made_up import record
 from analysis.comparison import Ratio, known_measures, ratio, ratios, subsets, usable
 from analysis.models import Configuration, Target, configurations, models
 from sparsity_lab.results.record import RunRecord
+from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
 TARGET = Target(0.15)
 DENSE = [
@@ -23,6 +24,11 @@ def grouped(*records: RunRecord) -> list[Configuration]:
 
 def compare(sparse: RunRecord, *dense: RunRecord, **more: Any) -> Ratio:
     return ratio(grouped(sparse)[0], grouped(*dense), TARGET, **more)
+
+
+def shortcuts(bag_accuracy: float) -> Shortcuts:
+    """What is known of a task whose prompts a bag of tokens answers so often."""
+    return Shortcuts(rule="", rule_accuracy=0.5, bag_accuracy=bag_accuracy, train_prompts=9, test_prompts=9)
 
 
 def changed(made: RunRecord, **by_task: Any) -> RunRecord:
@@ -122,9 +128,10 @@ def test_every_measure_that_both_kinds_have_is_compared() -> None:
     assert found[2].ratio == pytest.approx(3)
 
 
-def test_well_learned_tasks_and_kinds_are_compared_apart() -> None:
+def test_parts_of_the_tasks_are_compared_apart() -> None:
     sparse = changed(record("sparse", 64, 100, 1.8, {"a": 10, "b": 4}), unpruned={"a": 0.01, "b": 0.01})
     sparse = changed(sparse, kind={"a": "copy", "b": "count"})
+    sparse = changed(sparse, shortcuts={"a": shortcuts(0.85), "b": shortcuts(0.9)})
     dense = [changed(one, unpruned={"a": 0.01, "b": 0.07, "c": 0.01}) for one in DENSE]
     parts = {
         one.among: one.task_names
@@ -134,6 +141,8 @@ def test_well_learned_tasks_and_kinds_are_compared_apart() -> None:
     assert parts == {
         "unpruned loss below 0.05": ("a",),
         "unpruned loss of 0.05 or more": ("b",),
+        "bag of tokens right on at most 85%": ("a",),
+        "bag of tokens right on more than 85%": ("b",),
         "kind: copy": ("a",),
         "kind: count": ("b",),
     }
