@@ -165,9 +165,9 @@ def subsets(
 ) -> Iterator[Ratio]:
     """Yield the same ratios on parts of the tasks.
 
-    The parts are well and less well learned tasks, those that a bag of tokens answers and the others, and the
-    tasks of each kind. A task is well learned if its unpruned loss is below `WELL_LEARNED` in the sparse
-    configuration and in every dense one that has a circuit for it.
+    The parts are well and less well learned tasks; of those whose shortcuts are recorded, the ones that a bag
+    of tokens answers and the others; and the tasks of each kind. A task is well learned if its unpruned loss
+    is below `WELL_LEARNED` in the sparse configuration and in every dense one that has a circuit for it.
     """
     for one in sparse:
         parts = _by_learning(one, dense) | _by_bag(one) | _by_kind(one)

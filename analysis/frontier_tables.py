@@ -20,7 +20,7 @@ RATIO_COLUMNS = (
     "sparse_model", "width", "nonzeros", "loss", "measure", "target", "target_kind", "ratio", "low", "high",
     "tasks", "seeds",
 )  # fmt: skip
-NOT_IN_POINTS = ("sizes", "kinds", "unpruned", "test_losses", "group", "learned", "solved_by_nothing")
+NOT_IN_POINTS = ("sizes", "kinds", "unpruned", "test_losses", "bags", "group", "learned", "solved_by_nothing")
 
 
 def write(path: Path, rows: "pd.DataFrame | Iterable[dict[str, Any]]", columns: Sequence[str] = ()) -> Path:

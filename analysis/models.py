@@ -62,8 +62,8 @@ class Model:
     is the pretraining loss on validation text, in nats per token, and `by_component` that on its generated
     and its real text, where the record has them. `ngrams` maps n to the loss of an n-gram model of as many
     training tokens. `kinds` maps a task to what it asks ("copy", ...), `unpruned` to the whole model's task
-    loss, `test_losses` to the circuit's; both are raw losses on the test pairs. `bags` has the accuracy of a
-    bag of tokens without a model. `sparsity` is the method of training, `tokens` those that the model was
+    loss, `test_losses` to the circuit's; both are raw losses on the test pairs. `bags` maps a task to the
+    accuracy of a bag of tokens. `sparsity` is the method of training, `tokens` those that the model was
     trained on. They and `seed` are None where records lack them.
     """
 
@@ -168,13 +168,16 @@ def on_text(record: RunRecord, text: str) -> RunRecord:
     Raises:
         UserError: the record does not tell losses by parts.
     """
-    part = {metrics.VALIDATION_LOSS.name: metrics.COMPONENT_LOSS[text].name}
-    part[metrics.VALIDATION_ERROR.name] = metrics.COMPONENT_ERROR[text].name
-    part |= {metrics.NGRAM_LOSS[n, ""].name: metrics.NGRAM_LOSS[n, text].name for n in metrics.NGRAMS}
-    if part[metrics.VALIDATION_LOSS.name] not in record.metrics:
-        raise UserError(f"--text {text}: record of {record.name}: has no loss on {text} text")
-    found = {whole: record.metrics[name] for whole, name in part.items() if name in record.metrics}
-    others = {name: value for name, value in record.metrics.items() if name not in part}
+    part_of = {
+        metrics.VALIDATION_LOSS: metrics.COMPONENT_LOSS[text],
+        metrics.VALIDATION_ERROR: metrics.COMPONENT_ERROR[text],
+        **{metrics.NGRAM_LOSS[n, ""]: metrics.NGRAM_LOSS[n, text] for n in metrics.NGRAMS},
+    }
+    if metrics.COMPONENT_LOSS[text].name not in record.metrics:
+        raise UserError(f"record of {record.name}: has no loss on {text} text")
+    names = {whole.name: part.name for whole, part in part_of.items()}
+    found = {whole: record.metrics[part] for whole, part in names.items() if part in record.metrics}
+    others = {name: value for name, value in record.metrics.items() if name not in names}
     return record.model_copy(update={"metrics": others | found})
 
 

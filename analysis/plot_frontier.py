@@ -4,8 +4,9 @@
         [--text grammar | real] [--out DIR] [--csv DIR]
 
 Writes the three figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
-ratios_by_part.csv (well-learned tasks and kinds of task apart), tasks.csv, kinds.csv (by kind of task) and
-curve.csv.
+ratios_by_part.csv (well-learned tasks, those that a bag of tokens answers and kinds of task apart),
+tasks.csv, kinds.csv (by kind of task) and curve.csv. With --text, the default folder is SOURCE/frontier_TEXT,
+and every pretraining loss in figures and tables is the one on that text.
 """
 
 from collections.abc import Sequence
@@ -46,8 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     target = Target(options.target, "relative" if options.relative else "absolute")
     try:
         records = choose_sweep(load(options.source), options.sweep, options.source)
-        records = [on_text(record, options.text) for record in records] if options.text else records
-        out = options.out or Path("." if remote else options.source) / "frontier"
+        folder = "frontier"
+        if options.text:
+            records, folder = _on_text(records, options.text), f"frontier_{options.text}"
+        out = options.out or Path("." if remote else options.source) / folder
         report(records, target, out, options.csv or out)
     except UserError as error:
         return program.refuse(error)
@@ -87,6 +90,20 @@ def choose_sweep(records: list[RunRecord], sweep: str | None, source: str) -> li
     if len(chosen) < len(records):
         say(f"{len(chosen)} of {len(records)} runs, those of the sweep {wanted}")
     return chosen
+
+
+def _on_text(records: list[RunRecord], text: str) -> list[RunRecord]:
+    """Return the records with their losses on a part of the validation text; leave out those without."""
+    found = []
+    for record in records:
+        try:
+            found.append(on_text(record, text))
+        except UserError as error:
+            say(f"left out: {error}")
+    if not found:
+        raise UserError(f"--text {text}: no run has a loss on {text} text")
+    say(f"all pretraining losses here are on {text} text")
+    return found
 
 
 def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -> None:

@@ -12,11 +12,12 @@ For the attention-output matrix, this assumes that the head's attention sums to 
 """
 
 import copy
+import hashlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -79,13 +80,16 @@ def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 8) 
     """Return `circuit` with `pruned` set to the fewest edges found that meet its target.
 
     The nodes stay. A circuit that misses its target with all edges keeps all of them. Losses and costs are
-    kept in the evaluator's memory, since the next target of the same nodes needs most of them again.
+    kept in the evaluator's memory: for another target of the same nodes the search begins with the same sets.
+
+    Shape suffixes: e edges, as indices in the circuit's list; k a part of them.
     """
     kept_n = NodeLayout(evaluator.model.config).mask(circuit.nodes)
-    key = f"edges between {circuit.nodes} {evaluator.selection} {evaluator.closed}"
-    known: dict[tuple[Any, ...], Any] = evaluator.memory.setdefault(key, {})
-    kept_e = torch.arange(len(circuit.edges))
-    dropped_e = kept_e[:0]
+    losses: dict[bytes, float]
+    costs: dict[bytes, Tensor]
+    losses, costs = evaluator.memory.setdefault(
+        f"edges between {circuit.nodes} {evaluator.selection} {evaluator.closed}", ({}, {})
+    )
 
     def named(index_e: Tensor) -> list[Edge]:
         return [circuit.edges[index] for index in index_e.tolist()]
@@ -93,34 +97,35 @@ def prune_edges(evaluator: CircuitEvaluator, circuit: Circuit, rounds: int = 8) 
     def without(gone_e: Tensor) -> CircuitEvaluator:
         return replace(evaluator, model=without_edges(evaluator.model, evaluator.means_n, named(gone_e)))
 
-    def loss(gone_e: Tensor) -> float:
-        return without(gone_e).select_loss(kept_n)
+    def misses(left_e: Tensor, gone_e: Tensor, index_k: Tensor) -> bool:
+        gone_e = torch.cat([gone_e, left_e[index_k]])
+        if (key := _digest(gone_e)) not in losses:
+            losses[key] = without(gone_e).select_loss(kept_n)
+        return losses[key] > circuit.target
 
-    def costs(kept_e: Tensor, dropped_e: Tensor) -> Tensor:
-        return torch.tensor(edge_costs(evaluator, kept_n, named(kept_e), named(dropped_e)))
-
-    def remembered(compute: Callable[..., Any], *index_e: Tensor) -> Any:
-        key = (compute.__name__, *(one.numpy().tobytes() for one in index_e))
-        if key not in known:
-            known[key] = compute(*index_e)
-        return known[key]
-
-    def misses(kept_e: Tensor, dropped_e: Tensor, index_k: Tensor) -> bool:
-        return remembered(loss, torch.cat([dropped_e, kept_e[index_k]])) > circuit.target
-
+    kept_e = torch.arange(len(circuit.edges))
+    dropped_e = kept_e[:0]
     for _ in range(rounds):
         if len(kept_e) == 0:
             break
-        cost_e = remembered(costs, kept_e, dropped_e)
-        size, order_e = most_droppable(cost_e, partial(misses, kept_e, dropped_e))
+        if (key := _digest(kept_e, dropped_e)) not in costs:
+            costs[key] = torch.tensor(edge_costs(evaluator, kept_n, named(kept_e), named(dropped_e)))
+        size, order_e = most_droppable(costs[key], partial(misses, kept_e, dropped_e))
         if size == 0:
             break
         kept_e, dropped_e = kept_e[order_e[size:]], torch.cat([dropped_e, kept_e[order_e[:size]]])
     calibration, select, test = without(dropped_e).scores(kept_n)
-    pruned = PrunedEdges(
-        edges=tuple(named(kept_e.sort().values)), calibration=calibration, select=select, test=test
-    )
+    edges = tuple(named(kept_e.sort().values))
+    pruned = PrunedEdges(edges=edges, calibration=calibration, select=select, test=test)
     return circuit.model_copy(update={"pruned": pruned})
+
+
+def _digest(*index_e: Tensor) -> bytes:
+    """A short key of lists of edges, in their order: the order decides how sums are rounded."""
+    found = hashlib.blake2b(digest_size=16)
+    for one_e in index_e:
+        found.update(len(one_e).to_bytes(8, "little") + one_e.numpy().tobytes())
+    return found.digest()
 
 
 def edge_costs(

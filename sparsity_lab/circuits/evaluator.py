@@ -43,7 +43,8 @@ class CircuitEvaluator:
     unfrozen as well.
     `closed`: weights into dropped nodes are zero (`closing.py`).
     `partner_n`: the node that each node is kept or dropped with (`tying.py`).
-    `memory`: a finder's results that raw and calibrated selection share.
+    `memory`: results that searches with the same model, means and data share: a finder's, for raw and
+    calibrated selection, and those of edge pruning, for several targets.
     """
 
     model: Transformer

@@ -18,7 +18,7 @@ def to_frame(records: Iterable[RunRecord]) -> "pd.DataFrame":
     tokens are in nats per token, task losses in nats. `raw_loss`, `selection_loss` and `accuracy`
     are the circuit's on the test pairs, `select_...` those on the selection pairs. `target` is the loss that
     the circuit has to meet; if `target_kind` is relative, it is the whole model's loss plus `excess`.
-    On the test pairs, too: `edges_only_loss` is the selection loss with weights into dropped nodes at zero,
+    `edges_only_loss` is the selection loss on the test pairs with weights into dropped nodes at zero,
     `pruned_loss` that with the pruned edges alone.
     """
     import pandas as pd  # local: the import takes a second, and runs without W&B do not need it

@@ -21,7 +21,7 @@ from sparsity_lab.evidence.record import Check
 from sparsity_lab.results.upgrades import UPGRADES
 from sparsity_lab.tasks.shortcuts_record import Shortcuts
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 RECORD = "record.json"
 METRICS_FILE = "metrics.csv"
@@ -35,7 +35,7 @@ class CurvePoint(Targeted):
     """The smallest circuit found whose loss on the selection pairs is at or below `target` nats.
 
     `pruned_edges`: the edges left after edge pruning; None where edges were not pruned.
-    `pruned`: its scores on the test pairs with these edges alone; None in older records, too.
+    `pruned`: its scores on the test pairs with these edges alone; None in older records.
     `edges_only`: its scores on the test pairs with weights into dropped nodes at zero; None in older records.
     """
 

@@ -91,4 +91,5 @@ UPGRADES: dict[int, Callable[[Plain], Plain]] = {
     4: _to_schema_5,
     5: _to_schema_6,
     6: dict,
+    7: dict,
 }

@@ -174,7 +174,6 @@ def explain_task(
             select=c.select,
             test=c.test,
             pruned_edges=c.pruned_edges,
-            pruned=c.pruned.test if c.pruned else None,
             edges_only=c.edges_only,
         )
         for c in circuits

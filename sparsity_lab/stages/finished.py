@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sparsity_lab.circuits.circuit import Scores
 from sparsity_lab.circuits.standalone import BESIDE
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core import metrics
@@ -24,6 +25,7 @@ from sparsity_lab.core.run_folder import (
     STEERING,
     TOKENS,
     VALIDATION,
+    circuit_file,
     circuit_files,
 )
 from sparsity_lab.data.packed import read_meta
@@ -31,7 +33,14 @@ from sparsity_lab.evidence.record import load_evidence
 from sparsity_lab.importers.imported import ImportedConfig
 from sparsity_lab.model.checkpoints import read_card
 from sparsity_lab.results.provenance import environment
-from sparsity_lab.results.record import ModelSummary, PruningSummary, Replaced, RunRecord, TaskResult
+from sparsity_lab.results.record import (
+    CurvePoint,
+    ModelSummary,
+    PruningSummary,
+    Replaced,
+    RunRecord,
+    TaskResult,
+)
 from sparsity_lab.results.summary import summarise
 from sparsity_lab.stages import agreement, baselines
 from sparsity_lab.stages.reference import measured_bridge
@@ -127,7 +136,18 @@ def _result(config: RunConfig, name: str, finished: Finished, shortcuts: Shortcu
     more["pairs"] = pair_counts(config.tasks, name)
     if name in finished.evidence:
         more["evidence"] = load_evidence(finished.evidence[name]).checks
-    return validate(TaskResult, read_json(path), str(path)).model_copy(update=more)
+    result = validate(TaskResult, read_json(path), str(path))
+    more["curve"] = tuple(_with_pruned(point, path.parent) for point in result.curve)
+    return result.model_copy(update=more)
+
+
+def _with_pruned(point: CurvePoint, folder: Path) -> CurvePoint:
+    """Return the point with the test scores of its pruned edges, which are in the circuit's file."""
+    if point.pruned_edges is None:
+        return point
+    path = folder / circuit_file(point.asked, point.target_kind)
+    scores = validate(Scores, read_json(path)["pruned"]["test"], str(path))
+    return point.model_copy(update={"pruned": scores})
 
 
 def _measured(config: RunConfig, tasks: tuple[TaskResult, ...], finished: Finished) -> dict[str, float]:

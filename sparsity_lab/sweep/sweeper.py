@@ -170,7 +170,7 @@ class GridsSweeper(Sweeper):
         """
         assert self.hydra_context is not None
         assert self.config is not None
-        if (key := tuple(job)) not in self._composed:  # planned once before each portion of trials
+        if (key := tuple(job)) not in self._composed:  # the same jobs are planned again before each portion
             config = self.hydra_context.config_loader.load_sweep_config(self.config, list(job))
             own = [str(name) for name in config if name != "hydra"]
             self._composed[key] = OmegaConf.masked_copy(config, own)

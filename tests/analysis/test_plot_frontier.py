@@ -381,7 +381,13 @@ def test_losses_on_a_part_of_the_text(
     points = pd.read_csv(tmp_path / "out" / "points.csv")
     assert sorted(points[points.kind == "dense"].loss.unique().round(6)) == [1.5, 1.6, 1.9]
     assert set(points["4gram"]) == {2.5}
+    assert not {"bags", "kinds", "sizes"} & set(points.columns)  # a row has numbers and names alone
     capsys.readouterr()
     old = _write(tmp_path / "old", *_records())
-    assert main([str(old), "--text", "real", "--out", str(tmp_path / "none")]) == 1
-    assert "--text real: record of dense-128-140000: has no loss on real text" in capsys.readouterr().err
+    assert main([str(old), "--text", "real"]) == 1
+    told = capsys.readouterr()
+    assert "left out: record of dense-128-140000: has no loss on real text" in told.out
+    assert "error: --text real: no run has a loss on real text" in told.err
+    write_record(on_parts(_records()[0]), old / "one")
+    assert main([str(old), "--text", "real"]) == 0
+    assert set(pd.read_csv(old / "frontier_real" / "points.csv").loss) == {5.0}

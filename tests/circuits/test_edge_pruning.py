@@ -92,15 +92,33 @@ def test_an_edge_that_is_wrongly_thought_to_hurt_does_not_stop_the_search(
     circuit = make_circuit(evaluator, planted_n | planted_n.roll(1), "question", "planted", 0.15, {})
     found = prune_edges(evaluator, circuit).pruned
     assert found is not None
-    needed = set(found.edges)
+    needed, asked = set(found.edges), list[int]()
 
     def costs(evaluator: Any, kept_n: Any, kept: Any, dropped: Any) -> list[float]:
+        asked.append(len(kept))
         return [-10.0 if edge in needed else 0.1 for edge in kept]
 
     monkeypatch.setattr(edge_pruning, "edge_costs", costs)
-    again = prune_edges(evaluator, circuit).pruned
+    again = prune_edges(replace(evaluator, memory={}), circuit).pruned
     assert again is not None
+    assert asked[0] == len(circuit.edges)
     assert set(again.edges) <= needed
+
+
+def test_a_second_target_gets_the_edges_that_it_would_get_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    evaluator = evaluator_of(planted_model(), quick_pruning())
+    everything_n = torch.ones_like(evaluator.means_n, dtype=torch.bool)
+    first, second = (
+        make_circuit(evaluator, everything_n, "question", "planted", target, {}) for target in (0.15, 0.3)
+    )
+    alone = prune_edges(replace(evaluator, memory={}), second)
+    prune_edges(evaluator, first)
+    built, make = [], edge_pruning.without_edges
+    monkeypatch.setattr(edge_pruning, "without_edges", lambda *given: built.append(1) or make(*given))
+    assert prune_edges(evaluator, second) == alone
+    shared = len(built)
+    prune_edges(replace(evaluator, memory={}), second)
+    assert shared < len(built) - shared  # the first target's losses and costs were used
 
 
 def test_a_circuit_that_misses_its_target_or_has_no_edges_keeps_what_it_has() -> None:

@@ -114,9 +114,9 @@ class ListedWeight:
 
         1. The nonzeros and the better half of the other listed entries stay; an entry is the better, the
            larger the step that its moments ask for.
-        2. The zeros whose gradient is largest, compared to what is usual for it, fill the list. Their first
-           moment starts at 0 and their second at the usual squared gradient, as after a long time of such
-           gradients that cancelled out. So they are chosen by the step that AdamW would take.
+        2. The zeros whose gradient is largest, over the root of its estimated mean square, fill the list. For
+           them AdamW would take nearly the largest steps. Their first moment starts at 0 and their second at
+           that mean square, as after a long time of such gradients that cancelled out.
         """
         listing, flat = self.listing, dense_oi.view(-1)
         old_n, values_n = listing.index_n, listing.values_n.detach()
@@ -131,8 +131,10 @@ class ListedWeight:
             stays_n = score_n.topk(stay, sorted=False).indices
         else:
             stays_n = torch.arange(len(old_n), device=old_n.device)
-        usual_oi = self.note_squares(dense_oi.square())
-        size = dense_oi.abs() / (usual_oi.sqrt() + eps)
+        self.note_squares(dense_oi.square())
+        scale = 1 / self.row_o.mean().clamp(min=1e-30)
+        size = (scale * self.row_o).sqrt()[:, None] * self.column_i.sqrt()
+        size.add_(eps).reciprocal_().mul_(dense_oi).abs_()
         size.view(-1)[old_n[stays_n]] = 0
         picked = largest(size, max(0, length - stay))
         index_n = torch.cat([old_n[stays_n], picked]).sort().values
@@ -140,19 +142,21 @@ class ListedWeight:
         known_n = old_n[place_n] == index_n
         gradient_n = flat[index_n]
         self.m_n = torch.where(known_n, self.m_n[place_n], 0)
-        self.v_n = torch.where(known_n, self.v_n[place_n], usual_oi.view(-1)[index_n])
+        square_n = (
+            scale * self.row_o[index_n // len(self.column_i)] * self.column_i[index_n % len(self.column_i)]
+        )
+        self.v_n = torch.where(known_n, self.v_n[place_n], square_n)
         listing.relist(self.weight, index_n)
         listing.values_n.grad = gradient_n
 
-    def note_squares(self, square_oi: Tensor) -> Tensor:
-        """Add squared gradients to the moving averages; return an estimate of the usual ones (o, i).
+    def note_squares(self, square_oi: Tensor) -> None:
+        """Add the squared gradients of one step to the moving averages of rows and columns.
 
-        As in Adafactor (Shazeer & Stern 2018), it is the product of a row's and a column's mean, over the
-        mean of all: two vectors take the place of a second moment of every entry.
+        As in Adafactor (Shazeer & Stern 2018), the estimated mean square of an entry is the product of its
+        row's and its column's, over the mean of all: two vectors in place of a moment of every entry.
         """
         for mean, new in ((self.row_o, square_oi.mean(1)), (self.column_i, square_oi.mean(0))):
             mean += (NEW if mean.any() else 1) * (new - mean)
-        return self.row_o[:, None] / self.row_o.mean().clamp(min=1e-30) * self.column_i
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint needs besides the weight itself."""

@@ -6,7 +6,7 @@ trains each matrix by a list: its nonzeros and, for each, `candidates` zeros.
 1. In every step, gradient, AdamW's moments, update and projection are computed for listed entries. Among
    them the step is that of the exact method: a candidate whose update exceeds the smallest nonzero enters.
 2. Every `dense_every` steps a matrix gets its whole gradient. Its nonzeros and the better half of its
-   candidates stay; the zeros for which AdamW would take the largest steps become the other half
+   candidates stay; the zeros for which AdamW would take nearly the largest steps become the other half
    (`training/listed/weight.py`). The matrices take turns.
 3. Training starts at `start` times the final number of nonzeros, chosen by magnitude from the initial
    weights, and reaches that number at `anneal_until`. While a list would hold more than LISTED of a matrix,

@@ -53,8 +53,16 @@ def test_growth_of_a_short_list_stays_on_the_weights_device() -> None:
     gradient = torch.arange(20.0).view(2, 10)
     with torch.device("meta"):
         listed._grow(gradient, 0.2, 0.9, 1e-8)
-    assert {0, 1} <= set(listed.listing.index_n.tolist())
-    assert len(listed.listing.index_n) == 8
+    assert listed.listing.index_n.tolist() == [
+        0,
+        1,
+        7,
+        8,
+        9,
+        10,
+        11,
+        12,
+    ]  # largest over row's and column's mean
 
 
 def test_growth_takes_the_zeros_of_largest_step_and_keeps_the_better_half_of_the_candidates() -> None:
@@ -72,7 +80,7 @@ def test_growth_takes_the_zeros_of_largest_step_and_keeps_the_better_half_of_the
     square = gradient.square()
     usual = square.mean(1, keepdim=True) * square.mean(0) / square.mean()
     step = (gradient.abs() / (usual.sqrt() + 0.1)).view(-1)
-    assert step[5] > step[18] > step[15]  # in a row of small gradients, 1.0 is more than 3.0 in the other
+    assert step[5] > step[18] > step[15]  # by size alone 15 would be first and 5 last
     assert listed.listing.index_n.tolist() == [0, 1, 2, 3, 4, 5, 6, 18]
     assert listed.spread == pytest.approx(float(gradient.square().sum() / gradient[0, :8].square().sum()))
     grown = gradient.view(-1)[listed.listing.index_n]
@@ -83,6 +91,14 @@ def test_growth_takes_the_zeros_of_largest_step_and_keeps_the_better_half_of_the
     torch.testing.assert_close(listed.v_n, 0.95 * before_v + 0.05 * grown.square())
     listed.project(0.2)
     assert weight.detach().flatten().nonzero().flatten().tolist() == [0, 1, 2, 3]
+
+
+def test_mean_squares_of_rows_and_columns_move_by_a_quarter() -> None:
+    listed = ListedWeight(nn.Parameter(torch.ones(2, 2)), None, 0, 1.0, torch.tensor([0]))
+    listed.note_squares(torch.tensor([[1.0, 3.0], [5.0, 7.0]]))
+    assert (listed.row_o.tolist(), listed.column_i.tolist()) == ([2, 6], [3, 5])
+    listed.note_squares(torch.zeros(2, 2))
+    assert (listed.row_o.tolist(), listed.column_i.tolist()) == ([1.5, 4.5], [2.25, 3.75])
 
 
 def test_largest() -> None:
