@@ -1,7 +1,7 @@
 """Draw capability against circuit size from finished runs; compare dense and sparse models at matched loss.
 
-    python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME] [--target NATS] [--relative]
-        [--text grammar | real] [--out DIR] [--csv DIR]
+    python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME]... [--target NATS]
+        [--relative] [--text grammar | real] [--out DIR] [--csv DIR]
 
 Writes the three figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
 ratios_by_part.csv (well-learned tasks, those that a bag of tokens answers and kinds of task apart),
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit status."""
     parser = program.parser(__doc__)
     parser.add_argument("source", nargs="?", default="runs", help="folder of runs, or wandb=ENTITY/PROJECT")
-    parser.add_argument("--sweep", help="only the runs of this sweep")
+    parser.add_argument("--sweep", action="append", help="only the runs of this sweep; may be repeated")
     parser.add_argument("--target", type=float, default=0.15, help="task loss of the circuits, in nats")
     parser.add_argument("--relative", action="store_true", help="target above the whole model's own loss")
     parser.add_argument(
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     remote = options.source.startswith(WANDB)
     target = Target(options.target, "relative" if options.relative else "absolute")
     try:
-        records = choose_sweep(load(options.source), options.sweep, options.source)
+        records = choose_sweep(load(options.source), options.sweep or [], options.source)
         folder = "frontier"
         if options.text:
             records, folder = _on_text(records, options.text), f"frontier_{options.text}"
@@ -74,21 +74,24 @@ def load(source: str) -> list[RunRecord]:
     return records
 
 
-def choose_sweep(records: list[RunRecord], sweep: str | None, source: str) -> list[RunRecord]:
-    """Return the runs of `sweep`; by default those of the only sweep, or all runs without a sweep.
+def choose_sweep(records: list[RunRecord], sweeps: Sequence[str], source: str) -> list[RunRecord]:
+    """Return the runs of `sweeps`; by default those of the only sweep, or all runs without a sweep.
 
     Raises:
-        UserError: `sweep` does not occur, or there are several to choose from.
+        UserError: one of `sweeps` does not occur, or none is given and there are several to choose from.
     """
     names = sorted({record.sweep for record in records if record.sweep})
-    if sweep is not None and sweep not in names:
-        raise UserError(f"--sweep {sweep}: no such sweep in {source}; there: {', '.join(names) or 'none'}")
-    if sweep is None and len(names) > 1:
+    for sweep in sweeps:
+        if sweep not in names:
+            raise UserError(
+                f"--sweep {sweep}: no such sweep in {source}; there: {', '.join(names) or 'none'}"
+            )
+    if not sweeps and len(names) > 1:
         raise UserError(f"{source} holds several sweeps; choose one by --sweep: {', '.join(names)}")
-    wanted = sweep or (names[0] if names else None)
-    chosen = [record for record in records if record.sweep == wanted]
+    wanted = list(sweeps) or names
+    chosen = [record for record in records if record.sweep in wanted or not wanted]
     if len(chosen) < len(records):
-        say(f"{len(chosen)} of {len(records)} runs, those of the sweep {wanted}")
+        say(f"{len(chosen)} of {len(records)} runs, those of the sweep {' and '.join(wanted)}")
     return chosen
 
 

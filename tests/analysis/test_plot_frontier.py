@@ -367,6 +367,20 @@ def test_tables_have_a_folder_of_their_own_and_relative_targets_too(
     assert f"--target 0.2 --relative: {told}" in capsys.readouterr().err
 
 
+def test_two_sweeps_are_compared_together(
+    tmp_path: Path, unrendered: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    others = [
+        found.model_copy(update={"sweep": name, "name": f"{name}-{found.name}", "config_hash": name * 9})
+        for name, found in zip(("other", "third"), _records()[3:5], strict=True)
+    ]
+    runs = _write(tmp_path / "runs", *_records()[:3], *others)
+    arguments = [str(runs), "--sweep", "width_l0", "--sweep", "other", "--out", str(tmp_path / "out")]
+    assert main(arguments) == 0
+    assert "4 of 5 runs, those of the sweep width_l0 and other" in capsys.readouterr().out
+    assert set(pd.read_csv(tmp_path / "out" / "ratios.csv").nonzeros) == {3000}
+
+
 def test_losses_on_a_part_of_the_text(
     tmp_path: Path, unrendered: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
