@@ -38,6 +38,7 @@ ROOMS = {
         "core",
         "circuits.circuit",
         "evidence.record",
+        "tasks.shortcuts_record",
         "viewer.examples_record",
         "viewer.page",
         "bridges.steering_record",

@@ -43,8 +43,7 @@ class CircuitEvaluator:
     unfrozen as well.
     `closed`: weights into dropped nodes are zero (`closing.py`).
     `partner_n`: the node that each node is kept or dropped with (`tying.py`).
-    `memory`: results that searches with the same model, means and data share: a finder's, for raw and
-    calibrated selection, and those of edge pruning, for several targets.
+    `memory`: what searches with the same model, means and data share, as a finder's results.
     """
 
     model: Transformer

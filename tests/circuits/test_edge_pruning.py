@@ -113,8 +113,13 @@ def test_a_second_target_gets_the_edges_that_it_would_get_alone(monkeypatch: pyt
     )
     alone = prune_edges(replace(evaluator, memory={}), second)
     prune_edges(evaluator, first)
-    built, make = [], edge_pruning.without_edges
-    monkeypatch.setattr(edge_pruning, "without_edges", lambda *given: built.append(1) or make(*given))
+    built, make = list[int](), edge_pruning.without_edges
+
+    def counted(model: Any, means_n: Any, dropped: Any) -> Any:
+        built.append(len(dropped))
+        return make(model, means_n, dropped)
+
+    monkeypatch.setattr(edge_pruning, "without_edges", counted)
     assert prune_edges(evaluator, second) == alone
     shared = len(built)
     prune_edges(replace(evaluator, memory={}), second)

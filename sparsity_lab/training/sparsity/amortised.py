@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from sparsity_lab.model.transformer import Transformer
     from sparsity_lab.training.sparsity.sparsifier import Sparsifier
 
-METHOD_VERSION = 2  # raise when the same config would give another model
+METHOD = 2  # raise when the same config would give another model
 LISTED = 0.25  # largest share of a matrix that is trained by lists; above it dense products are faster
 
 
@@ -71,7 +71,7 @@ class Config(BudgetConfig):
         return kept * (1 + self.candidates) <= LISTED
 
     def identity(self) -> dict[str, Any]:
-        return super().identity() | {"version": METHOD_VERSION}
+        return super().identity() | {"version": METHOD}
 
     @property
     def label(self) -> str:
