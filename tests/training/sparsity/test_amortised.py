@@ -53,16 +53,8 @@ def test_growth_of_a_short_list_stays_on_the_weights_device() -> None:
     gradient = torch.arange(20.0).view(2, 10)
     with torch.device("meta"):
         listed._grow(gradient, 0.2, 0.9, 1e-8)
-    assert listed.listing.index_n.tolist() == [
-        0,
-        1,
-        7,
-        8,
-        9,
-        10,
-        11,
-        12,
-    ]  # largest over row's and column's mean
+    # largest over the mean squares of row and column
+    assert listed.listing.index_n.tolist() == [0, 1, 7, 8, 9, 10, 11, 12]
 
 
 def test_growth_takes_the_zeros_of_largest_step_and_keeps_the_better_half_of_the_candidates() -> None:
