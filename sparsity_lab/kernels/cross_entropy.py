@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu.cross_entropy import overwrite_by_gradient
+from sparsity_lab.kernels.cpu.cross_entropy import add_rows, overwrite_by_gradient
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.ops import IGNORED_TARGET
@@ -68,10 +68,9 @@ class _CrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         logits_nv = logits_nv.detach()
         counted = (targets_n != IGNORED_TARGET).sum()
-        by_loop = logits_nv.device.type == "cpu" and logits_nv.dtype in (torch.float32, torch.bfloat16)
         with torch.autocast(logits_nv.device.type, enabled=False):
             inputs = logits_nv, bias_v, bigram_vv, tokens_n, targets_n
-            if by_loop:
+            if _by_loop(logits_nv):
                 losses_n = overwrite_by_gradient(*inputs, int(counted))
             else:
                 losses_n = _by_operations(*inputs, counted)
@@ -92,8 +91,15 @@ class _CrossEntropy(torch.autograd.Function):
             grad_v = grad_nv.sum(0, dtype=torch.promote_types(grad_nv.dtype, torch.float32))
         if ctx.needs_input_grad[2]:
             grad_vv = torch.zeros(ctx.shape, device=grad_nv.device)
-            grad_vv.index_add_(0, tokens_n, grad_nv.float())
+            if _by_loop(grad_nv):
+                add_rows(grad_nv, tokens_n, grad_vv)
+            else:
+                grad_vv.index_add_(0, tokens_n, grad_nv.float())
         return grad_nv, grad_v, grad_vv, None, None
+
+
+def _by_loop(logits_nv: Tensor) -> bool:
+    return logits_nv.device.type == "cpu" and logits_nv.dtype in (torch.float32, torch.bfloat16)
 
 
 def _by_operations(

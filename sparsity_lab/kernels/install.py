@@ -37,6 +37,7 @@ def _register_all() -> None:
     import sparsity_lab.kernels.cpu.listed_linear
     import sparsity_lab.kernels.cpu.listed_projection
     import sparsity_lab.kernels.cpu.projection
+    import sparsity_lab.kernels.cpu.rms_norm
     import sparsity_lab.kernels.cpu.sparse_linear
     import sparsity_lab.kernels.cpu.top_k
     import sparsity_lab.kernels.cross_entropy

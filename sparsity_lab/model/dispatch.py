@@ -19,6 +19,7 @@ Operation = Literal[
     "projection",
     "listed_projection",
     "embedding",
+    "rms_norm",
     "gate_gradient",
 ]
 

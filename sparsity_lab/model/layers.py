@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.ops import Linear, abs_top_k, attention_pattern, causal_attention
+from sparsity_lab.model.ops import Linear, RMSNorm, abs_top_k, attention_pattern, causal_attention
 from sparsity_lab.model.rotary import rotate
 from sparsity_lab.model.sites import Site, Tap, asks_for_pattern
 
@@ -57,7 +57,7 @@ def make_norm(config: ModelConfig, width: int) -> nn.RMSNorm | nn.LayerNorm:
     """Make the normalisation of `width` channels, with weight 1 and bias, if any, 0."""
     if config.norm == "rms":
         # PyTorch's default depends on the input's type: bfloat16 would compute another function
-        return nn.RMSNorm(width, config.norm_eps or FLOAT32_EPS)
+        return RMSNorm(width, config.norm_eps or FLOAT32_EPS)
     return nn.LayerNorm(width, config.norm_eps or 1e-5, bias=config.norm_bias)
 
 

@@ -3,24 +3,48 @@
 import numba
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_lab.kernels.cpu.simd import LANES, TILE, exp2, multiply_tile, transpose
+from sparsity_lab.kernels.cpu.simd import LANES, TILE, bits, exp2, multiply_tile, transpose
 
 PLACE, SIZE = st.integers(0, 9), st.integers(0, 20)
 
 
-@given(row=PLACE, column=PLACE, rows=SIZE, columns=SIZE, to=PLACE, at=PLACE)
+TYPES = st.sampled_from([torch.float32, torch.bfloat16])
+
+
+@given(row=PLACE, column=PLACE, rows=SIZE, columns=SIZE, to=PLACE, at=PLACE, read=TYPES, written=TYPES)
 def test_the_rectangle_is_transposed_and_the_rest_left(
-    row: int, column: int, rows: int, columns: int, to: int, at: int
+    row: int,
+    column: int,
+    rows: int,
+    columns: int,
+    to: int,
+    at: int,
+    read: torch.dtype,
+    written: torch.dtype,
 ) -> None:
-    source = np.arange(30 * 31, dtype=np.float32).reshape(30, 31)
-    target = np.full((32, 33), -1, dtype=np.float32)
-    expected = target.copy()
+    source = torch.randn(30, 31, generator=torch.Generator().manual_seed(0)).to(read)
+    source[::7, ::5] = torch.inf
+    target = torch.full((32, 33), -1.0, dtype=written)
+    expected = target.clone()
     expected[to : to + columns, at : at + rows] = source[row : row + rows, column : column + columns].T
-    transpose(source, row, column, rows, columns, target, to, at)
-    np.testing.assert_array_equal(target, expected)
+    transpose(bits(source), row, column, rows, columns, bits(target), to, at)
+    assert torch.equal(target, expected)
+
+
+def test_rounding_to_bfloat16_is_torchs() -> None:
+    generator = torch.Generator().manual_seed(1)
+    exponent = torch.randint(-110, 120, (8, 500), generator=generator).float()
+    source = torch.randn(8, 500, generator=generator) * 2**exponent
+    source[:, :4] = torch.tensor([0.0, -0.0, torch.inf, -torch.inf])
+    source[:, 4:8] = 1 + torch.tensor([1, 3, 5, 7]) / 2**8  # ties
+    source[:, 8] = torch.nan
+    target = torch.zeros(500, 8, dtype=torch.bfloat16)
+    transpose(bits(source), 0, 0, 8, 500, bits(target), 0, 0)
+    torch.testing.assert_close(target.T, source.bfloat16(), rtol=0, atol=0, equal_nan=True)
 
 
 @numba.njit

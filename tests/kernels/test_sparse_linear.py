@@ -99,17 +99,26 @@ def test_a_trained_layer_of_few_nonzeros_in_float32_uses_it(
 
 
 @pytest.mark.parametrize(("kept", "expected"), [(0.03, True), (0.5, False)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_under_autocast_it_is_as_exact_as_the_dense_product(
-    kept: float, expected: bool, monkeypatch: pytest.MonkeyPatch
+    dtype: torch.dtype, kept: float, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    used: list[bool] = []
+
+    def spy(*arguments: Any) -> Tensor:
+        used.append(True)
+        return linear_by_nonzeros(*arguments)
+
+    monkeypatch.setattr(sparse_linear, "linear_by_nonzeros", spy)
     generator = torch.Generator().manual_seed(0)
     linear = Linear(60, 50)
     linear.weight.data *= torch.rand(50, 60, generator=generator) < kept
     x_ti, weights_to = torch.randn(40, 60, generator=generator), torch.randn(40, 50, generator=generator)
     exact = results(linear, x_ti, weights_to, F.linear)
     with torch.autocast("cpu", torch.bfloat16):
-        found = results(linear, x_ti, weights_to, lambda x, weight, bias: linear(x))
-    assert (found[0].dtype == torch.float32) == expected  # bfloat16 is the dense product's
+        found = results(linear, x_ti.to(dtype), weights_to, lambda x, weight, bias: linear(x))
+    assert bool(used) == expected
+    assert [tensor.dtype for tensor in found] == [torch.bfloat16, dtype, torch.float32, torch.float32]
     for one, other in zip(found, exact, strict=True):
         torch.testing.assert_close(one.float(), other, rtol=0.03, atol=0.05)
 

@@ -21,6 +21,8 @@ from sparsity_lab.kernels.cpu.simd import (
     BITS,
     LANES,
     TILE,
+    as_float,
+    as_kind,
     exp2,
     multiply_tile,
     room,
@@ -46,7 +48,8 @@ def attend_part(
 ) -> None:
     """Fill `out_nc` and `bits_hn` (l) for a range of heads, numbered row by row.
 
-    A row has `time` positions. All arrays are float32 and contiguous.
+    A row has `time` positions. Arrays are contiguous. Queries, keys, values and outputs are float32 or int16
+    (bfloat16 bits), and so are their gradients; the others are float32.
     """
     heads, d_head = len(sink_h), q_nc.shape[1] // len(sink_h)
     unit = np.float32(BITS / math.sqrt(d_head))
@@ -80,7 +83,8 @@ def attend_part(
             for query in range(size):
                 n, share = first + begin + query, np.float32(1) / total_i[query]
                 for channel in range(d_head):
-                    out_nc[n, at + channel] = out_id[query, channel] * share
+                    place = at + channel
+                    out_nc[n, place] = as_kind(out_id[query, channel] * share, out_nc[n, place])
                 bits_hn[head, n] = most_i[query] + np.log2(total_i[query])
 
 
@@ -108,7 +112,7 @@ def attend_back_part(
     k_jd, v_jd, p_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
     dk_jd, dv_jd, ds_ji = room(keys, d_head), room(keys, d_head), room(keys, QUERIES)
     q_id, grad_id, dq_id = room(QUERIES, d_head), room(QUERIES, d_head), room(QUERIES, d_head)
-    q_di, grad_di = room(d_head, QUERIES), room(d_head, QUERIES)
+    q_di, grad_di, out_di = room(d_head, QUERIES), room(d_head, QUERIES), room(d_head, QUERIES)
     out_i, bits_i = room(1, QUERIES)[0], room(1, QUERIES)[0]
     for part in range(begin_head, end_head):
         head, first, at = part % heads, part // heads * time, part % heads * d_head
@@ -125,12 +129,14 @@ def attend_back_part(
             _scores(k_jd, q_di, begin, size, p_ji)
             _hide_later_keys(p_ji, begin, size)
             _scores(v_jd, grad_di, begin, size, ds_ji)
+            transpose(out_nc, first + begin, at, size, d_head, out_di, 0, 0)
+            bits_i[:size] = bits_hn[head, first + begin : first + begin + size]
+            out_i[:] = 0
+            for channel in range(d_head):
+                for query in range(QUERIES):
+                    out_i[query] += grad_di[channel, query] * out_di[channel, query]
             for query in range(size):
-                n, total = first + begin + query, np.float32(0)
-                for channel in range(d_head):
-                    total += grad_id[query, channel] * out_nc[n, at + channel]
-                out_i[query], bits_i[query] = total, bits_hn[head, n]
-                dsink -= exp2(sink_h[head] * BITS - bits_i[query]) * total
+                dsink -= exp2(sink_h[head] * BITS - bits_i[query]) * out_i[query]
             for key in range(begin + size):
                 seen = _seen(key, begin, size)
                 for query in range(seen.start, seen.stop, LANES):
@@ -138,9 +144,9 @@ def attend_back_part(
             _from_keys(ds_ji, k_jd, begin, size, dq_id)
             _from_queries(ds_ji, q_id, begin, size, dk_jd)
             _from_queries(p_ji, grad_id, begin, size, dv_jd)
-            dq_nc[first + begin : first + begin + size, at : at + d_head] = dq_id[:size, :d_head]
-        dk_nc[first : first + time, at : at + d_head] = dk_jd[:time, :d_head]
-        dv_nc[first : first + time, at : at + d_head] = dv_jd[:time, :d_head]
+            _copy_back(dq_id, size, d_head, dq_nc, first + begin, at)
+        _copy_back(dk_jd, time, d_head, dk_nc, first, at)
+        _copy_back(dv_jd, time, d_head, dv_nc, first, at)
         dsink_bh[part // heads, head] = dsink
 
 
@@ -158,7 +164,14 @@ def attend_back(threads: int, size: int, *arguments: Any) -> None:
 def _copy(x_nc: np.ndarray, row: int, column: int, rows: int, columns: int, target: np.ndarray) -> None:
     for i in range(rows):
         for j in range(columns):
-            target[i, j] = x_nc[row + i, column + j]
+            target[i, j] = as_float(x_nc[row + i, column + j])
+
+
+@numba.njit(cache=True)
+def _copy_back(source: np.ndarray, rows: int, columns: int, x_nc: np.ndarray, row: int, column: int) -> None:
+    for i in range(rows):
+        for j in range(columns):
+            x_nc[row + i, column + j] = as_kind(source[i, j], x_nc[row + i, column + j])
 
 
 @numba.njit(cache=True)

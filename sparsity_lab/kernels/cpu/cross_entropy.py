@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
-from sparsity_lab.kernels.cpu.simd import BITS, as_float, as_kind, exp2, room
+from sparsity_lab.kernels.cpu.simd import BITS, as_float, as_kind, bits, exp2, room
 from sparsity_lab.model.ops import IGNORED_TARGET
 
 _PIECE = 64  # logits processed together; a multiple of the vector width
@@ -30,12 +30,13 @@ def overwrite_by_gradient(
 ) -> Tensor:
     """Return the losses (n); overwrite the logits by the gradient of the mean over `counted` positions."""
     losses_n = torch.empty(len(logits_nv))
-    bits_nv = logits_nv if logits_nv.dtype == torch.float32 else logits_nv.view(torch.int16)
     bias_v = torch.zeros(logits_nv.shape[1]) if bias_v is None else bias_v.detach().float()
     table_vv = torch.zeros(0, logits_nv.shape[1]) if bigram_vv is None else bigram_vv.detach().float()
-    inputs = (tensor.numpy() for tensor in (bits_nv, bias_v, table_vv, tokens_n, targets_n))
+    inputs = (tensor.numpy() for tensor in (bias_v, table_vv, tokens_n, targets_n))
     rows = len(logits_nv)
-    _cross_entropy(threads_for(rows), rows, *inputs, IGNORED_TARGET, counted, losses_n.numpy())
+    _cross_entropy(
+        threads_for(rows), rows, bits(logits_nv), *inputs, IGNORED_TARGET, counted, losses_n.numpy()
+    )
     return losses_n
 
 
@@ -92,6 +93,28 @@ def _cross_entropy_part(
         for v in range(vocabulary):
             logits[v] = as_kind(x_v[v] * share, logits[v])
         logits[target] = as_kind(x_v[target] * share - np.float32(1) / np.float32(counted), logits[target])
+
+
+def add_rows(grad_nv: Tensor, tokens_n: Tensor, table_vv: Tensor) -> None:
+    """Add each row of `grad_nv` to the row of its token in the float32 `table_vv`."""
+    inputs = bits(grad_nv), tokens_n.numpy(), table_vv.numpy()
+    columns = table_vv.shape[1]
+    _add_rows(threads_for(columns), columns, *inputs)
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_rows_part(
+    begin: int, end: int, grad_nv: np.ndarray, tokens_n: np.ndarray, table_vv: np.ndarray
+) -> None:
+    for n in range(tokens_n.size):
+        row, grad = table_vv[tokens_n[n]], grad_nv[n]
+        for v in range(begin, end):
+            row[v] += as_float(grad[v])
+
+
+@numba.njit(cache=True, nogil=True)
+def _add_rows(threads: int, size: int, *arguments: Any) -> None:
+    parallel_for(_add_rows_part, threads, size, arguments)
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,7 +8,9 @@ from numba.core.errors import TypingError
 from numba.np.arrayobj import make_array
 
 from sparsity_lab.kernels.cpu.parallel_for import intrinsic
-from sparsity_lab.kernels.cpu.simd import FLOAT, INTEGER, LANES, TOKENS, everywhere, strides
+from sparsity_lab.kernels.cpu.simd import FLOAT, INTEGER, LANES, PAIRS, TOKENS, Bfloat, everywhere, strides
+
+PAIR_TOKENS = 64  # in a row of bfloat16
 
 
 @intrinsic
@@ -73,13 +75,15 @@ def _write_sum(context: Any, builder: Any, signature: Any, arguments: Any) -> An
 def add_products(
     context: Any, x: Any, columns: Any, begin: Any, end: Any, g: Any, row: Any, sums: Any
 ) -> Any:
-    """Add the dot product of g[row] and x[columns[n]] to sums[n] for `begin` <= n < `end`; float32.
+    """Add the dot product of g[row] and x[columns[n]] to sums[n] for `begin` <= n < `end`.
 
-    Rows of `x` and `g` are TOKENS adjacent floats; columns are int32. LANES products are formed together and
-    summed by halves. The order of a sum does not depend on `begin` or `end`.
+    Rows of `x` and `g` are TOKENS adjacent float32 or, with PAIRS, PAIR_TOKENS adjacent bfloat16 (int16
+    bits); sums are float32 and columns int32. LANES products are formed together and summed by halves. The
+    order of a sum does not depend on `begin` or `end`.
     """
-    if not x.dtype == g.dtype == sums.dtype == types.float32:
-        raise TypingError(f"{x.dtype}, {g.dtype}, {sums.dtype}: must be float32")
+    allowed = (types.float32, types.int16) if PAIRS else (types.float32,)
+    if x.dtype != g.dtype or x.dtype not in allowed or sums.dtype != types.float32:
+        raise TypingError(f"{x.dtype}, {g.dtype}, {sums.dtype}: must be float32, or int16 with AVX512_BF16")
     index = types.intp
     return types.void(x, columns, index, index, g, index, sums), _write_products
 
@@ -88,22 +92,33 @@ def _write_products(context: Any, builder: Any, signature: Any, arguments: Any) 
     x, columns, begin, end, g, row, sums = arguments
     kind_x, kind_columns, _, _, kind_g, _, kind_sums = signature.args
     vector, size = ir.VectorType(FLOAT, LANES), ir.IntType(64)
-    vectors = range(TOKENS // LANES)
+    pairs = kind_x.dtype == types.int16
+    loaded = ir.VectorType(INTEGER, LANES) if pairs else vector  # a pair of bfloat16 is read as one integer
+    vectors = range(PAIR_TOKENS // (2 * LANES) if pairs else TOKENS // LANES)
     x_data = make_array(kind_x)(context, builder, x).data
     x_step, _ = strides(context, builder, kind_x, x)
     g_step, _ = strides(context, builder, kind_g, g)
     g_data = make_array(kind_g)(context, builder, g).data
-    g_row = cgutils.pointer_add(builder, g_data, builder.mul(row, g_step), vector.as_pointer())
+    g_row = cgutils.pointer_add(builder, g_data, builder.mul(row, g_step), loaded.as_pointer())
     factors = [builder.load(builder.gep(g_row, [ir.Constant(size, v)]), align=4) for v in vectors]
     column_data = make_array(kind_columns)(context, builder, columns).data
     sum_data = make_array(kind_sums)(context, builder, sums).data
+    halved = ir.VectorType(Bfloat(), 2 * LANES)
+    kind_of_add = ir.FunctionType(vector, [vector, halved, halved])
+    add_pairs = cgutils.get_or_insert_function(
+        builder.module, kind_of_add, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}"
+    )
 
     def product(index: Any) -> Any:
         column = builder.zext(builder.load(builder.gep(column_data, [index])), size)
-        line = cgutils.pointer_add(builder, x_data, builder.mul(column, x_step), vector.as_pointer())
-        total = None
+        line = cgutils.pointer_add(builder, x_data, builder.mul(column, x_step), loaded.as_pointer())
+        total = ir.Constant(vector, [0.0] * LANES) if pairs else None
         for v in vectors:
             one = builder.load(builder.gep(line, [ir.Constant(size, v)]), align=4)
+            if pairs:
+                halves = [builder.bitcast(pairs_of, halved) for pairs_of in (factors[v], one)]
+                total = builder.call(add_pairs, [total, *halves])
+                continue
             one = builder.fmul(factors[v], one, flags=["contract"])
             total = one if total is None else builder.fadd(total, one, flags=["contract"])
         return total

@@ -4,7 +4,8 @@
    products are those of `sparse_linear.py`.
 2. The weight's gradient is computed at listed entries only: each is the dot product, over tokens, of one
    output's gradient and one input. A block of tokens is transposed to features first, so that these are
-   contiguous.
+   contiguous. Under autocast to bfloat16 both are rounded to it, as for a dense product, where the
+   processor multiplies pairs of bfloat16.
 3. When the listing asks for it, the whole gradient is computed instead, by a dense product.
 
 Shapes: t tokens, i inputs, o outputs, n listed entries. The summation order does not depend on threads.
@@ -18,10 +19,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sparsity_lab.kernels.cpu.gathered import add_products
-from sparsity_lab.kernels.cpu.parallel_for import parallel_for
-from sparsity_lab.kernels.cpu.simd import TOKENS, room, transpose
-from sparsity_lab.kernels.cpu.sparse_linear import GROUP, Nonzeros, sparse_product, transposed
+from sparsity_lab.kernels.cpu.gathered import PAIR_TOKENS, add_products
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
+from sparsity_lab.kernels.cpu.simd import PAIRS, TOKENS, as_kind, bits, room_like, transpose
+from sparsity_lab.kernels.cpu.sparse_linear import (
+    GROUP,
+    Nonzeros,
+    float32_or_bfloat16,
+    result_type,
+    sparse_product,
+    transposed,
+)
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.listing import Listing, listing_of
@@ -34,15 +42,14 @@ def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
 
 
 def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
-    """Compute `F.linear` with a float32 result. The gradient goes to the listing's values.
+    """Compute `F.linear`, following autocast where enabled. The gradient goes to the listing's values.
 
     It goes to the weight itself when the listing wants the dense gradient.
     """
     listing = listing_of(weight_oi)
     assert listing is not None
-    bf16 = torch.is_autocast_enabled("cpu")
-    x_ti = x.float().reshape(-1, x.shape[-1])
-    y_to = _ListedLinear.apply(x_ti, weight_oi, listing.values_n, bias_o, listing, bf16)
+    x_ti = float32_or_bfloat16(x).reshape(-1, x.shape[-1])
+    y_to = _ListedLinear.apply(x_ti, weight_oi, listing.values_n, bias_o, listing, result_type())
     return y_to.view(*x.shape[:-1], -1)
 
 
@@ -55,14 +62,14 @@ class _ListedLinear(torch.autograd.Function):
         values_n: Tensor,
         bias_o: Tensor | None,
         listing: Listing,
-        bf16: bool,
+        dtype: torch.dtype,
     ) -> Tensor:
         x_ti = x_ti.contiguous()
         ctx.save_for_backward(x_ti)
-        ctx.wants_dense, ctx.bf16 = listing.wants_dense, bf16
+        ctx.wants_dense, ctx.dtype = listing.wants_dense, dtype
         ctx.starts, ctx.columns_n = listing.starts.numpy(), listing.columns_n.numpy()
         ctx.rows = Nonzeros(*_nonzeros(ctx.starts, ctx.columns_n, values_n.detach().numpy()))
-        return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o)
+        return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o, dtype)
 
     @staticmethod
     @differentiable_once
@@ -72,22 +79,30 @@ class _ListedLinear(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             starts, columns_n, values_n = ctx.rows
             columns = Nonzeros(*transposed(starts, columns_n, values_n, x_ti.shape[1]))
-            d_x_ti = sparse_product(grad_to, columns, x_ti.shape[1], None)
+            d_x_ti = sparse_product(grad_to, columns, x_ti.shape[1], None, x_ti.dtype)
         if ctx.wants_dense:
-            dtype = torch.bfloat16 if ctx.bf16 else torch.float32
-            d_weight_oi = (grad_to.to(dtype).T @ x_ti.to(dtype)).float()
+            d_weight_oi = (grad_to.to(ctx.dtype).T @ x_ti.to(ctx.dtype)).float()
+            d_bias_o = grad_to.sum(0)
         else:
-            d_values_n = sampled_product(grad_to, x_ti, ctx.starts, ctx.columns_n)
-        d_bias_o = grad_to.sum(0) if ctx.needs_input_grad[3] else None
-        return d_x_ti, d_weight_oi, d_values_n, d_bias_o, None, None
+            d_values_n, d_bias_o = sampled_product(grad_to, x_ti, ctx.starts, ctx.columns_n, ctx.dtype)
+        return d_x_ti, d_weight_oi, d_values_n, d_bias_o if ctx.needs_input_grad[3] else None, None, None
 
 
-def sampled_product(grad_to: Tensor, x_ti: Tensor, starts: np.ndarray, columns_n: np.ndarray) -> Tensor:
-    """Compute the entries of grad_to.T @ x_ti that the compressed rows list; returns (n)."""
-    d_values_n = torch.zeros(len(columns_n))
-    threads = torch.get_num_threads()
-    _sample(threads, len(columns_n), grad_to.numpy(), x_ti.numpy(), starts, columns_n, d_values_n.numpy())
-    return d_values_n
+def sampled_product(
+    grad_to: Tensor, x_ti: Tensor, starts: np.ndarray, columns_n: np.ndarray, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Compute the entries of grad_to.T @ x_ti that the compressed rows list, and grad_to summed over tokens.
+
+    Returns both in float32, (n) and (o). With `dtype` bfloat16 the factors are rounded to it, where the
+    processor can use that.
+    """
+    d_values_n, d_bias_o = torch.zeros(len(columns_n)), torch.zeros(grad_to.shape[1])
+    pairs = dtype == torch.bfloat16 and PAIRS
+    kind, tokens = (np.empty(0, np.int16), PAIR_TOKENS) if pairs else (np.empty(0, np.float32), TOKENS)
+    inputs = bits(grad_to), bits(x_ti), starts, columns_n, kind, tokens
+    outputs = grad_to.shape[1]
+    _sample(threads_for(outputs), outputs, *inputs, d_values_n.numpy(), d_bias_o.numpy())
+    return d_values_n, d_bias_o
 
 
 @numba.njit(cache=True)
@@ -116,15 +131,22 @@ def _sample_part(
     x_ti: np.ndarray,
     starts: np.ndarray,
     columns_n: np.ndarray,
+    kind: np.ndarray,
+    together: int,
     d_values_n: np.ndarray,
+    d_bias_o: np.ndarray,
 ) -> None:
-    """Compute the rows whose first entry is one of `first` to `last`, so that threads share the entries."""
+    """Compute a part of the outputs, chosen so that threads share the entries.
+
+    `together` tokens are transposed at once, into blocks of the type of `kind`.
+    """
     tokens, inputs = x_ti.shape
-    begin_row: Any = np.searchsorted(starts[:-1], first)
-    end_row: Any = np.searchsorted(starts[:-1], last)
-    x_it, g_gt = room(inputs, TOKENS), room(GROUP, TOKENS)
-    for begin in range(0, tokens, TOKENS):
-        size = min(TOKENS, tokens - begin)
+    begin_row, end_row = _row_of_share(first, starts), _row_of_share(last, starts)
+    x_it, g_gt = room_like(inputs, together, kind), room_like(GROUP, together, kind)
+    one_1t, first_column = room_like(1, together, kind), np.zeros(1, dtype=np.int32)
+    one_1t[:] = as_kind(np.float32(1), one_1t[0, 0])
+    for begin in range(0, tokens, together):
+        size = min(together, tokens - begin)
         transpose(x_ti, begin, 0, size, inputs, x_it, 0, 0)
         x_it[:, size:] = 0
         g_gt[:, size:] = 0
@@ -133,6 +155,17 @@ def _sample_part(
             transpose(grad_to, begin, group, size, count, g_gt, 0, 0)
             for row in range(group, group + count):
                 add_products(x_it, columns_n, starts[row], starts[row + 1], g_gt, row - group, d_values_n)
+                add_products(one_1t, first_column, 0, 1, g_gt, row - group, d_bias_o[row : row + 1])
+
+
+@numba.njit(cache=True)
+def _row_of_share(share: int, starts: np.ndarray) -> int:
+    """Return the row before which this share of the entries lies, in units of one over the number of rows."""
+    rows = starts.size - 1
+    if share == rows:
+        return rows
+    found: int = np.searchsorted(starts[:-1], share * starts[-1] // rows)
+    return found
 
 
 @numba.njit(cache=True, nogil=True)

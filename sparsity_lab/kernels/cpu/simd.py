@@ -1,4 +1,6 @@
-"""Small float32 blocks in vector registers: transposition, products, and powers of two.
+"""Small blocks in vector registers: transposition, products, and powers of two.
+
+Computation is in float32. Blocks in memory may also hold bfloat16, whose bits numba sees as int16.
 
 A transpose element by element takes three times as long. Libraries optimise large products, but not the small
 ones of a single attention head.
@@ -9,23 +11,46 @@ from typing import Any
 
 import numba
 import numpy as np
+import torch
 from llvmlite import binding, ir
 from numba.core import cgutils, types
 from numba.core.errors import TypingError
 from numba.np.arrayobj import make_array
+from torch import Tensor
 
 from sparsity_lab.kernels.cpu.parallel_for import intrinsic
 
+# Whether the processor has instructions for bfloat16: rounding to it, sums of products of pairs
+PAIRS = bool(binding.get_host_cpu_features().get("avx512bf16"))
 TILE = 8  # rows and columns per transposed tile; rows per multiplied tile
 # floats in a vector; columns per multiplied tile
 LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
 TOKENS = 32  # tokens that one nonzero weight multiplies at once (`gathered.py`)
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
+_FLOATS = np.empty(0, dtype=np.float32)
 BITS = np.float32(1 / math.log(2))  # bits per nat: exp(x) = 2^(BITS x)
 # Taylor coefficients of 2^x
 SERIES = tuple(np.float32(math.log(2) ** n / math.factorial(n)) for n in range(8))
 SHIFT = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to the nearest integer
 LEAST = np.float32(-126)
+
+
+def bits(x: Tensor) -> np.ndarray:
+    """Return a view of a float32 tensor, or of a bfloat16 tensor's bits as int16."""
+    return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
+
+
+class Bfloat(ir.Type):
+    """LLVM's bfloat16, which llvmlite lacks."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bfloat)
+
+    def __hash__(self) -> int:
+        return hash(Bfloat)
 
 
 @numba.njit(cache=True)
@@ -37,9 +62,16 @@ def whole_vectors(size: int) -> int:
 @numba.njit(cache=True)
 def room(rows: int, columns: int) -> np.ndarray:
     """Allocate a float32 block of whole vectors, none of which crosses a cache line."""
-    width = whole_vectors(columns)
-    memory = np.empty(rows * width + LANES, dtype=np.float32)
-    first = -(memory.ctypes.data // memory.itemsize) % LANES
+    return room_like(rows, columns, _FLOATS)
+
+
+@numba.njit(cache=True)
+def room_like(rows: int, columns: int, kind: np.ndarray) -> np.ndarray:
+    """Allocate such a block of the element type of `kind`, float32 or int16."""
+    lanes = 4 * LANES // kind.itemsize
+    width = (columns + lanes - 1) // lanes * lanes
+    memory = np.empty(rows * width + lanes, dtype=kind.dtype)
+    first = -(memory.ctypes.data // memory.itemsize) % lanes
     return memory[first : first + rows * width].reshape(rows, width)
 
 
@@ -47,17 +79,21 @@ def room(rows: int, columns: int) -> np.ndarray:
 def transpose(
     source: np.ndarray, row: int, column: int, rows: int, columns: int, target: np.ndarray, to: int, at: int
 ) -> None:
-    """Set target[to + j, at + i] = source[row + i, column + j] for i < `rows`, j < `columns`; float32."""
+    """Set target[to + j, at + i] = source[row + i, column + j] for i < `rows`, j < `columns`.
+
+    Each of the two is float32 or int16 (bfloat16 bits); values are rounded to the target's type.
+    """
     whole_rows, whole_columns = rows // TILE * TILE, columns // TILE * TILE
     for i in range(0, whole_rows, TILE):
         for j in range(0, whole_columns, TILE):
             _transpose_tile(source, (row + i, column + j), target, (to + j, at + i))
         for j in range(whole_columns, columns):
             for further in range(i, i + TILE):
-                target[to + j, at + further] = source[row + further, column + j]
+                value = as_float(source[row + further, column + j])
+                target[to + j, at + further] = as_kind(value, target[to + j, at + further])
     for i in range(whole_rows, rows):
         for j in range(columns):
-            target[to + j, at + i] = source[row + i, column + j]
+            target[to + j, at + i] = as_kind(as_float(source[row + i, column + j]), target[to + j, at + i])
 
 
 @numba.njit(cache=True, inline="always")
@@ -94,10 +130,7 @@ def as_float(context: Any, number: Any) -> Any:
     """Return a float32 unchanged; convert an int16 that holds bfloat16 bits to float32."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if number == types.float32:
-            return arguments[0]
-        wide = builder.zext(arguments[0], INTEGER)
-        return builder.bitcast(builder.shl(wide, ir.Constant(INTEGER, 16)), FLOAT)
+        return arguments[0] if number == types.float32 else _widened(builder, arguments[0])
 
     return types.float32(number), write
 
@@ -107,17 +140,38 @@ def as_kind(context: Any, number: Any, like: Any) -> Any:
     """Invert `as_float`: convert a float32 to the type of `like`, rounding to nearest, ties to even."""
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        if like == types.float32:
-            return arguments[0]
-        bits, one = builder.bitcast(arguments[0], INTEGER), ir.Constant(INTEGER, 1)
-        sixteen = ir.Constant(INTEGER, 16)
-        odd = builder.and_(builder.lshr(bits, sixteen), one)
-        rounded = builder.add(builder.add(bits, ir.Constant(INTEGER, 0x7FFF)), odd)
-        no_number = builder.fcmp_unordered("uno", arguments[0], arguments[0])
-        rounded = builder.select(no_number, ir.Constant(INTEGER, 0x7FC00000), rounded)
-        return builder.trunc(builder.lshr(rounded, sixteen), ir.IntType(16))
+        return arguments[0] if like == types.float32 else _rounded(builder, arguments[0])
 
     return like(types.float32, like), write
+
+
+def _widened(builder: Any, bits: Any) -> Any:
+    """Convert bfloat16 bits, one or a vector, to float32."""
+    integer, number = _alike(bits.type, INTEGER), _alike(bits.type, FLOAT)
+    return builder.bitcast(builder.shl(builder.zext(bits, integer), _everywhere(integer, 16)), number)
+
+
+def _rounded(builder: Any, number: Any) -> Any:
+    """Convert float32, one or a vector, to bfloat16 bits."""
+    halves = _alike(number.type, ir.IntType(16))
+    if PAIRS:
+        return builder.bitcast(builder.fptrunc(number, _alike(number.type, Bfloat())), halves)
+    integer = _alike(number.type, INTEGER)
+    bits, sixteen = builder.bitcast(number, integer), _everywhere(integer, 16)
+    odd = builder.and_(builder.lshr(bits, sixteen), _everywhere(integer, 1))
+    rounded = builder.add(builder.add(bits, _everywhere(integer, 0x7FFF)), odd)
+    no_number = builder.fcmp_unordered("uno", number, number)
+    rounded = builder.select(no_number, _everywhere(integer, 0x7FC00000), rounded)
+    return builder.trunc(builder.lshr(rounded, sixteen), halves)
+
+
+def _alike(kind: Any, element: Any) -> Any:
+    """Return a type with as many elements as `kind`, one or a vector of them."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
+def _everywhere(kind: Any, value: int) -> Any:
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 
 @intrinsic
@@ -171,8 +225,8 @@ def everywhere(builder: Any, number: Any) -> Any:
 
 @intrinsic
 def _transpose_tile(context: Any, source: Any, source_at: Any, target: Any, target_at: Any) -> Any:
-    if not source.dtype == target.dtype == types.float32:
-        raise TypingError(f"{source.dtype} to {target.dtype}: must be float32")
+    if not {source.dtype, target.dtype} <= {types.float32, types.int16}:
+        raise TypingError(f"{source.dtype} to {target.dtype}: must be float32 or int16")
     at = types.UniTuple(types.intp, 2)
     return types.void(source, at, target, at), _write_tile
 
@@ -180,10 +234,13 @@ def _transpose_tile(context: Any, source: Any, source_at: Any, target: Any, targ
 def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
     """Transpose a tile: for block sizes 4, 2, 1, swap the two off-diagonal blocks of each 2x2 group."""
     source, source_at, target, target_at = arguments
-    vector = ir.VectorType(FLOAT, TILE)
-    read = _rows(context, builder, signature.args[0], source, source_at, vector)
-    written = _rows(context, builder, signature.args[2], target, target_at, vector)
-    tile = [builder.load(place, align=4) for place in read]
+    from_float, to_float = (signature.args[i].dtype == types.float32 for i in (0, 2))
+    floats, halves = (ir.VectorType(kind, TILE) for kind in (FLOAT, ir.IntType(16)))
+    read = _rows(context, builder, signature.args[0], source, source_at, floats if from_float else halves)
+    written = _rows(context, builder, signature.args[2], target, target_at, floats if to_float else halves)
+    tile = [builder.load(place, align=2) for place in read]
+    if not from_float:
+        tile = [_widened(builder, bits) for bits in tile]
     lanes = ir.VectorType(INTEGER, TILE)
     for size in (4, 2, 1):
         upper = ir.Constant(lanes, [TILE + i - size if i & size else i for i in range(TILE)])
@@ -194,7 +251,7 @@ def _write_tile(context: Any, builder: Any, signature: Any, arguments: Any) -> A
                 tile[i] = builder.shuffle_vector(*pair, upper)
                 tile[i + size] = builder.shuffle_vector(*pair, lower)
     for values, place in zip(tile, written, strict=True):
-        builder.store(values, place, align=4)
+        builder.store(values if to_float else _rounded(builder, values), place, align=2)
     return context.get_dummy_value()
 
 

@@ -5,8 +5,9 @@
    The sums are transposed back.
 3. The weight's gradient is the ordinary dense product, by which training revives zero weights (§2.1).
 
-Products are in float32 on a CPU, even where autocast makes dense products in bfloat16. The summation order of
-a token depends on neither threads nor other tokens.
+Under autocast to bfloat16 inputs, outputs and their gradients may be bfloat16 in memory, as those of a dense
+layer are; weights, products and sums stay float32. The summation order of a token depends on neither threads
+nor other tokens.
 
 Shapes: t tokens, i inputs, o outputs, n nonzeros.
 """
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from sparsity_lab.kernels.cpu.gathered import add_columns
 from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
-from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, room, transpose
+from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, bits, room, transpose
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.listing import listing_of
@@ -53,21 +54,33 @@ def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
 
 
 def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
-    """Compute `F.linear`, following autocast where enabled, but with a float32 result."""
-    return linear_by_nonzeros(x.float(), weight_oi, bias_o, torch.is_autocast_enabled("cpu"))
+    """Compute `F.linear`, following autocast where enabled."""
+    return linear_by_nonzeros(float32_or_bfloat16(x), weight_oi, bias_o, result_type())
 
 
-def linear_by_nonzeros(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool = False) -> Tensor:
-    """Compute `F.linear` in float32 on a CPU from the nonzero weights, with a dense weight gradient.
+def float32_or_bfloat16(x: Tensor) -> Tensor:
+    """Return `x`, as float32 if it has another type."""
+    return x if x.dtype == torch.bfloat16 else x.float()
 
-    With `bf16` that gradient is computed in bfloat16, as under autocast.
+
+def result_type() -> torch.dtype:
+    """Return the type of a linear layer's result on a CPU."""
+    return torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+
+
+def linear_by_nonzeros(
+    x: Tensor, weight_oi: Tensor, bias_o: Tensor | None, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Compute `F.linear` on a CPU from the nonzero weights, with a dense weight gradient.
+
+    The result and the product for that gradient are of type `dtype`, float32 or bfloat16; so may `x` be.
 
     Raises:
         ValueError: input, weight and bias do not fit together.
     """
     _require_fit(x.shape[-1], weight_oi, bias_o)
     x_ti = x.reshape(-1, x.shape[-1])
-    return _SparseLinear.apply(x_ti, weight_oi, bias_o, bf16).view(*x.shape[:-1], len(weight_oi))
+    return _SparseLinear.apply(x_ti, weight_oi, bias_o, dtype).view(*x.shape[:-1], len(weight_oi))
 
 
 def serves_frozen(weight_oi: Tensor) -> bool:
@@ -98,22 +111,25 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_ti: Tensor, rows: Nonzeros, columns: Nonzeros, bias_o: Tensor) -> Tensor:
         ctx.columns = columns
-        return sparse_product(x_ti.contiguous(), rows, len(bias_o), bias_o)
+        return sparse_product(x_ti.contiguous(), rows, len(bias_o), bias_o, torch.float32)
 
     @staticmethod
     @differentiable_once
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         inputs = len(ctx.columns.starts) - 1
-        return sparse_product(grads[0].contiguous(), ctx.columns, inputs, None), None, None, None
+        d_x_ti = sparse_product(grads[0].contiguous(), ctx.columns, inputs, None, torch.float32)
+        return d_x_ti, None, None, None
 
 
 class _SparseLinear(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor | None, bf16: bool) -> Tensor:
+    def forward(
+        ctx: Any, x_ti: Tensor, weight_oi: Tensor, bias_o: Tensor | None, dtype: torch.dtype
+    ) -> Tensor:
         x_ti = x_ti.contiguous()
-        ctx.save_for_backward(x_ti.bfloat16() if bf16 else x_ti)
-        ctx.rows = Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
-        return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o)
+        ctx.save_for_backward(x_ti.to(dtype))
+        ctx.x_type, ctx.rows = x_ti.dtype, Nonzeros(*_nonzeros(weight_oi.detach().numpy()))
+        return sparse_product(x_ti, ctx.rows, len(weight_oi), bias_o, dtype)
 
     @staticmethod
     @differentiable_once
@@ -123,7 +139,7 @@ class _SparseLinear(torch.autograd.Function):
         d_x_ti = None
         if ctx.needs_input_grad[0]:
             columns = Nonzeros(*transposed(rows.starts, rows.columns_n, rows.values_n, inputs))
-            d_x_ti = sparse_product(grad_to, columns, inputs, None)
+            d_x_ti = sparse_product(grad_to, columns, inputs, None, ctx.x_type)
         d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
         return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None
 
@@ -135,12 +151,17 @@ def _require_fit(inputs: int, weight_oi: Tensor, bias_o: Tensor | None) -> None:
         raise ValueError(f"{len(bias_o)} biases, but {len(weight_oi)} outputs")
 
 
-def sparse_product(x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None) -> Tensor:
-    """Multiply each token's inputs by the nonzeros of each output and add the bias; returns (t, outputs)."""
-    y_to = torch.empty(len(x_ti), outputs)
+def sparse_product(
+    x_ti: Tensor, rows: Nonzeros, outputs: int, bias_o: Tensor | None, dtype: torch.dtype
+) -> Tensor:
+    """Multiply each token's inputs by the nonzeros of each output and add the bias.
+
+    Inputs and result, the latter of type `dtype` and shape (t, outputs), are float32 or bfloat16.
+    """
+    y_to = torch.empty(len(x_ti), outputs, dtype=dtype)
     bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
     blocks = (len(x_ti) + TOKENS - 1) // TOKENS
-    _multiply(threads_for(blocks), blocks, x_ti.detach().numpy(), *rows, bias.numpy(), y_to.numpy())
+    _multiply(threads_for(blocks), blocks, bits(x_ti.detach()), *rows, bias.numpy(), bits(y_to))
     return y_to
 
 
