@@ -12,7 +12,7 @@ With `--csv FILE`, whole trainings are measured instead of steps (`benchmarks.wh
 is written to FILE, where rows of other shapes and methods stay:
 
     python -m benchmarks.training --csv FILE [--widths 1024] [--methods dense amortised]
-        [--activation-fraction 0.25] [--batch-size 4]
+        [--activation-fraction 0.25] [--batch-size 4] [--precision float32]
 
 Otherwise writes bench.csv and bench.png. Compare the ratios; the absolute speeds depend on the machine.
 """
@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
@@ -33,10 +33,10 @@ from benchmarks import whole_training
 from benchmarks.memory import in_own_process, most_resident
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
 from sparsity_lab.core.program import start
-from sparsity_lab.kernels.machine import native_bf16, prepare_processor
+from sparsity_lab.kernels.machine import native_bf16, number_format, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
 from sparsity_lab.results.drawing import Figure
-from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.config import Precision, TrainerConfig
 from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken
 from sparsity_lab.training.sparsity import magnitude, none
@@ -95,6 +95,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         type=_positive,
         help="weights that whole sparse trainings keep; default: a share of 16 / d_model, at most 4 %%",
     )
+    parser.add_argument(
+        "--precision",
+        choices=get_args(Precision),
+        default="auto",
+        help="of whole trainings; auto: bfloat16 where the processor has it",
+    )
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare_processor(options.threads)
@@ -103,7 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         whole_training.joined(options.csv, [])  # fails at once if the file is another table
         for width in options.widths:
             shape = whole_training.Shape(
-                width, options.activation_fraction, options.batch_size, options.nonzeros
+                width, options.activation_fraction, options.batch_size, options.nonzeros, options.precision
             )
             rows = whole_training.measure(
                 shape, options.methods, options.repetitions, options.seconds, options.only
@@ -137,7 +143,7 @@ def measure(width: int, repetitions: int, seconds: float) -> list[dict[str, Any]
         row: dict[str, Any] = {
             "d_model": width,
             "kind": kind,
-            "precision": _precision(),
+            "precision": number_format("auto"),
             "threads": torch.get_num_threads(),
             "tokens_per_second": round(median[kind]),
             "lowest": round(min(speeds[kind])),
@@ -266,10 +272,6 @@ def seconds_a_call(call: Callable[[], Any], at_least: float) -> float:
         calls += 1
         if (passed := time.perf_counter() - began) >= at_least:
             return passed / calls
-
-
-def _precision() -> str:
-    return "bfloat16" if native_bf16() else "float32"
 
 
 def _positive(text: str) -> int:

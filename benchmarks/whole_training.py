@@ -23,9 +23,9 @@ import torch
 from benchmarks.memory import in_own_process, most_resident
 from benchmarks.plain_pytorch import PlainMagnitude, PlainNextToken, PlainTransformer
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.kernels.machine import native_bf16, prepare_processor
+from sparsity_lab.kernels.machine import number_format, prepare_processor
 from sparsity_lab.model.transformer import ModelConfig, Transformer
-from sparsity_lab.training.config import TrainerConfig
+from sparsity_lab.training.config import Precision, TrainerConfig
 from sparsity_lab.training.objective import NextToken
 from sparsity_lab.training.sparsity import amortised, magnitude, make_sparsifier, none
 from sparsity_lab.training.sparsity.sparsifier import SparsifierConfig
@@ -50,12 +50,14 @@ class Shape:
     """The trainings of one group of rows: d_model, AbsTopK of the sparse models, windows a step, budget.
 
     `nonzeros`: final number of nonzero weights in place of `kept_share`, at least one in each channel.
+    `precision`: that of the trainer; "auto" is bfloat16 where the processor has it.
     """
 
     width: int
     activation_fraction: float = 1.0
     batch_size: int = BATCH
     nonzeros: int | None = None
+    precision: Precision = "auto"
 
     @property
     def budget(self) -> dict[str, Any]:
@@ -96,7 +98,10 @@ class Training(TimedTraining):
         if isinstance(sparsity, magnitude.Config) and method == "plain":
             sparsifier = PlainMagnitude(sparsity, model, STEPS)
         trainer = TrainerConfig(
-            tokens=STEPS * shape.batch_size * N_CTX, batch_size=shape.batch_size, learning_rate=0.01
+            tokens=STEPS * shape.batch_size * N_CTX,
+            batch_size=shape.batch_size,
+            learning_rate=0.01,
+            precision=shape.precision,
         )
         objective = PlainNextToken() if method == "plain" else NextToken()
         super().__init__(model, objective, sparsifier, trainer, STEPS, period)
@@ -119,7 +124,7 @@ def measure(
             "batch_size": shape.batch_size,
             "nonzeros": "" if method == "dense" or shape.nonzeros is None else shape.nonzeros,
             "kept_fraction": _kept_fraction(method, shape),
-            "precision": "bfloat16" if native_bf16() else "float32",
+            "precision": number_format(shape.precision),
             "threads": threads,
         }
         for method in methods

@@ -19,6 +19,13 @@ def native_bf16() -> bool:
     return bool(cpu._is_avx512_bf16_supported() or cpu._is_amx_tile_supported())
 
 
+def number_format(precision: str) -> str:
+    """Return the number format of a `trainer.precision`: "auto" is bfloat16 if the device has it natively."""
+    if precision != "auto":
+        return precision
+    return "bfloat16" if native_bf16() else "float32"
+
+
 def prepare_processor(threads: int | None = None, kernels: Switch = "on") -> None:
     """Set up this process for computation. Call it before the first tensor is made.
 

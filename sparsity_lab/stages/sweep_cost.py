@@ -13,7 +13,7 @@ import torch
 
 from sparsity_lab.config import RunConfig
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.kernels.machine import native_bf16, prepare_processor
+from sparsity_lab.kernels.machine import number_format, prepare_processor
 from sparsity_lab.model.config import ModelConfig
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.stages.foreseen import work_of
@@ -54,7 +54,7 @@ def describe_sweep(
     header = (
         f"{'':<8}{'group':<30}{'jobs':>5}{'M tokens':>10}{'per core s':>12}{'core h each':>12}{'core h':>10}"
     )
-    precision = "bfloat16" if native_bf16() and jobs[0].trainer.precision != "float32" else "float32"
+    precision = number_format(jobs[0].trainer.precision)
     ending = (
         f"training takes {total:.1f} core hours; circuits are not included\n"
         f"measured here on {threads} thread{'s' * (threads > 1)} of {os.cpu_count()} cores, {precision}, "

@@ -6,6 +6,8 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from sparsity_lab.core.config import Config
 
+Precision = Literal["auto", "float32", "bfloat16"]
+
 
 class TrainerConfig(Config):
     """Settings of the optimisation.
@@ -31,7 +33,7 @@ class TrainerConfig(Config):
     betas: tuple[float, float] = (0.9, 0.95)
     eps: PositiveFloat = 0.1
     gradient: Literal["normalise", "clip"] = "normalise"
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     start: Literal["scratch", "reference"] = "scratch"
     validation_windows: PositiveInt = 256
     final_windows: PositiveInt = 4096

@@ -21,7 +21,7 @@ from sparsity_lab.core.signals import deferred
 from sparsity_lab.core.waiting import told
 from sparsity_lab.data.datamodule import TokenDataModule
 from sparsity_lab.kernels.compiled import compiled_before
-from sparsity_lab.kernels.machine import native_bf16
+from sparsity_lab.kernels.machine import number_format
 from sparsity_lab.model.dispatch import kernels_are_on
 from sparsity_lab.training.checkpoint import Checkpoints, WholeFiles, newest
 from sparsity_lab.training.config import TrainerConfig
@@ -41,10 +41,8 @@ _NOISE = (
 
 
 def precision(wanted: str) -> str:
-    """Return Lightning's name for the precision. "auto" is bfloat16 if the processor has it natively."""
-    if wanted == "auto":
-        wanted = "bfloat16" if native_bf16() else "float32"
-    return {"bfloat16": "bf16-mixed", "float32": "32-true"}[wanted]
+    """Return Lightning's name for a `trainer.precision`."""
+    return {"bfloat16": "bf16-mixed", "float32": "32-true"}[number_format(wanted)]
 
 
 def device_type(accelerator: str) -> str:

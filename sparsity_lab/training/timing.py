@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import torch
 
-from sparsity_lab.kernels.machine import native_bf16
+from sparsity_lab.kernels.machine import number_format
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.training.config import TrainerConfig
 from sparsity_lab.training.listed.amortised import Amortised
@@ -50,7 +50,7 @@ class TimedTraining:
         self.module = Timed(model, objective, sparsifier, config, n_steps)
         self.optimizer = self.module.configure_optimizers()["optimizer"]
         self.windows = (config.batch_size, model.config.n_ctx + 1)
-        self.bfloat16 = {"auto": native_bf16(), "bfloat16": True, "float32": False}[config.precision]
+        self.bfloat16 = number_format(config.precision) == "bfloat16"
         self.generator = torch.Generator().manual_seed(0)
 
     def go_to(self, progress: float) -> None:

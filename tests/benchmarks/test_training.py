@@ -71,8 +71,9 @@ def test_the_table_has_a_row_for_each_width_and_kind(tmp_path: Path, monkeypatch
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_whole_trainings_have_a_row_for_each_width_and_method(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(whole_training, "VOCABULARY", 32)
     monkeypatch.setattr(whole_training, "STEPS", 40)
@@ -82,13 +83,14 @@ def test_whole_trainings_have_a_row_for_each_width_and_method(
     monkeypatch.setattr(whole_training, "in_own_process", lambda call: call())
     path = tmp_path / "whole.csv"
     arguments = ["--widths", "32", "--repetitions", "2", "--seconds", "0", "--csv", str(path)]
-    assert bench.main(arguments) == 0
+    assert bench.main([*arguments, "--precision", precision]) == 0
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["method"] for row in rows] == list(whole_training.METHODS)
     for row in rows:
         assert float(row["lowest"]) <= float(row["tokens_per_second"]) <= float(row["highest"])
         assert (row["method"] == "dense") == (row["kept_fraction"] == "1.0")
+        assert row["precision"] == precision
     assert rows[0]["ratio_to_dense"] == "1.0"
 
 

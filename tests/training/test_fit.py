@@ -241,7 +241,7 @@ def test_precision_names(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision("float32") == "32-true"
     assert precision("bfloat16") == "bf16-mixed"
     for native, expected in ((True, "bf16-mixed"), (False, "32-true")):
-        monkeypatch.setattr("sparsity_lab.training.fit.native_bf16", lambda native=native: native)
+        monkeypatch.setattr("sparsity_lab.kernels.machine.native_bf16", lambda native=native: native)
         assert precision("auto") == expected
 
 
