@@ -208,9 +208,8 @@ def _by_bag(sparse: Configuration) -> dict[str, set[str]]:
 
 
 def _by_kind(sparse: Configuration) -> dict[str, set[str]]:
+    kinds = {task: kind for model in sparse.models for task, kind in model.kinds.items()}
     parts: dict[str, set[str]] = {}
-    for model in sparse.models:
-        for task, kind in model.kinds.items():
-            if task in sparse.tasks:
-                parts.setdefault(f"kind: {kind}", set()).add(task)
+    for task in sparse.tasks & kinds.keys():
+        parts.setdefault(f"kind: {kinds[task]}", set()).add(task)
     return dict(sorted(parts.items()))

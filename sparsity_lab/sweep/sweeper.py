@@ -128,14 +128,18 @@ class GridsSweeper(Sweeper):
         """
         if self.choice is None:
             return {}
-        assert self.config is not None
         try:
             choice.check(self.choice, sweep_name)
-            destination(self.config.get("root"), self.choice.sweep_name)
+            self._folder_of_trials()
         except UserError as error:
             raise HydraException("; ".join(str(error).splitlines())) from None
         lines = choice.trial_lines(self.choice, jobs)
         return {group: grid_jobs([], overrides) for group, overrides in lines.items()}
+
+    def _folder_of_trials(self) -> Path:
+        assert self.choice is not None
+        assert self.config is not None
+        return destination(self.config.get("root"), self.choice.sweep_name).folder / FOLDER
 
     def _work_with_trials(
         self, jobs: list[list[str]], trials: Mapping[Group, list[list[str]]], folder: Path
@@ -148,7 +152,7 @@ class GridsSweeper(Sweeper):
             Interrupted: the process received a signal.
         """
         assert self.choice is not None
-        place = folder.parents[1] / self.choice.sweep_name / FOLDER
+        place = self._folder_of_trials()
         all_trials = [(group, trial) for group, several in trials.items() for trial in several]
         write_plan(folder, jobs, before=place.parent.name)
         found: list[list[str] | None] = []
