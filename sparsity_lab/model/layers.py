@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.ops import Linear, RMSNorm, abs_top_k, attention_pattern, causal_attention
+from sparsity_lab.model.norm import make_norm
+from sparsity_lab.model.ops import Linear, abs_top_k, attention_pattern, causal_attention
 from sparsity_lab.model.rotary import rotate
 from sparsity_lab.model.sites import Site, Tap, asks_for_pattern
 
-FLOAT32_EPS = torch.finfo(torch.float32).eps
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -51,14 +51,6 @@ class Visit:
         pattern_bhqt = attention_pattern(q_bhqk, k_bhtk, sink_h, position_b)
         if self.tap(Site.ATTN_PATTERN, layer, pattern_bhqt) is not pattern_bhqt:
             raise ValueError("attn_pattern is read-only: a tap must return the tensor that it was given")
-
-
-def make_norm(config: ModelConfig, width: int) -> nn.RMSNorm | nn.LayerNorm:
-    """Make the normalisation of `width` channels, with weight 1 and bias, if any, 0."""
-    if config.norm == "rms":
-        # PyTorch's default depends on the input's type: bfloat16 would compute another function
-        return RMSNorm(width, config.norm_eps or FLOAT32_EPS)
-    return nn.LayerNorm(width, config.norm_eps or 1e-5, bias=config.norm_bias)
 
 
 class Read(nn.Module):

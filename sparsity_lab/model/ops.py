@@ -108,18 +108,6 @@ class Linear(nn.Linear):
         return (kernel or F.linear)(x, self.weight, bias_o)
 
 
-class RMSNorm(nn.RMSNorm):
-    """`nn.RMSNorm` that may use a kernel in training."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__(width, eps)
-
-    def forward(self, x: Tensor) -> Tensor:
-        trained = self.training and torch.is_grad_enabled() and self.weight.requires_grad
-        kernel = kernel_for("rms_norm", x, self.weight, self.eps) if trained else None
-        return super().forward(x) if kernel is None else kernel(x, self.weight, self.eps)
-
-
 class FrozenLinear(nn.Module):
     """A linear layer with frozen weight (o, i) and bias, for which a kernel may prepare once."""
 

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsity_lab.model.config import ModelConfig
-from sparsity_lab.model.layers import Block, Visit, make_norm, rows_at
+from sparsity_lab.model.layers import Block, Visit, rows_at
 from sparsity_lab.model.listing import Embedding
+from sparsity_lab.model.norm import make_norm
 from sparsity_lab.model.ops import Linear, abs_top_k, unembed, unembed_and_compare
 from sparsity_lab.model.sites import MATRICES, WRITES, Site, Start, Tap
 

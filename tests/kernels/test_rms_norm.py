@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from sparsity_lab.kernels.cpu.rms_norm import rms_norm
 from sparsity_lab.model.dispatch import kernel_for
-from sparsity_lab.model.ops import RMSNorm
+from sparsity_lab.model.norm import RMSNorm
 
 
 def results(norm: Callable[..., Tensor], positions: int, channels: int, dtype: torch.dtype) -> list[Tensor]:
@@ -59,7 +59,7 @@ def test_a_trained_norm_in_float32_uses_it(monkeypatch: pytest.MonkeyPatch) -> N
     def spy(operation: str, *arguments: object) -> None:
         used.append(operation == "rms_norm")
 
-    monkeypatch.setattr("sparsity_lab.model.ops.kernel_for", spy)
+    monkeypatch.setattr("sparsity_lab.model.norm.kernel_for", spy)
     norm(x)
     assert used == [True]
     norm.eval()(x)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sparsity_lab.core.config import validate
 from sparsity_lab.core.errors import UserError
-from sparsity_lab.model.layers import make_norm, rows_at
+from sparsity_lab.model.layers import rows_at
+from sparsity_lab.model.norm import make_norm
 from sparsity_lab.model.sites import NODE_SITES, Site
 from sparsity_lab.model.transformer import ModelConfig, Transformer, bigram_log_probabilities
 
