@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsity_lab.kernels.cpu.cross_entropy import add_rows, overwrite_by_gradient
+from sparsity_lab.kernels.cpu.cross_entropy import overwrite_by_gradient
+from sparsity_lab.kernels.cpu.row_sums import add_rows
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.ops import IGNORED_TARGET

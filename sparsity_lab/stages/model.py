@@ -29,7 +29,8 @@ from sparsity_lab.training.module import LanguageModule
 from sparsity_lab.training.objective import NextToken, Objective
 from sparsity_lab.training.sparsity import make_sparsifier
 
-MODEL_VERSION = 6  # raise when the same config would give another model
+# Raise when the same config would give another model. Rounding does not count: it differs between machines
+MODEL_VERSION = 6
 # the model does not depend on them; the weights that `start` names are an input of their own
 NOT_INPUTS = {"log_every", "checkpoint_every", "workers", "pin_memory", "start", "final_windows"}
 

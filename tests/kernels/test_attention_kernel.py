@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.kernels.cpu.attention import attention
+from sparsity_lab.model.dispatch import kernel_for
 from sparsity_lab.model.ops import attention_pattern, causal_attention
 
 
@@ -39,6 +40,25 @@ def test_the_kernel_equals_the_pattern_times_the_values(
     for one, other in zip(kernel, exact, strict=True):
         assert one.grad is not None
         torch.testing.assert_close(one.grad.double(), other.grad, rtol=tolerance, atol=2 * tolerance)
+
+
+def test_types_may_differ_and_others_are_left_to_plain_operations() -> None:
+    q, k, v, sink_h = inputs(33, 16, torch.float32)
+    mixed = [q.detach(), k.detach().bfloat16(), v.detach().bfloat16()]
+    tensors = [x.requires_grad_() for x in mixed]
+    out = attention(*tensors, sink_h=sink_h)
+    exact = [x.detach().float().requires_grad_() for x in mixed]
+    expected = attention(*exact, sink_h=sink_h)
+    assert torch.equal(out, expected)
+    out.sum().backward()
+    expected.sum().backward()
+    for one, other in zip(tensors, exact, strict=True):
+        assert one.grad is not None
+        assert other.grad is not None
+        assert torch.equal(one.grad, other.grad.to(one.dtype))
+    assert kernel_for("attention", q, k, v, sink_h) is attention
+    assert kernel_for("attention", q, k, v.double(), sink_h) is None
+    assert kernel_for("attention", q, k.half(), v, sink_h) is None
 
 
 def test_the_kernel_takes_heads_as_they_lie() -> None:

@@ -1,5 +1,6 @@
 """Products and gradients by a list equal the dense ones at listed entries; so does the projection."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sparsity_lab.kernels.cpu import listed_linear
 from sparsity_lab.kernels.cpu.listed_linear import embed, linear
 from sparsity_lab.kernels.cpu.listed_projection import project as project_listed
 from sparsity_lab.model.dispatch import kernel_for, plain_operations
@@ -47,26 +49,45 @@ def results(
     return y.detach(), x.grad
 
 
+@pytest.fixture(params=[False, True], ids=["float32 blocks", "bfloat16 blocks"], scope="module")
+def blocks(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Without the processor's instructions for bfloat16, and with them where it has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        wanted = request.param and listed_linear.BFLOAT_INSTRUCTIONS
+        patch.setattr(listed_linear, "BFLOAT_INSTRUCTIONS", wanted)
+        yield
+
+
+@pytest.mark.usefixtures("blocks")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("wants_dense", [False, True])
 @given(**FIELDS)
 def test_a_listed_layer_equals_the_dense_one_where_sums_are_exact(
-    wants_dense: bool, autocast: bool, tokens: int, inputs: int, outputs: int, listed: float, seed: int
+    wants_dense: bool,
+    autocast: bool,
+    dtype: torch.dtype,
+    tokens: int,
+    inputs: int,
+    outputs: int,
+    listed: float,
+    seed: int,
 ) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight, listing = listed_weight(outputs, inputs, listed, generator)
     listing.wants_dense = wants_dense
     bias = torch.randint(-4, 5, (outputs,), generator=generator).float().requires_grad_()
     x_ti = torch.randint(-8, 9, (tokens, inputs), generator=generator).float()
+    dtype = dtype if autocast else torch.float32
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        y, d_x = results(linear, x_ti, weight, bias)
+        y, d_x = results(linear, x_ti.to(dtype), weight, bias)
     whole, part, d_bias = weight.grad, listing.values_n.grad, bias.grad
     weight.grad = bias.grad = None
     expected_y, expected_d_x = results(F.linear, x_ti, weight, bias)
     assert torch.equal(y, expected_y.bfloat16() if autocast else expected_y)
     assert d_x is not None
     assert expected_d_x is not None
-    assert torch.equal(d_x, expected_d_x)
+    assert torch.equal(d_x, expected_d_x.to(dtype))
     assert d_bias is not None
     assert bias.grad is not None
     assert torch.equal(d_bias, bias.grad)
@@ -115,22 +136,37 @@ def test_two_uses_of_a_weight_add_up() -> None:
     assert torch.equal(again, 2 * once)
 
 
-def test_the_number_of_threads_changes_nothing() -> None:
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_number_of_threads_changes_nothing(autocast: bool) -> None:
     generator = torch.Generator().manual_seed(2)
     weight, listing = listed_weight(300, 70, 0.3, generator)
     x_ti, upstream_to = torch.randn(111, 70, generator=generator), torch.randn(111, 300, generator=generator)
+    bias = torch.zeros(300, requires_grad=True)
     threads = torch.get_num_threads()
     found: list[Any] = []
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            listing.values_n.grad = None
-            (linear(x_ti, weight, None) * upstream_to).sum().backward()
-            found.append(listing.values_n.grad)
+            listing.values_n.grad = bias.grad = None
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                y_to = linear(x_ti, weight, bias)
+            (y_to * upstream_to).sum().backward()
+            found.append((y_to, listing.values_n.grad, bias.grad))
     finally:
         torch.set_num_threads(threads)
-    assert torch.equal(found[0], found[1])
-    assert torch.equal(found[0], found[2])
+    for other in found[1:]:
+        assert all(torch.equal(one, two) for one, two in zip(found[0], other, strict=True))
+
+
+def test_no_rows_give_no_rows_and_other_shapes_are_told() -> None:
+    weight, listing = listed_weight(6, 5, 0.5, torch.Generator().manual_seed(1))
+    y = linear(torch.zeros(2, 0, 5), weight, torch.zeros(6))
+    assert y.shape == (2, 0, 6)
+    y.sum().backward()
+    assert listing.values_n.grad is not None
+    assert not listing.values_n.grad.any()
+    with pytest.raises(ValueError, match="4 inputs, but the weight has 5"):
+        linear(torch.zeros(3, 4), weight, None)
 
 
 def test_a_listed_weight_is_served_only_where_it_is_trained_by_kernels() -> None:
@@ -138,6 +174,8 @@ def test_a_listed_weight_is_served_only_where_it_is_trained_by_kernels() -> None
     x_ti = torch.zeros(4, 5)
     assert kernel_for("linear", x_ti, weight, None) is linear
     assert kernel_for("linear", x_ti.double(), weight, None) is None
+    with torch.autocast("cpu", torch.float16):
+        assert kernel_for("linear", x_ti, weight, None) is None
     with plain_operations():
         assert kernel_for("linear", x_ti, weight, None) is None
     attach(weight, None)

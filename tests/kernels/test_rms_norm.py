@@ -28,14 +28,25 @@ def results(norm: Callable[..., Tensor], positions: int, channels: int, dtype: t
     return [y.detach(), x.grad, weight_c.grad]
 
 
-@given(positions=st.integers(1, 150), channels=st.integers(1, 70))
-def test_it_equals_the_plain_norm(positions: int, channels: int) -> None:
-    found = results(lambda x, weight_c: rms_norm(x, weight_c, 1e-4), positions, channels, torch.float32)
+@given(positions=st.integers(0, 150), channels=st.integers(1, 70), eps=st.sampled_from([1e-4, 1.0]))
+def test_it_equals_the_plain_norm(positions: int, channels: int, eps: float) -> None:
+    found = results(lambda x, weight_c: rms_norm(x, weight_c, eps), positions, channels, torch.float32)
     exact = results(
-        lambda x, weight_c: F.rms_norm(x, (channels,), weight_c, 1e-4), positions, channels, torch.float64
+        lambda x, weight_c: F.rms_norm(x, (channels,), weight_c, eps), positions, channels, torch.float64
     )
     for one, other in zip(found, exact, strict=True):
-        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4 * float(other.abs().max() + 1))
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_a_row_without_a_mean_square_is_divided_as_by_pytorch() -> None:
+    x, weight_c = torch.zeros(2, 3), torch.ones(3)
+    assert torch.equal(rms_norm(x, weight_c, 0.0).isnan(), F.rms_norm(x, (3,), weight_c, 0.0).isnan())
+
+
+@pytest.mark.parametrize("weights", [3, 5])
+def test_another_number_of_weights_is_told(weights: int) -> None:
+    with pytest.raises(ValueError, match=rf"4 channels, but \({weights},\) weights"):
+        rms_norm(torch.ones(2, 4), torch.ones(weights), 1e-6)
 
 
 def test_the_number_of_threads_changes_nothing() -> None:

@@ -7,11 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparsity_lab.kernels.cpu.simd import LANES, TILE, bits, exp2, multiply_tile, transpose
+from sparsity_lab.kernels.cpu import simd
+from sparsity_lab.kernels.cpu.simd import LANES, TILE, as_array, exp2, multiply_tile, transpose
 
 PLACE, SIZE = st.integers(0, 9), st.integers(0, 20)
-
-
 TYPES = st.sampled_from([torch.float32, torch.bfloat16])
 
 
@@ -31,11 +30,15 @@ def test_the_rectangle_is_transposed_and_the_rest_left(
     target = torch.full((32, 33), -1.0, dtype=written)
     expected = target.clone()
     expected[to : to + columns, at : at + rows] = source[row : row + rows, column : column + columns].T
-    transpose(bits(source), row, column, rows, columns, bits(target), to, at)
+    transpose(as_array(source), row, column, rows, columns, as_array(target), to, at)
     assert torch.equal(target, expected)
 
 
-def test_rounding_to_bfloat16_is_torchs() -> None:
+@pytest.mark.parametrize("instruction", [False, True])
+def test_rounding_to_bfloat16_is_torchs(instruction: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the processor's instruction, if it has one, and without."""
+    monkeypatch.setattr(simd, "BFLOAT_INSTRUCTIONS", instruction and simd.BFLOAT_INSTRUCTIONS)
+    move = numba.njit(transpose.py_func)  # compiled anew
     generator = torch.Generator().manual_seed(1)
     exponent = torch.randint(-110, 120, (8, 500), generator=generator).float()
     source = torch.randn(8, 500, generator=generator) * 2**exponent
@@ -43,7 +46,7 @@ def test_rounding_to_bfloat16_is_torchs() -> None:
     source[:, 4:8] = 1 + torch.tensor([1, 3, 5, 7]) / 2**8  # ties
     source[:, 8] = torch.nan
     target = torch.zeros(500, 8, dtype=torch.bfloat16)
-    transpose(bits(source), 0, 0, 8, 500, bits(target), 0, 0)
+    move(as_array(source), 0, 0, 8, 500, as_array(target), 0, 0)
     torch.testing.assert_close(target.T, source.bfloat16(), rtol=0, atol=0, equal_nan=True)
 
 

@@ -7,14 +7,15 @@ from torch import Tensor
 
 from sparsity_lab.kernels.cpu.attention_heads import attend, attend_back
 from sparsity_lab.kernels.cpu.parallel_for import threads_for
-from sparsity_lab.kernels.cpu.simd import bits
+from sparsity_lab.kernels.cpu.simd import as_array
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 
 
 def serves(q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None) -> bool:
     """Accept float32 and bfloat16 on a CPU."""
-    return q_bhtk.device.type == "cpu" and q_bhtk.dtype in (torch.float32, torch.bfloat16)
+    inputs = (q_bhtk, k_bhtk, v_bhtk)
+    return all(x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) for x in inputs)
 
 
 def attention(q_bhtk: Tensor, k_bhtk: Tensor, v_bhtk: Tensor, sink_h: Tensor | None) -> Tensor:
@@ -67,7 +68,7 @@ def _by_head(x_nc: Tensor, shape: torch.Size) -> Tensor:
 
 
 def _arrays(*tensors: Tensor) -> list[Any]:
-    return [bits(tensor.detach()) for tensor in tensors]
+    return [as_array(tensor.detach()) for tensor in tensors]
 
 
 register("attention", serves, attention)

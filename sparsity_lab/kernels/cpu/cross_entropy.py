@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
-from sparsity_lab.kernels.cpu.simd import BITS, as_float, as_kind, bits, exp2, room
+from sparsity_lab.kernels.cpu.simd import BITS, as_array, as_float, as_kind, exp2, room
 from sparsity_lab.model.ops import IGNORED_TARGET
 
 _PIECE = 64  # logits processed together; a multiple of the vector width
@@ -35,7 +35,7 @@ def overwrite_by_gradient(
     inputs = (tensor.numpy() for tensor in (bias_v, table_vv, tokens_n, targets_n))
     rows = len(logits_nv)
     _cross_entropy(
-        threads_for(rows), rows, bits(logits_nv), *inputs, IGNORED_TARGET, counted, losses_n.numpy()
+        threads_for(rows), rows, as_array(logits_nv), *inputs, IGNORED_TARGET, counted, losses_n.numpy()
     )
     return losses_n
 
@@ -93,28 +93,6 @@ def _cross_entropy_part(
         for v in range(vocabulary):
             logits[v] = as_kind(x_v[v] * share, logits[v])
         logits[target] = as_kind(x_v[target] * share - np.float32(1) / np.float32(counted), logits[target])
-
-
-def add_rows(grad_nv: Tensor, tokens_n: Tensor, table_vv: Tensor) -> None:
-    """Add each row of `grad_nv` to the row of its token in the float32 `table_vv`."""
-    inputs = bits(grad_nv), tokens_n.numpy(), table_vv.numpy()
-    columns = table_vv.shape[1]
-    _add_rows(threads_for(columns), columns, *inputs)
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_rows_part(
-    begin: int, end: int, grad_nv: np.ndarray, tokens_n: np.ndarray, table_vv: np.ndarray
-) -> None:
-    for n in range(tokens_n.size):
-        row, grad = table_vv[tokens_n[n]], grad_nv[n]
-        for v in range(begin, end):
-            row[v] += as_float(grad[v])
-
-
-@numba.njit(cache=True, nogil=True)
-def _add_rows(threads: int, size: int, *arguments: Any) -> None:
-    parallel_for(_add_rows_part, threads, size, arguments)
 
 
 @numba.njit(cache=True, nogil=True)

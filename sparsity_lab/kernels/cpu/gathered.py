@@ -8,7 +8,16 @@ from numba.core.errors import TypingError
 from numba.np.arrayobj import make_array
 
 from sparsity_lab.kernels.cpu.parallel_for import intrinsic
-from sparsity_lab.kernels.cpu.simd import FLOAT, INTEGER, LANES, PAIRS, TOKENS, Bfloat, everywhere, strides
+from sparsity_lab.kernels.cpu.simd import (
+    BFLOAT_INSTRUCTIONS,
+    FLOAT,
+    INTEGER,
+    LANES,
+    TOKENS,
+    Bfloat,
+    everywhere,
+    strides,
+)
 
 PAIR_TOKENS = 64  # in a row of bfloat16
 
@@ -77,11 +86,11 @@ def add_products(
 ) -> Any:
     """Add the dot product of g[row] and x[columns[n]] to sums[n] for `begin` <= n < `end`.
 
-    Rows of `x` and `g` are TOKENS adjacent float32 or, with PAIRS, PAIR_TOKENS adjacent bfloat16 (int16
-    bits); sums are float32 and columns int32. LANES products are formed together and summed by halves. The
-    order of a sum does not depend on `begin` or `end`.
+    Rows of `x` and `g` are TOKENS adjacent float32 or, with BFLOAT_INSTRUCTIONS, PAIR_TOKENS adjacent
+    bfloat16 (int16 bits); sums are float32 and columns int32. LANES products are formed together and summed
+    by halves. The order of a sum does not depend on `begin` or `end`.
     """
-    allowed = (types.float32, types.int16) if PAIRS else (types.float32,)
+    allowed = (types.float32, types.int16) if BFLOAT_INSTRUCTIONS else (types.float32,)
     if x.dtype != g.dtype or x.dtype not in allowed or sums.dtype != types.float32:
         raise TypingError(f"{x.dtype}, {g.dtype}, {sums.dtype}: must be float32, or int16 with AVX512_BF16")
     index = types.intp
@@ -103,11 +112,11 @@ def _write_products(context: Any, builder: Any, signature: Any, arguments: Any) 
     factors = [builder.load(builder.gep(g_row, [ir.Constant(size, v)]), align=4) for v in vectors]
     column_data = make_array(kind_columns)(context, builder, columns).data
     sum_data = make_array(kind_sums)(context, builder, sums).data
-    halved = ir.VectorType(Bfloat(), 2 * LANES)
-    kind_of_add = ir.FunctionType(vector, [vector, halved, halved])
-    add_pairs = cgutils.get_or_insert_function(
-        builder.module, kind_of_add, f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}"
-    )
+    if pairs:
+        bfloats = ir.VectorType(Bfloat(), 2 * LANES)
+        kind_of_add = ir.FunctionType(vector, [vector, bfloats, bfloats])
+        instruction = f"llvm.x86.avx512bf16.dpbf16ps.{32 * LANES}"
+        add_pairs = cgutils.get_or_insert_function(builder.module, kind_of_add, instruction)
 
     def product(index: Any) -> Any:
         column = builder.zext(builder.load(builder.gep(column_data, [index])), size)
@@ -116,8 +125,8 @@ def _write_products(context: Any, builder: Any, signature: Any, arguments: Any) 
         for v in vectors:
             one = builder.load(builder.gep(line, [ir.Constant(size, v)]), align=4)
             if pairs:
-                halves = [builder.bitcast(pairs_of, halved) for pairs_of in (factors[v], one)]
-                total = builder.call(add_pairs, [total, *halves])
+                both = [builder.bitcast(value, bfloats) for value in (factors[v], one)]
+                total = builder.call(add_pairs, [total, *both])
                 continue
             one = builder.fmul(factors[v], one, flags=["contract"])
             total = one if total is None else builder.fadd(total, one, flags=["contract"])

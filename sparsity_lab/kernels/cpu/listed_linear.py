@@ -20,12 +20,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sparsity_lab.kernels.cpu.gathered import PAIR_TOKENS, add_products
-from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
-from sparsity_lab.kernels.cpu.simd import PAIRS, TOKENS, as_kind, bits, room_like, transpose
+from sparsity_lab.kernels.cpu.parallel_for import parallel_for
+from sparsity_lab.kernels.cpu.row_sums import sum_rows
+from sparsity_lab.kernels.cpu.simd import BFLOAT_INSTRUCTIONS, TOKENS, as_array, room_like, transpose
 from sparsity_lab.kernels.cpu.sparse_linear import (
     GROUP,
     Nonzeros,
     float32_or_bfloat16,
+    require_fit,
     result_type,
     sparse_product,
     transposed,
@@ -37,20 +39,23 @@ from sparsity_lab.model.listing import Listing, listing_of
 
 def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
     """Accept a listed weight and float32, or autocast to bfloat16, on a CPU."""
-    fits = x.device.type == "cpu" and (torch.is_autocast_enabled("cpu") or x.dtype == torch.float32)
-    return fits and listing_of(weight_oi) is not None
+    return x.device.type == "cpu" and result_type(x) is not None and listing_of(weight_oi) is not None
 
 
 def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
     """Compute `F.linear`, following autocast where enabled. The gradient goes to the listing's values.
 
     It goes to the weight itself when the listing wants the dense gradient.
+
+    Raises:
+        ValueError: input, weight and bias do not fit together.
     """
     listing = listing_of(weight_oi)
     assert listing is not None
+    require_fit(x.shape[-1], weight_oi, bias_o)
     x_ti = float32_or_bfloat16(x).reshape(-1, x.shape[-1])
-    y_to = _ListedLinear.apply(x_ti, weight_oi, listing.values_n, bias_o, listing, result_type())
-    return y_to.view(*x.shape[:-1], -1)
+    y_to = _ListedLinear.apply(x_ti, weight_oi, listing.values_n, bias_o, listing, result_type(x))
+    return y_to.view(*x.shape[:-1], len(weight_oi))
 
 
 class _ListedLinear(torch.autograd.Function):
@@ -82,27 +87,25 @@ class _ListedLinear(torch.autograd.Function):
             d_x_ti = sparse_product(grad_to, columns, x_ti.shape[1], None, x_ti.dtype)
         if ctx.wants_dense:
             d_weight_oi = (grad_to.to(ctx.dtype).T @ x_ti.to(ctx.dtype)).float()
-            d_bias_o = grad_to.sum(0)
         else:
-            d_values_n, d_bias_o = sampled_product(grad_to, x_ti, ctx.starts, ctx.columns_n, ctx.dtype)
-        return d_x_ti, d_weight_oi, d_values_n, d_bias_o if ctx.needs_input_grad[3] else None, None, None
+            d_values_n = sampled_product(grad_to, x_ti, ctx.starts, ctx.columns_n, ctx.dtype)
+        d_bias_o = sum_rows(grad_to) if ctx.needs_input_grad[3] else None
+        return d_x_ti, d_weight_oi, d_values_n, d_bias_o, None, None
 
 
 def sampled_product(
     grad_to: Tensor, x_ti: Tensor, starts: np.ndarray, columns_n: np.ndarray, dtype: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Compute the entries of grad_to.T @ x_ti that the compressed rows list, and grad_to summed over tokens.
+) -> Tensor:
+    """Compute the entries of grad_to.T @ x_ti that the compressed rows list; returns (n) in float32.
 
-    Returns both in float32, (n) and (o). With `dtype` bfloat16 the factors are rounded to it, where the
-    processor can use that.
+    With `dtype` bfloat16 the factors are rounded to it, where the processor has instructions for that.
     """
-    d_values_n, d_bias_o = torch.zeros(len(columns_n)), torch.zeros(grad_to.shape[1])
-    pairs = dtype == torch.bfloat16 and PAIRS
+    d_values_n = torch.zeros(len(columns_n))
+    pairs = dtype == torch.bfloat16 and BFLOAT_INSTRUCTIONS
     kind, tokens = (np.empty(0, np.int16), PAIR_TOKENS) if pairs else (np.empty(0, np.float32), TOKENS)
-    inputs = bits(grad_to), bits(x_ti), starts, columns_n, kind, tokens
-    outputs = grad_to.shape[1]
-    _sample(threads_for(outputs), outputs, *inputs, d_values_n.numpy(), d_bias_o.numpy())
-    return d_values_n, d_bias_o
+    inputs = as_array(grad_to), as_array(x_ti), starts, columns_n, kind, tokens
+    _sample(torch.get_num_threads(), len(columns_n), *inputs, d_values_n.numpy())
+    return d_values_n
 
 
 @numba.njit(cache=True)
@@ -134,17 +137,15 @@ def _sample_part(
     kind: np.ndarray,
     together: int,
     d_values_n: np.ndarray,
-    d_bias_o: np.ndarray,
 ) -> None:
-    """Compute a part of the outputs, chosen so that threads share the entries.
+    """Compute the rows whose first entry is one of `first` to `last`, so that threads share the entries.
 
     `together` tokens are transposed at once, into blocks of the type of `kind`.
     """
     tokens, inputs = x_ti.shape
-    begin_row, end_row = _row_of_share(first, starts), _row_of_share(last, starts)
+    begin_row: Any = np.searchsorted(starts[:-1], first)
+    end_row: Any = np.searchsorted(starts[:-1], last)
     x_it, g_gt = room_like(inputs, together, kind), room_like(GROUP, together, kind)
-    one_1t, first_column = room_like(1, together, kind), np.zeros(1, dtype=np.int32)
-    one_1t[:] = as_kind(np.float32(1), one_1t[0, 0])
     for begin in range(0, tokens, together):
         size = min(together, tokens - begin)
         transpose(x_ti, begin, 0, size, inputs, x_it, 0, 0)
@@ -155,17 +156,6 @@ def _sample_part(
             transpose(grad_to, begin, group, size, count, g_gt, 0, 0)
             for row in range(group, group + count):
                 add_products(x_it, columns_n, starts[row], starts[row + 1], g_gt, row - group, d_values_n)
-                add_products(one_1t, first_column, 0, 1, g_gt, row - group, d_bias_o[row : row + 1])
-
-
-@numba.njit(cache=True)
-def _row_of_share(share: int, starts: np.ndarray) -> int:
-    """Return the row before which this share of the entries lies, in units of one over the number of rows."""
-    rows = starts.size - 1
-    if share == rows:
-        return rows
-    found: int = np.searchsorted(starts[:-1], share * starts[-1] // rows)
-    return found
 
 
 @numba.njit(cache=True, nogil=True)

@@ -29,8 +29,14 @@ def serves(x: Tensor, weight_c: Tensor, eps: float) -> bool:
 
 
 def rms_norm(x: Tensor, weight_c: Tensor, eps: float) -> Tensor:
-    """Compute `F.rms_norm` over the last axis."""
-    y: Tensor = _RMSNorm.apply(x.reshape(-1, x.shape[-1]), weight_c, eps)
+    """Compute `F.rms_norm` over the last axis.
+
+    Raises:
+        ValueError: there is not a weight for each channel.
+    """
+    if x.shape[-1:] != weight_c.shape:
+        raise ValueError(f"{x.shape[-1]} channels, but {tuple(weight_c.shape)} weights")
+    y: Tensor = _RMSNorm.apply(x.reshape(-1, len(weight_c)), weight_c, eps)
     return y.view(x.shape)
 
 
@@ -55,7 +61,7 @@ class _RMSNorm(torch.autograd.Function):
         return d_x_nc, d_weight_kc.sum(0), None
 
 
-@numba.njit(cache=True, nogil=True, fastmath=REORDER)
+@numba.njit(cache=True, nogil=True, fastmath=REORDER, error_model="numpy")
 def _normalise_part(
     begin: int,
     end: int,
@@ -76,7 +82,7 @@ def _normalise_part(
             y_nc[n, c] = x_nc[n, c] * scale * weight_c[c]
 
 
-@numba.njit(cache=True, nogil=True, fastmath=REORDER)
+@numba.njit(cache=True, nogil=True, fastmath=REORDER, error_model="numpy")
 def _normalise_back_part(
     begin: int,
     end: int,

@@ -12,19 +12,22 @@ from typing import Any
 import numba
 import numpy as np
 import torch
-from llvmlite import binding, ir
-from numba.core import cgutils, types
+from llvmlite import ir
+from numba.core import cgutils, codegen, config, types
 from numba.core.errors import TypingError
 from numba.np.arrayobj import make_array
 from torch import Tensor
 
 from sparsity_lab.kernels.cpu.parallel_for import intrinsic
 
-# Whether the processor has instructions for bfloat16: rounding to it, sums of products of pairs
-PAIRS = bool(binding.get_host_cpu_features().get("avx512bf16"))
+# The features for which numba compiles: those of this processor, unless its environment variables name others
+_NAMED = vars(config)["CPU_FEATURES"] or vars(config)["CPU_NAME"]
+_FEATURES = (_NAMED or codegen.get_host_cpu_features()).split(",")
+# Whether there are instructions for bfloat16: rounding to it, sums of products of pairs
+BFLOAT_INSTRUCTIONS = "+avx512bf16" in _FEATURES
 TILE = 8  # rows and columns per transposed tile; rows per multiplied tile
 # floats in a vector; columns per multiplied tile
-LANES = 16 if binding.get_host_cpu_features().get("avx512f") else 8
+LANES = 16 if "+avx512f" in _FEATURES else 8
 TOKENS = 32  # tokens that one nonzero weight multiplies at once (`gathered.py`)
 FLOAT, INTEGER = ir.FloatType(), ir.IntType(32)
 _FLOATS = np.empty(0, dtype=np.float32)
@@ -35,7 +38,7 @@ SHIFT = np.float32(1.5 * 2**23)  # adding and subtracting it rounds to the neare
 LEAST = np.float32(-126)
 
 
-def bits(x: Tensor) -> np.ndarray:
+def as_array(x: Tensor) -> np.ndarray:
     """Return a view of a float32 tensor, or of a bfloat16 tensor's bits as int16."""
     return (x.view(torch.int16) if x.dtype == torch.bfloat16 else x).numpy()
 
@@ -128,6 +131,7 @@ def _times_power(context: Any, x: Any, exponent: Any) -> Any:
 @intrinsic
 def as_float(context: Any, number: Any) -> Any:
     """Return a float32 unchanged; convert an int16 that holds bfloat16 bits to float32."""
+    _require_float(number)
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return arguments[0] if number == types.float32 else _widened(builder, arguments[0])
@@ -137,7 +141,11 @@ def as_float(context: Any, number: Any) -> Any:
 
 @intrinsic
 def as_kind(context: Any, number: Any, like: Any) -> Any:
-    """Invert `as_float`: convert a float32 to the type of `like`, rounding to nearest, ties to even."""
+    """Invert `as_float`: convert a float32 to the type of `like`, rounding to nearest, ties to even.
+
+    A processor's own instruction turns subnormal numbers to 0.
+    """
+    _require_float(like)
 
     def write(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return arguments[0] if like == types.float32 else _rounded(builder, arguments[0])
@@ -145,23 +153,28 @@ def as_kind(context: Any, number: Any, like: Any) -> Any:
     return like(types.float32, like), write
 
 
+def _require_float(kind: Any) -> None:
+    if kind not in (types.float32, types.int16):
+        raise TypingError(f"{kind}: must be float32, or int16 for bfloat16")
+
+
 def _widened(builder: Any, bits: Any) -> Any:
     """Convert bfloat16 bits, one or a vector, to float32."""
     integer, number = _alike(bits.type, INTEGER), _alike(bits.type, FLOAT)
-    return builder.bitcast(builder.shl(builder.zext(bits, integer), _everywhere(integer, 16)), number)
+    return builder.bitcast(builder.shl(builder.zext(bits, integer), _constant(integer, 16)), number)
 
 
 def _rounded(builder: Any, number: Any) -> Any:
     """Convert float32, one or a vector, to bfloat16 bits."""
     halves = _alike(number.type, ir.IntType(16))
-    if PAIRS:
+    if BFLOAT_INSTRUCTIONS:
         return builder.bitcast(builder.fptrunc(number, _alike(number.type, Bfloat())), halves)
     integer = _alike(number.type, INTEGER)
-    bits, sixteen = builder.bitcast(number, integer), _everywhere(integer, 16)
-    odd = builder.and_(builder.lshr(bits, sixteen), _everywhere(integer, 1))
-    rounded = builder.add(builder.add(bits, _everywhere(integer, 0x7FFF)), odd)
+    bits, sixteen = builder.bitcast(number, integer), _constant(integer, 16)
+    odd = builder.and_(builder.lshr(bits, sixteen), _constant(integer, 1))
+    rounded = builder.add(builder.add(bits, _constant(integer, 0x7FFF)), odd)
     no_number = builder.fcmp_unordered("uno", number, number)
-    rounded = builder.select(no_number, _everywhere(integer, 0x7FC00000), rounded)
+    rounded = builder.select(no_number, _constant(integer, 0x7FC00000), rounded)
     return builder.trunc(builder.lshr(rounded, sixteen), halves)
 
 
@@ -170,7 +183,7 @@ def _alike(kind: Any, element: Any) -> Any:
     return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
 
 
-def _everywhere(kind: Any, value: int) -> Any:
+def _constant(kind: Any, value: int) -> Any:
     return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from sparsity_lab.kernels.cpu.gathered import add_columns
 from sparsity_lab.kernels.cpu.parallel_for import parallel_for, threads_for
-from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, bits, room, transpose
+from sparsity_lab.kernels.cpu.row_sums import sum_rows
+from sparsity_lab.kernels.cpu.simd import TILE, TOKENS, as_array, room, transpose
 from sparsity_lab.kernels.derivative import differentiable_once
 from sparsity_lab.model.dispatch import register
 from sparsity_lab.model.listing import listing_of
@@ -47,15 +48,16 @@ def serves(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> bool:
     """
     if listing_of(weight_oi) is not None:
         return False
-    bf16 = torch.is_autocast_enabled("cpu")
-    fits = x.device.type == "cpu" and (bf16 or x.dtype == torch.float32)
-    fits = fits and weight_oi.dtype == torch.float32
-    return fits and _mostly_zero(weight_oi.detach().numpy(), MOST_BF16 if bf16 else MOST)
+    if x.device.type != "cpu" or weight_oi.dtype != torch.float32 or (dtype := result_type(x)) is None:
+        return False
+    return _mostly_zero(weight_oi.detach().numpy(), MOST_BF16 if dtype == torch.bfloat16 else MOST)
 
 
 def linear(x: Tensor, weight_oi: Tensor, bias_o: Tensor | None) -> Tensor:
     """Compute `F.linear`, following autocast where enabled."""
-    return linear_by_nonzeros(float32_or_bfloat16(x), weight_oi, bias_o, result_type())
+    dtype = result_type(x)
+    assert dtype is not None
+    return linear_by_nonzeros(float32_or_bfloat16(x), weight_oi, bias_o, dtype)
 
 
 def float32_or_bfloat16(x: Tensor) -> Tensor:
@@ -63,9 +65,11 @@ def float32_or_bfloat16(x: Tensor) -> Tensor:
     return x if x.dtype == torch.bfloat16 else x.float()
 
 
-def result_type() -> torch.dtype:
-    """Return the type of a linear layer's result on a CPU."""
-    return torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+def result_type(x: Tensor) -> torch.dtype | None:
+    """Return the type of the layer's result on a CPU, float32 or autocast's bfloat16; None for others."""
+    if torch.is_autocast_enabled("cpu"):
+        return torch.bfloat16 if torch.get_autocast_dtype("cpu") == torch.bfloat16 else None
+    return torch.float32 if x.dtype == torch.float32 else None
 
 
 def linear_by_nonzeros(
@@ -78,7 +82,7 @@ def linear_by_nonzeros(
     Raises:
         ValueError: input, weight and bias do not fit together.
     """
-    _require_fit(x.shape[-1], weight_oi, bias_o)
+    require_fit(x.shape[-1], weight_oi, bias_o)
     x_ti = x.reshape(-1, x.shape[-1])
     return _SparseLinear.apply(x_ti, weight_oi, bias_o, dtype).view(*x.shape[:-1], len(weight_oi))
 
@@ -94,7 +98,7 @@ class FrozenProduct:
     """`F.linear` with a frozen weight (o, i) and bias, whose nonzeros are listed once."""
 
     def __init__(self, weight_oi: Tensor, bias_o: Tensor) -> None:
-        _require_fit(weight_oi.shape[1], weight_oi, bias_o)
+        require_fit(weight_oi.shape[1], weight_oi, bias_o)
         self.bias_o = bias_o
         self.rows = Nonzeros(*_nonzeros(weight_oi.contiguous().numpy()))
         self.columns = Nonzeros(*transposed(*self.rows, weight_oi.shape[1]))
@@ -141,10 +145,10 @@ class _SparseLinear(torch.autograd.Function):
             columns = Nonzeros(*transposed(rows.starts, rows.columns_n, rows.values_n, inputs))
             d_x_ti = sparse_product(grad_to, columns, inputs, None, ctx.x_type)
         d_weight_oi = (grad_to.to(x_ti.dtype).T @ x_ti).float()
-        return d_x_ti, d_weight_oi, grad_to.sum(0) if ctx.needs_input_grad[2] else None, None
+        return d_x_ti, d_weight_oi, sum_rows(grad_to) if ctx.needs_input_grad[2] else None, None
 
 
-def _require_fit(inputs: int, weight_oi: Tensor, bias_o: Tensor | None) -> None:
+def require_fit(inputs: int, weight_oi: Tensor, bias_o: Tensor | None) -> None:
     if inputs != weight_oi.shape[1]:
         raise ValueError(f"{inputs} inputs, but the weight has {weight_oi.shape[1]}")
     if bias_o is not None and bias_o.shape != weight_oi.shape[:1]:
@@ -161,7 +165,7 @@ def sparse_product(
     y_to = torch.empty(len(x_ti), outputs, dtype=dtype)
     bias = torch.zeros(outputs) if bias_o is None else bias_o.detach()
     blocks = (len(x_ti) + TOKENS - 1) // TOKENS
-    _multiply(threads_for(blocks), blocks, bits(x_ti.detach()), *rows, bias.numpy(), bits(y_to))
+    _multiply(threads_for(blocks), blocks, as_array(x_ti.detach()), *rows, bias.numpy(), as_array(y_to))
     return y_to
 
 
