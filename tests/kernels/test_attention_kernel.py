@@ -46,9 +46,9 @@ def test_types_may_differ_and_others_are_left_to_plain_operations() -> None:
     q, k, v, sink_h = inputs(33, 16, torch.float32)
     mixed = [q.detach(), k.detach().bfloat16(), v.detach().bfloat16()]
     tensors = [x.requires_grad_() for x in mixed]
-    out = attention(*tensors, sink_h=sink_h)
+    out = attention(tensors[0], tensors[1], tensors[2], sink_h)
     exact = [x.detach().float().requires_grad_() for x in mixed]
-    expected = attention(*exact, sink_h=sink_h)
+    expected = attention(exact[0], exact[1], exact[2], sink_h)
     assert torch.equal(out, expected)
     out.sum().backward()
     expected.sum().backward()
