@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from sparsity_lab.core.config import Config, validate
+from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 
 
@@ -186,4 +187,6 @@ def load_circuit(path: str | Path) -> Circuit:
     Raises:
         UserError: the file is missing or is not a circuit.
     """
+    if not isinstance(path, str | Path):
+        raise UserError(f"path: {type(path).__name__}: allowed: the path of a circuit's file")
     return validate(Circuit, read_json(Path(path).expanduser()), str(path))

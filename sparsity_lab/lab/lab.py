@@ -289,7 +289,8 @@ class Lab(Intervened):
             return validate(type(own), own.model_dump(mode="json") | options, "finder")
         kinds = {config.model_fields["kind"].default: config for config in FINDERS}
         if kind not in kinds:
-            raise UserError(f"finder: {kind!r}: allowed: {', '.join(kinds)}")
+            hint = f"; a target is given by name: target={kind!r}" if isinstance(kind, int | float) else ""
+            raise UserError(f"finder: {kind!r}: allowed: {', '.join(kinds)}{hint}")
         return validate(kinds[kind], {"kind": kind, **options}, "finder")
 
     def _evidence_config(self) -> EvidenceConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import sparsity_lab
-from sparsity_lab import Circuit, Lab, Node, Pair, UserError
+from sparsity_lab import Circuit, Lab, Node, Pair, UserError, load_circuit
 from sparsity_lab.circuits.beside_whole import as_searched
 from sparsity_lab.circuits.circuit import Calibration, Scores, save_circuit
 from sparsity_lab.circuits.closing import closing_matters
@@ -342,6 +342,11 @@ def test_a_circuit_beside_the_whole_models_run_is_evaluated_and_shown(
         (lambda lab: lab.score("no such task"), "task 'no such task': unknown; allowed"),
         (lambda lab: lab.find_circuit(PAIRS[:3]), "pairs: 3: at least 4"),
         (lambda lab: lab.find_circuit(PAIRS, finder="luck"), "finder: 'luck': allowed"),
+        (lambda lab: lab.find_circuit(PAIRS, 0.3), r"finder: 0.3: allowed: .*; .* target=0.3"),
+        (
+            lambda lab: load_circuit(None),  # type: ignore[arg-type]
+            "path: NoneType: allowed: the path",
+        ),
         (lambda lab: lab.find_circuit(PAIRS, stepz=5), "finder.stepz: unknown key"),
         (lambda lab: lab.find_circuit(PAIRS, target=-1), "pruning.target"),
         (
