@@ -1,5 +1,7 @@
 """Time whole trainings: dense, the exact sparse method, the amortised one, and exact in plain PyTorch.
 
+"quick" is the amortised method with the values of `conf/sparsity/amortised_quick.yaml`.
+
 1. A training's cost changes along its schedule: dense steps first, few nonzeros later, a dense gradient now
    and then. The cost of a step is the mean over POINTS moments, in the middle of equal parts of the training.
    Of a method's moments with the same kept fraction, one is timed and stands for all.
@@ -35,7 +37,8 @@ log = logging.getLogger(__name__)
 
 VOCABULARY, N_CTX, BATCH = 2048, 128, 16  # as in conf/
 STEPS = 1000  # about 2 million tokens
-METHODS = ("dense", "exact", "amortised", "plain")
+METHODS = ("dense", "exact", "amortised", "quick", "plain")
+QUICK: dict[str, Any] = {"start": 4.0, "anneal": "linear"}
 SPEED = (
     *("repetitions", "tokens_per_second", "lowest", "highest"),
     *("ratio_to_dense", "ratio_lowest", "ratio_highest"),
@@ -89,8 +92,8 @@ class Training(TimedTraining):
         model = make(config, VOCABULARY, torch.randn(VOCABULARY, VOCABULARY))
         sparsity: SparsifierConfig = none.Config()
         period = 1
-        if method == "amortised":
-            sparsity = amortised.Config(**shape.budget)
+        if method in ("amortised", "quick"):
+            sparsity = amortised.Config(**shape.budget, **(QUICK if method == "quick" else {}))
             period = sparsity.dense_every
         elif method != "dense":
             sparsity = magnitude.Config(**shape.budget)

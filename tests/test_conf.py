@@ -357,7 +357,7 @@ def test_an_imported_models_name_is_one_folder(tmp_path: Path) -> None:
 
 def test_every_sparsity_method_has_its_option() -> None:
     options = {option for group, option in OPTIONS if group == "sparsity"}
-    assert options == {*METHODS, "magnitude_quick"}  # which is magnitude, with values for short runs
+    assert options == {*METHODS, "magnitude_quick", "amortised_quick"}  # the methods with other values
     for kind, method in METHODS.items():
         written = set(OmegaConf.to_container(OmegaConf.load(CONF / "sparsity" / f"{kind}.yaml")))  # type: ignore[arg-type]
         assert written == set(method.Config.model_fields)

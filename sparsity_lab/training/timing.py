@@ -18,7 +18,7 @@ from sparsity_lab.training.objective import NextToken, Objective
 from sparsity_lab.training.sparsity import make_sparsifier
 from sparsity_lab.training.sparsity.sparsifier import Sparsifier, SparsifierConfig
 
-POINTS = 4  # moments, in the middle of equal parts of the training
+POINTS = 8  # moments, in the middle of equal parts of the training
 
 
 class Timed(LanguageModule):

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from micro import SMALL, VOCABULARY, random_tokens
+from omegaconf import OmegaConf
 
 from benchmarks import training as bench
 from benchmarks import whole_training
@@ -123,6 +124,14 @@ def test_the_budget_of_a_whole_training() -> None:
     assert whole_training.Shape(512).budget == {"kept_fraction": 1 / 32}
 
 
+def test_quick_is_amortised_with_the_values_of_its_config() -> None:
+    groups = Path(__file__).parents[2] / "conf" / "sparsity"
+    quick = OmegaConf.to_container(OmegaConf.load(groups / "amortised_quick.yaml"))
+    assert isinstance(quick, dict)
+    quick.pop("defaults")
+    assert quick == whole_training.QUICK
+
+
 def test_another_table_is_not_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "other.csv"
     path.write_text("a,b\n1,2\n")
@@ -141,14 +150,16 @@ def test_moments_of_one_kept_fraction_are_timed_once(monkeypatch: pytest.MonkeyP
         return kept
 
     monkeypatch.setattr(whole_training, "VOCABULARY", 32)
+    monkeypatch.setattr(whole_training, "STEPS", 160)
     monkeypatch.setattr(whole_training.Training, "seconds_a_step", seconds_a_step)
     found = whole_training.time_steps(whole_training.Shape(16, batch_size=1), ["dense", "exact"], 2, 0)
     assert found["dense"] == [1, 1]
-    assert timed == pytest.approx([1, 0.76, 1, 0.76, 1, 0.28, 1, 0.28, 1, 0.04, 1, 0.04])
-    assert found["exact"] == pytest.approx([(0.76 + 0.28 + 2 * 0.04) / 4] * 2)
+    annealed = [0.88, 0.64, 0.4, 0.16]
+    assert timed == pytest.approx([kept for share in (*annealed, 0.04) for kept in (1, share) * 2])
+    assert found["exact"] == pytest.approx([(sum(annealed) + 4 * 0.04) / 8] * 2)
 
 
-@pytest.mark.parametrize("method", ["exact", "amortised"])
+@pytest.mark.parametrize("method", ["exact", "amortised", "quick"])
 def test_a_training_can_be_put_at_any_moment_of_its_schedule(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,9 +8,9 @@ trains each matrix by a list: its nonzeros and, for each, `candidates` zeros.
 2. Every `dense_every` steps a matrix gets its whole gradient. Its nonzeros and the better half of its
    candidates stay; the zeros for which AdamW would take nearly the largest steps become the other half
    (`training/listed/weight.py`). The matrices take turns.
-3. Training starts at `start` times the final number of nonzeros, chosen by magnitude from the initial
-   weights, and reaches that number at `anneal_until`. While a list would hold more than LISTED of a matrix,
-   steps are the exact method's.
+3. Training starts with all weights, or with `start` times the final number of nonzeros, chosen by magnitude
+   from the initial weights, and reaches the final number at `anneal_until`. While a list would hold more than
+   LISTED of a matrix, steps are the exact method's.
 
 Gao et al. (2025, App. B) suggest amortising the choice of weights, as RigL does, and do not try it. Biases
 and position embeddings are small and always follow the exact method. At kept fraction 1 training is dense.
@@ -35,7 +35,7 @@ LISTED = 0.25  # largest share of a matrix that is trained by lists; above it de
 class Config(BudgetConfig):
     """Settings of the amortised method.
 
-    `start`: number of nonzeros at the start, as a multiple of the final number.
+    `start`: number of nonzeros at the start, as a multiple of the final number; None: all weights.
     `anneal_until`: fraction of training over which the number falls to its final value.
     `anneal`: whether it falls linearly or by an equal factor per step.
     `dense_every`: steps between two whole gradients of a matrix.
@@ -43,22 +43,22 @@ class Config(BudgetConfig):
     """
 
     kind: Literal["amortised"] = "amortised"
-    start: float = 4.0
+    start: float | None = None
     anneal_until: ShareOfTraining = 0.25
-    anneal: Literal["linear", "geometric"] = "linear"
+    anneal: Literal["linear", "geometric"] = "geometric"
     dense_every: PositiveInt = 16
     candidates: PositiveFloat = 1.0
 
     @field_validator("start")
     @classmethod
-    def _not_fewer(cls, start: float) -> float:
-        if not 1 <= start < float("inf"):
+    def _not_fewer(cls, start: float | None) -> float | None:
+        if start is not None and not 1 <= start < float("inf"):
             raise ValueError("must be at least 1")
         return start
 
     def kept_at(self, progress: float, final: float) -> float:
         """Return the kept fraction: from `start` · `final`, at most 1, to `final` at `anneal_until`."""
-        first = min(1.0, self.start * final)
+        first = 1.0 if self.start is None else min(1.0, self.start * final)
         if self.anneal_until <= 0 or progress >= self.anneal_until:
             return final
         share = progress / self.anneal_until

@@ -101,12 +101,13 @@ def test_largest() -> None:
 
 def test_the_schedule() -> None:
     def at(progress: float, **changes: Any) -> float:
-        config = Config(kept_fraction=0.01, start=4.0, anneal_until=0.5)
+        config = Config(kept_fraction=0.01, start=4.0, anneal_until=0.5, anneal="linear")
         return config.model_copy(update=changes).kept_at(progress, changes.get("kept_fraction", 0.01))
 
     assert [at(p) for p in (0, 0.25, 0.5, 1)] == pytest.approx([0.04, 0.025, 0.01, 0.01])
     falling = [at(p, anneal="geometric") for p in (0, 0.25, 0.5, 1)]
     assert falling == pytest.approx([0.04, 0.02, 0.01, 0.01])
+    assert [at(p, start=None, anneal="geometric") for p in (0, 0.25, 0.5)] == pytest.approx([1, 0.1, 0.01])
     assert at(0, kept_fraction=0.5) == 1
     assert at(0, kept_fraction=0.5, anneal_until=0.0) == 0.5
 
