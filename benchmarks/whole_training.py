@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 VOCABULARY, N_CTX, BATCH = 2048, 128, 16  # as in conf/
 STEPS = 1000  # about 2 million tokens
 METHODS = ("dense", "exact", "amortised", "quick", "plain")
-QUICK: dict[str, Any] = {"start": 4.0, "anneal": "linear"}
+QUICK: dict[str, Any] = {"start": 4.0, "anneal_until": 0.25, "anneal": "linear"}
 SPEED = (
     *("repetitions", "tokens_per_second", "lowest", "highest"),
     *("ratio_to_dense", "ratio_lowest", "ratio_highest"),

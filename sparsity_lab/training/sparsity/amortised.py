@@ -44,7 +44,7 @@ class Config(BudgetConfig):
 
     kind: Literal["amortised"] = "amortised"
     start: float | None = None
-    anneal_until: ShareOfTraining = 0.25
+    anneal_until: ShareOfTraining = 0.5
     anneal: Literal["linear", "geometric"] = "geometric"
     dense_every: PositiveInt = 16
     candidates: PositiveFloat = 1.0
