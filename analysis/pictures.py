@@ -51,13 +51,13 @@ def draw_frontier(
             for width in widths
         ]
         for kind in (kind for kind in KINDS if any(one.first.kind == kind for one in compared)):
-            label = "dense, lower envelope" if kind == "dense" else f"{kind}, same width"
+            label = "dense, lower envelope" if kind == "dense" else f"{kind}, same method and width"
             handle = Line2D([], [], color=GREY, marker=KINDS[kind][1], label=label)
             handle.set_linestyle("--" if kind == "dense" else "-")
             handles.append(handle)
         notes = ["labels: nonzero weights"]
         if any(one.first.kind != "dense" for one in compared):
-            handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="same kind and nonzeros"))
+            handles.append(Line2D([], [], color="#B0B0B0", linestyle=":", label="same method and nonzeros"))
         if any(one.seeds > 1 for one in compared):
             notes.append("bars: smallest to largest seed")
         if left_out:
@@ -66,9 +66,19 @@ def draw_frontier(
         figure.legend(handles=handles, loc="outside right upper")
         for axes, measure in zip(panels, measures, strict=True):
             points = [_point(one, tasks, measure) for one in compared]
-            texts = [short(one.first.nonzeros) for one in compared]
+            texts = [_named(one) for one in compared]
             label_points(figure, axes, [(*at, text) for at, text in zip(points, texts, strict=True)])
         return figure
+
+
+def _method(one: Configuration) -> tuple[str, str | None]:
+    return one.first.kind, one.first.sparsity
+
+
+def _named(one: Configuration) -> str:
+    """Return the number of nonzeros, and the method if it is another than the paper's."""
+    usual = one.first.kind == "dense" or one.first.sparsity == "magnitude"
+    return short(one.first.nonzeros) if usual else f"{short(one.first.nonzeros)} {one.first.sparsity}"
 
 
 def _point(one: Configuration, tasks: Sequence[str], measure: str) -> Point:
@@ -86,10 +96,10 @@ def _frontier_panel(
     points = {one.name: _point(one, tasks, measure) for one in compared}
     dense = [one for one in compared if one.first.kind == "dense"]
     sparse = [one for one in compared if one.first.kind != "dense"]
-    for group in _groups(sparse, lambda one: (one.first.kind, one.first.d_model)):
+    for group in _groups(sparse, lambda one: (*_method(one), one.first.d_model)):
         ordered = sorted(group, key=lambda one: one.first.nonzeros)
         _line(axes, points, ordered, color=colours[group[0].first.d_model], linewidth=1.6)
-    for group in _groups(sparse, lambda one: (one.first.kind, f"{one.first.nonzeros:.1e}")):
+    for group in _groups(sparse, lambda one: (*_method(one), f"{one.first.nonzeros:.1e}")):
         ordered = sorted(group, key=lambda one: one.first.d_model)
         _line(axes, points, ordered, color="#B0B0B0", linewidth=1.0, linestyle=":")
     envelope = [dense[index] for index in lower_envelope([points[one.name] for one in dense])]

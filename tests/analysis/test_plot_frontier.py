@@ -177,8 +177,8 @@ def test_every_kind_of_model_has_its_mark(tmp_path: Path, capsys: pytest.Capture
     for kind in ("bridged", "sparsified"):  # a model, and a ratio
         assert out.count(f"\n{kind} ") == len(re.findall(rf"\n{kind}-64-3000 +{kind} ", out)) == 1
     svg = (tmp_path / "frontier" / "frontier.svg").read_text()
-    assert "bridged, same width" in svg
-    assert "sparsified, same width" in svg
+    assert "bridged, same method and width" in svg
+    assert "sparsified, same method and width" in svg
     assert "imported" not in out + svg
     points = pd.read_csv(tmp_path / "frontier" / "points.csv")
     assert set(points.kind) == {"dense", "sparse", "bridged", "sparsified"}
