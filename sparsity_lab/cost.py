@@ -121,16 +121,17 @@ def measure(model: ModelConfig, vocab_size: int, parts: Sequence[str] = PARTS) -
 def activation_bytes(model: ModelConfig, vocab_size: int) -> int:
     """Return the bytes per token, in float32, that the forward pass keeps for the backward pass.
 
-    A layer keeps the inputs and normalised values of its two norms, the inputs of its matrices, GELU's input,
-    and attention's queries, keys, values and outputs. A site under AbsTopK also keeps a one-byte mask per
-    channel. The head keeps the norm's input, normalised value and output, and the log-probabilities.
+    A layer keeps the inputs and scales of its two norms, the inputs of its matrices, GELU's input, and
+    attention's queries, keys, values and outputs. A site under AbsTopK also keeps a one-byte mask per
+    channel. The head keeps the norm's input, scale and output, and the log-probabilities. This is with the
+    kernels of a processor; without them, as on a GPU, each norm also keeps its normalised values.
     """
     d, read, channels = model.d_model, model.d_read, model.width(Site.ATTN_Q)
     neurons = model.width(Site.MLP_NEURON)
-    numbers = 4 * d + 2 * read + 4 * channels + 2 * neurons + model.heads
+    numbers = 2 * (d + 1) + 2 * read + 4 * channels + 2 * neurons + model.heads
     thinned = model.activation_sites if model.activation_fraction < 1 else ()
     marks = sum(model.width(site) for site in model.node_sites if site in thinned)
-    return model.n_layer * (FLOAT * numbers + marks) + FLOAT * (3 * d + vocab_size)
+    return model.n_layer * (FLOAT * numbers + marks) + FLOAT * (2 * d + 1 + vocab_size)
 
 
 def describe(config: RunConfig) -> str:

@@ -27,7 +27,9 @@ def python_page(runs: str) -> None:
     assert names["mine"].edges
     assert names["mine"].select.raw_loss <= names["mine"].target
     assert names["mine"].model_hash == names["circuit"].model_hash
-    assert names["lab"].evaluate(names["circuit"]) == names["circuit"].test
+    again, stored = names["lab"].evaluate(names["circuit"]), names["circuit"].test
+    assert again.accuracy == stored.accuracy
+    assert abs(again.raw_loss - stored.raw_loss) < 1e-5  # the stored one may be another processor's
     assert "own pairs" in names["page"].html
     assert len(names["frame"]) > 0
 
