@@ -83,6 +83,8 @@ def other_ranks(config: TrainerConfig, work: Callable[[], object]) -> Iterator[N
             yield
         return
     variables = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "NODE_RANK": "0"}
+    # without it Lightning would set it, for good, and choose the number of threads
+    variables["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(torch.get_num_threads()))
     spawn, payload = multiprocessing.get_context("spawn"), pickle.dumps(work)  # by value: nothing is shared
     threads, kernels = torch.get_num_threads(), "on" if kernels_are_on() else "off"
     files = [path for name, path in loaded_files().items() if name.encode() in payload]
