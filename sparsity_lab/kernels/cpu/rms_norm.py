@@ -1,4 +1,4 @@
-"""RMSNorm on a CPU, forward and backward, in one pass over each position (PyTorch's takes about ten).
+"""RMSNorm on a CPU, forward and backward, reading each position once from memory.
 
     y = x r w,  r = 1 / sqrt(mean(x^2) + eps);  dx = r (g w - x r^2 mean(g w x)),  dw = sum of g x r
 
