@@ -103,8 +103,9 @@ def sampled_product(
     d_values_n = torch.zeros(len(columns_n))
     pairs = dtype == torch.bfloat16 and BFLOAT_INSTRUCTIONS
     kind, tokens = (np.empty(0, np.int16), PAIR_TOKENS) if pairs else (np.empty(0, np.float32), TOKENS)
+    shares = torch.get_num_threads()  # no more, because each transposes all inputs
     inputs = as_array(grad_to), as_array(x_ti), starts, columns_n, kind, tokens
-    _sample(torch.get_num_threads(), len(columns_n), *inputs, d_values_n.numpy())
+    _sample(shares, shares, shares, *inputs, d_values_n.numpy())
     return d_values_n
 
 
@@ -130,6 +131,7 @@ def _nonzeros(
 def _sample_part(
     first: int,
     last: int,
+    shares: int,
     grad_to: np.ndarray,
     x_ti: np.ndarray,
     starts: np.ndarray,
@@ -138,13 +140,13 @@ def _sample_part(
     together: int,
     d_values_n: np.ndarray,
 ) -> None:
-    """Compute the rows whose first entry is one of `first` to `last`, so that threads share the entries.
+    """Compute the shares `first` to `last`, of which each has as many entries, in whole rows.
 
     `together` tokens are transposed at once, into blocks of the type of `kind`.
     """
     tokens, inputs = x_ti.shape
-    begin_row: Any = np.searchsorted(starts[:-1], first)
-    end_row: Any = np.searchsorted(starts[:-1], last)
+    begin_row: Any = np.searchsorted(starts[:-1], first * columns_n.size // shares)
+    end_row: Any = np.searchsorted(starts[:-1], last * columns_n.size // shares)
     x_it, g_gt = room_like(inputs, together, kind), room_like(GROUP, together, kind)
     for begin in range(0, tokens, together):
         size = min(together, tokens - begin)
