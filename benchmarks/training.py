@@ -57,6 +57,8 @@ COLUMNS = (
     *("d_model", "kind", "precision", "threads", "tokens_per_second", "lowest", "highest", "step_ms"),
     *("to_dense", "to_plain", "tflops", "peak_tflops", "share_of_peak", "peak_memory_mb"),
 )
+# options of whole trainings alone
+OF_WHOLE = ("methods", "only", "activation_fraction", "batch_size", "nonzeros", "precision")
 Step = Callable[[], None]
 
 
@@ -102,6 +104,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="of whole trainings; auto: bfloat16 where the processor has it",
     )
     options = parser.parse_args(arguments)
+    without = [name for name in OF_WHOLE if getattr(options, name) != parser.get_default(name)]
+    if without and options.csv is None:
+        parser.error(f"--{without[0].replace('_', '-')} is of whole trainings; give --csv FILE as well")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     prepare_processor(options.threads)
     rows: list[dict[str, Any]] = []

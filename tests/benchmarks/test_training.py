@@ -186,3 +186,12 @@ def test_a_wrong_option_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         bench.main(["--widths", "0"])
     assert "0: must be at least 1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--precision", "float32"], ["--batch-size", "4"], ["--only", "memory"]])
+def test_an_option_of_whole_trainings_asks_for_their_table(
+    option: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(option)
+    assert f"{option[0]} is of whole trainings; give --csv FILE as well" in capsys.readouterr().err
