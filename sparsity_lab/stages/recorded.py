@@ -47,7 +47,9 @@ VERSIONS = {
     "baselines": BASELINES_VERSION,
 }
 NO_EVIDENCE = 3  # the version that counts where no evidence is made, so that such records stay valid
-PLACE = {"root", "records", "threads", "logger"}  # no result depends on them
+# Where results lie on a machine, and what a kept record says instead
+FOLDERS = {"root": "runs", "records": None}
+PLACE = {*FOLDERS, "threads", "logger"}  # no result depends on them
 PACKAGES = ("tinypython", "python_source")  # corpora made from code and from installed packages
 TRAINER = NOT_INPUTS - {"start", "final_windows"}  # the record depends on these two
 
@@ -95,10 +97,18 @@ def record_of(config: RunConfig) -> Path | None:
 
 
 def keep_copy(config: RunConfig, record: RunRecord, folder: RunFolder) -> None:
-    """Copy a finished run's record, training curve and seconds to `config.records`, if it is given."""
+    """Copy a finished run's record, training curve and seconds to `config.records`, if it is given.
+
+    The copy goes to other machines, so it does not name the folders of this one.
+    """
     if config.records is not None:
         path = record_file(config.records.absolute, config.name, result_hash(config))
-        keep_record(record, path, [folder.metrics, folder.timings])
+        keep_record(_without_folders(record), path, [folder.metrics, folder.timings])
+
+
+def _without_folders(record: RunRecord) -> RunRecord:
+    changes = tuple(one for one in record.overrides if one.lstrip("+~").partition("=")[0] not in FOLDERS)
+    return record.model_copy(update={"overrides": changes, "config": {**record.config, **FOLDERS}})
 
 
 @lru_cache(maxsize=16)

@@ -11,6 +11,7 @@ from sparsity_lab.config import RunConfig, from_hydra
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.core.files import read_json, write_json
 from sparsity_lab.core.run_folder import RunFolder
+from sparsity_lab.results.record import read_record
 from sparsity_lab.results.recorded import record_file
 from sparsity_lab.results.runs import read_all
 from sparsity_lab.stages import recorded
@@ -127,6 +128,16 @@ def test_the_curve_and_the_seconds_of_a_run_are_kept_beside_its_record(tmp_path:
         "timings.json",
     ]
     assert (path.parent / "metrics.csv").read_text() == "step\n1\n"
+
+
+def test_a_kept_record_does_not_name_the_folders_of_its_machine(tmp_path: Path) -> None:
+    changes = ("root=/mine/runs", "seed=1")
+    config = kept(tmp_path, *changes, overrides=(*changes, f"records={tmp_path}"))
+    path = record_of(config)
+    assert path is not None
+    assert read_record(path).overrides == ("seed=1",)
+    assert "/mine" not in path.read_text()
+    assert str(tmp_path) not in path.read_text()
 
 
 def test_a_record_stands_for_the_job_of_the_same_result_alone(tmp_path: Path) -> None:
