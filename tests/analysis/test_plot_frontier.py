@@ -387,14 +387,16 @@ def test_losses_on_a_part_of_the_text(
     def on_parts(found: RunRecord) -> RunRecord:
         loss = found.metrics["validation/loss"]
         parts = {"validation/loss_grammar": loss - 0.1, "validation/loss_real": 5.0}
-        parts["baseline/4gram_grammar"] = 2.5
-        return found.model_copy(update={"metrics": found.metrics | parts | {"baseline/4gram": 9.0}})
+        parts |= {"baseline/4gram_grammar": 2.5, "validation/standard_error_grammar": 0.03}
+        whole = {"baseline/4gram": 9.0, "validation/standard_error": 0.01}
+        return found.model_copy(update={"metrics": found.metrics | parts | whole})
 
     runs = _write(tmp_path / "runs", *map(on_parts, _records()))
     assert main([str(runs), "--text", "grammar", "--out", str(tmp_path / "out")]) == 0
     points = pd.read_csv(tmp_path / "out" / "points.csv")
     assert sorted(points[points.kind == "dense"].loss.unique().round(6)) == [1.5, 1.6, 1.9]
     assert set(points["4gram"]) == {2.5}
+    assert set(pd.read_csv(tmp_path / "out" / "tasks.csv").validation_error) == {0.03}
     assert not {"bags", "kinds", "sizes"} & set(points.columns)  # a row has numbers and names alone
     capsys.readouterr()
     old = _write(tmp_path / "old", *_records())
