@@ -19,7 +19,8 @@ class Ratio:
     """The ratio of sizes between dense models and a sparse configuration of equal pretraining loss.
 
     `ratio` is None if no dense model matches, and `low` and `high`, the 95 % interval, are None as well if
-    there is nothing to resample; `note` gives the reason. `seeds` is the fewest of the compared
+    there is nothing to resample; `note` gives the reason. `outside` is the share of the bootstrap's draws
+    that no dense model matches, which the interval leaves out. `seeds` is the fewest of the compared
     configurations. `resampled` is what the interval is over. `among` says which tasks; it is empty for all.
     """
 
@@ -33,6 +34,7 @@ class Ratio:
     ratio: float | None
     low: float | None
     high: float | None
+    outside: float | None
     tasks: int
     seeds: int
     kind: str
@@ -58,7 +60,7 @@ def ratio(
     tasks = sorted(sparse.tasks if among is None else sparse.tasks & set(among))
     ours, theirs = _sample(sparse, tasks, measure), [_sample(one, tasks, measure) for one in dense]
     usable = envelope.eligible(ours, theirs)
-    point, low, high, names, compared, resampled, note = None, None, None, [], [], "", ""
+    point, low, high, outside, names, compared, resampled, note = None, None, None, None, [], [], "", ""
     losses = [one.loss for one in dense]
     if not dense:
         note = "no dense model"
@@ -101,6 +103,7 @@ def ratio(
         ratio=point,
         low=low,
         high=high,
+        outside=outside,
         tasks=len(names),
         seeds=min(one.seeds for one in (sparse, *compared)),
         kind=sparse.first.kind,

@@ -6,7 +6,8 @@
    neighbours on it, log sizes are interpolated linearly in loss, task by task. Nothing is extrapolated.
 4. Bootstrap, two levels: each draw resamples the seeds of every configuration with replacement, and then
    the clusters of tasks. Steps 1 to 3 are repeated in each draw, the choice on the envelope included. The
-   interval is the 2.5th to the 97.5th percentile.
+   interval is the 2.5th to the 97.5th percentile of the draws inside the dense models' range; the share of
+   the others is told.
 
 With one seed the first level does nothing, so the interval leaves out the variation between trainings. With
 few seeds it is too narrow: the variance of n resampled seeds is (n - 1) / n of the true one.
@@ -20,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-DRAWS = 2_000
+DRAWS = 10_000
 INTERVAL = (2.5, 97.5)  # percent
 LEAST_SHARE = 0.5  # of the tasks that the best dense model shares with the sparse one
 LEAST_CLUSTERS = 4  # fewer kinds of task are too few to resample

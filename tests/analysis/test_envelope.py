@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.envelope import (
+    DRAWS,
     Sample,
     along_envelope,
     average,
@@ -135,5 +136,5 @@ def test_draws_outside_the_dense_range_are_counted_not_used() -> None:
     low = sample(1.5, dict.fromkeys(NAMES, 50), tasks=NAMES)
     draws, outside = bootstrap(sparse, [low, MANY], NAMES)
     assert 0.4 < outside < 0.8  # loss above 2.0 in every draw with more of 2.2 than of 1.9
-    assert len(draws) == round(2_000 * (1 - outside))
+    assert len(draws) == round(DRAWS * (1 - outside))
     assert not np.isnan(draws).any()
