@@ -3,7 +3,7 @@
     python analysis/plot_frontier.py [runs | wandb=ENTITY/PROJECT] [--sweep NAME]... [--target NATS]
         [--relative] [--text grammar | real] [--out DIR] [--csv DIR]
 
-Writes the three figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
+Writes the figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
 ratios_by_part.csv (well-learned tasks, those that a bag of tokens answers and kinds of task apart),
 tasks.csv, kinds.csv (by kind of task) and curve.csv. With --text, the default folder is SOURCE/frontier_TEXT,
 and every pretraining loss in figures and tables is the one on that text.
@@ -153,7 +153,11 @@ def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -
     if pair := frontier.matched_pair(compared):
         rows = frontier.target_curve(records, *pair)
         written.append(tables.write(csv / "curve.csv", (_curve_row(row) for row in rows)))
-        written += pictures.save(pictures.draw_target_curve(rows, *pair), out, "circuit_size_vs_target")
+        if len({row.target for row in rows}) > 1:
+            figure = pictures.draw_target_curve(rows, *pair)
+            written += pictures.save(figure, out, "circuit_size_vs_target")
+        else:
+            say("no curve of sizes against the target: the circuits have a single one")
         written += pictures.save(pictures.draw_tasks(*pair, target), out, "edges_per_task")
         say("matched pair: " + "; ".join(f"{one.name}, loss {one.loss:.4f}" for one in pair))
     else:

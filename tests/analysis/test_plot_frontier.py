@@ -367,6 +367,17 @@ def test_tables_have_a_folder_of_their_own_and_relative_targets_too(
     assert f"--target 0.2 --relative: {told}" in capsys.readouterr().err
 
 
+def test_one_target_makes_no_curve(
+    tmp_path: Path, unrendered: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    two = record("dense", 32, 9000, 2.0, {"b": 200}), record("sparse", 128, 3000, 2.0, {"b": 20})
+    runs = _write(tmp_path / "runs", *two)
+    assert main([str(runs)]) == 0
+    curve = {f"circuit_size_vs_target.{kind}" for kind in ("png", "svg")}
+    assert _names(runs / "frontier") == (TABLES | PAIR | FRONTIER) - curve
+    assert "no curve of sizes against the target: the circuits have a single one" in capsys.readouterr().out
+
+
 def test_two_sweeps_are_compared_together(
     tmp_path: Path, unrendered: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
