@@ -18,8 +18,15 @@ LEAST_SHARED = 0.5  # of the tasks of the second-best configuration; weaker ones
 
 
 def shared(compared: Sequence[Configuration]) -> list[str]:
-    """List the tasks that all of `compared` have a circuit for."""
-    return sorted(frozenset.intersection(*(one.tasks for one in compared))) if compared else []
+    """List the tasks that all of `compared` have a circuit for, in each seed.
+
+    If that leaves fewer than half of those that all have in some seed, these are listed.
+    """
+    if not compared:
+        return []
+    in_some = frozenset.intersection(*(one.tasks for one in compared))
+    in_each = in_some.intersection(*(model.edges for one in compared for model in one.models))
+    return sorted(in_each if len(in_each) >= LEAST_SHARED * len(in_some) else in_some)
 
 
 def measured(compared: Iterable[Configuration], tasks: Iterable[str]) -> list[str]:

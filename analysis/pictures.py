@@ -200,7 +200,7 @@ def _curve(
 def draw_tasks(dense: Configuration, sparse: Configuration, target: Target) -> Figure:
     """(c) Sizes of each task's circuit in the two models of matched loss, by the ratio of edges."""
     pair = (dense, sparse)
-    edges = {task: [spread(one, [task], "edges")[0] for one in pair] for task in shared(pair)}
+    edges = {task: [spread(one, [task], "edges")[0] for one in pair] for task in dense.tasks & sparse.tasks}
     tasks = sorted(edges, key=lambda task: edges[task][0] / edges[task][1])
     with mpl.rc_context(STYLE):
         measures = measured([dense, sparse], tasks)

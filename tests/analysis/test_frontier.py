@@ -73,6 +73,18 @@ def test_shared_tasks_are_those_of_every_model() -> None:
     assert shared([]) == []
 
 
+def test_shared_tasks_are_those_of_every_seed_unless_a_seed_has_few() -> None:
+    tasks = {"a": 1, "b": 1, "c": 1, "d": 1}
+    for lacking, expected in (("d", ["a", "b", "c"]), ("bcd", ["a", "b", "c", "d"])):
+        weaker = {task: 1 for task in tasks if task not in lacking}
+        seeds = [
+            seeded(record("sparse", 8, 10, 1.9, edges), seed) for seed, edges in enumerate((tasks, weaker))
+        ]
+        (one,) = grouped(*seeds)
+        assert one.seeds == 2
+        assert shared([one]) == expected
+
+
 def test_size_is_a_geometric_mean() -> None:
     (sparse,) = grouped(SPARSE)
     assert sparse.size(["a", "b"]) == pytest.approx(math.sqrt(40))
