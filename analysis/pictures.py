@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from analysis.frontier import CurveRow, baselines, lower_envelope, measured, shared, spread
+from analysis.frontier import CurveRow, baselines, lower_envelope, measured, spread
 from analysis.labels import label_points
 from analysis.models import MEASURES, Configuration, Target
 from sparsity_lab.results.drawing import Axes, Figure, Line2D, mpl
@@ -200,7 +200,7 @@ def _curve(
 def draw_tasks(dense: Configuration, sparse: Configuration, target: Target) -> Figure:
     """(c) Sizes of each task's circuit in the two models of matched loss, by the ratio of edges."""
     pair = (dense, sparse)
-    edges = {task: [spread(one, [task], "edges")[0] for one in pair] for task in dense.tasks & sparse.tasks}
+    edges = {task: [spread(one, [task], "edges")[0] for one in pair] for task in sorted(dense.tasks & sparse.tasks)}
     tasks = sorted(edges, key=lambda task: edges[task][0] / edges[task][1])
     with mpl.rc_context(STYLE):
         measures = measured([dense, sparse], tasks)
