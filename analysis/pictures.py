@@ -200,7 +200,8 @@ def _curve(
 def draw_tasks(dense: Configuration, sparse: Configuration, target: Target) -> Figure:
     """(c) Sizes of each task's circuit in the two models of matched loss, by the ratio of edges."""
     pair = (dense, sparse)
-    edges = {task: [spread(one, [task], "edges")[0] for one in pair] for task in sorted(dense.tasks & sparse.tasks)}
+    both = sorted(dense.tasks & sparse.tasks)
+    edges = {task: [spread(one, [task], "edges")[0] for one in pair] for task in both}
     tasks = sorted(edges, key=lambda task: edges[task][0] / edges[task][1])
     with mpl.rc_context(STYLE):
         measures = measured([dense, sparse], tasks)
