@@ -122,7 +122,7 @@ def cost(record: RunRecord, timings: Mapping[str, float], curve: pd.DataFrame) -
 
 
 def draw(found: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> Figure:
-    """Draw a line per run: a colour per width, a style per method of training."""
+    """Draw a line per run: a colour per width, a style per method of training, nonzeros at its end."""
     widths = sorted({row["d_model"] for row, _ in found})
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(9.0, 5.5))
@@ -137,6 +137,10 @@ def draw(found: Sequence[tuple[Mapping[str, Any], pd.DataFrame]]) -> Figure:
                 markersize=3,
                 label=plain(label(row)),
             )
+            if row["kind"] != "dense":  # sparse models of one width and method look alike
+                end = curve.iloc[-1]
+                at = end[SECONDS], end[metrics.VALIDATION_LOSS.name]
+                axes.annotate(short(row["nonzeros"]), at, (4, 0), textcoords="offset points", fontsize=8)
         log_axis(axes, "x")
         axes.set_xlabel("Seconds of training")
         axes.set_ylabel("Validation loss (nats per token)")
