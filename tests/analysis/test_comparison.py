@@ -139,6 +139,7 @@ def test_parts_of_the_tasks_are_compared_apart() -> None:
         if one.measure == "edges"
     }
     assert parts == {
+        "of the pictures": ("a", "b"),
         "unpruned loss below 0.05": ("a",),
         "unpruned loss of 0.05 or more": ("b",),
         "bag of tokens right on at most 85%": ("a",),
