@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import envelope, frontier
+from analysis import envelope
 from analysis.envelope import Sample
 from analysis.models import MEASURES, Configuration, Target
 from sparsity_lab.tasks.shortcuts_record import BAG_BAR
 
 WELL_LEARNED = 0.05  # nats; the unpruned loss below which a task counts as well learned
-COMMON = "of the pictures"  # the tasks that every drawn configuration has, so that rows can be compared
+DRAWN = "of the pictures"  # tasks that are the same for every configuration
 OUTSIDE = 0.01  # share of bootstrap draws; more of them outside the dense models' range are told
 
 
@@ -165,18 +165,19 @@ def known_measures(compared: Sequence[Configuration]) -> list[str]:
 
 
 def subsets(
-    sparse: Sequence[Configuration], dense: Sequence[Configuration], target: Target
+    sparse: Sequence[Configuration], dense: Sequence[Configuration], target: Target, drawn: Iterable[str]
 ) -> Iterator[Ratio]:
     """Yield the same ratios on parts of the tasks.
 
-    The parts are the tasks of the pictures, which every drawn configuration has in each seed; well and less
-    well learned tasks; of those whose shortcuts are recorded, the ones that a bag of tokens answers and the
-    others; and the tasks of each kind. A task is well learned if its unpruned loss is below `WELL_LEARNED` in
-    the sparse configuration and in every dense one that has a circuit for it.
+    The parts are `drawn`, the tasks of the pictures, which are the same for every configuration; well and
+    less well learned tasks; of those whose shortcuts are recorded, the ones that a bag of tokens answers and
+    the others; and the tasks of each kind. A task is well learned if its unpruned loss is below
+    `WELL_LEARNED` in the sparse configuration and in every dense one that has a circuit for it.
     """
-    common = set(frontier.shared(frontier.comparable([*dense, *sparse])))
     for one in sparse:
-        parts = {COMMON: common & one.tasks} | _by_learning(one, dense) | _by_bag(one) | _by_kind(one)
+        parts = (
+            {DRAWN: one.tasks.intersection(drawn)} | _by_learning(one, dense) | _by_bag(one) | _by_kind(one)
+        )
         for measure in known_measures([one, *dense]):
             for label, tasks in parts.items():
                 if tasks:

@@ -4,7 +4,8 @@
         [--relative] [--text grammar | real] [--out DIR] [--csv DIR]
 
 Writes the figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
-ratios_by_part.csv (well-learned tasks, those that a bag of tokens answers and kinds of task apart),
+ratios_by_part.csv (the pictures' tasks, well-learned ones, those that a bag of tokens answers, and kinds of
+task apart),
 tasks.csv, kinds.csv (by kind of task) and curve.csv. With --text, the default folder is SOURCE/frontier_TEXT,
 and every pretraining loss in figures and tables is the one on that text.
 """
@@ -136,7 +137,7 @@ def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -
 
     out.mkdir(parents=True, exist_ok=True)
     csv.mkdir(parents=True, exist_ok=True)
-    parts = list(comparison.subsets(sparse, dense, target))
+    parts = list(comparison.subsets(sparse, dense, target, tasks))
     ratios = [one for at in targets(records) for one in _ratios(records, at)]
     _say_ratios(sparse, ratios, parts, target)
     written = [

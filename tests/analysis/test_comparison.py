@@ -135,7 +135,7 @@ def test_parts_of_the_tasks_are_compared_apart() -> None:
     dense = [changed(one, unpruned={"a": 0.01, "b": 0.07, "c": 0.01}) for one in DENSE]
     parts = {
         one.among: one.task_names
-        for one in subsets(grouped(sparse), grouped(*dense), TARGET)
+        for one in subsets(grouped(sparse), grouped(*dense), TARGET, ["a", "b"])
         if one.measure == "edges"
     }
     assert parts == {
