@@ -8,6 +8,7 @@ import numpy as np
 from analysis import envelope
 from analysis.envelope import Sample
 from analysis.models import MEASURES, Configuration, Target
+from sparsity_lab.circuits.circuit import TargetKind
 from sparsity_lab.tasks.shortcuts_record import BAG_BAR
 
 WELL_LEARNED = 0.05  # nats; the unpruned loss below which a task counts as well learned
@@ -31,7 +32,7 @@ class Ratio:
     loss: float
     measure: str
     target: float
-    target_kind: str
+    target_kind: TargetKind
     ratio: float | None
     low: float | None
     high: float | None
@@ -59,7 +60,7 @@ def ratio(
     `among` restricts the tasks, and `label` says how.
     """
     tasks = sorted(sparse.tasks if among is None else sparse.tasks & set(among))
-    ours, theirs = _sample(sparse, tasks, measure), [_sample(one, tasks, measure) for one in dense]
+    ours, theirs = sample(sparse, tasks, measure), [sample(one, tasks, measure) for one in dense]
     usable = envelope.eligible(ours, theirs)
     point, low, high, outside, names, compared, resampled, note = None, None, None, None, [], [], "", ""
     losses = [one.loss for one in dense]
@@ -82,7 +83,7 @@ def ratio(
             compared = [dense[usable[index]] for index in around]
             known = np.stack([averaged[0].log_bt[0], *(averaged[1 + i].log_bt[0] for i in around)])
             names = [task for i, task in enumerate(tasks) if not np.isnan(known[:, i]).any()]
-            clusters, resampled = _clusters(sparse, tasks, names)
+            clusters, resampled = clusters_of(sparse, tasks, names)
             seeds = max(one.seeds for one in (sparse, *compared))
             if seeds > 1:
                 resampled = f"seeds and {resampled}"
@@ -121,15 +122,18 @@ def usable(
 ) -> list[Configuration]:
     """Return the dense configurations that share enough tasks with `sparse` to be compared."""
     tasks = sorted(sparse.tasks)
-    kept = envelope.eligible(_sample(sparse, tasks, measure), [_sample(one, tasks, measure) for one in dense])
+    kept = envelope.eligible(sample(sparse, tasks, measure), [sample(one, tasks, measure) for one in dense])
     return [dense[index] for index in kept]
 
 
-def _sample(one: Configuration, tasks: Sequence[str], measure: str) -> Sample:
+def sample(one: Configuration, tasks: Sequence[str], measure: str) -> Sample:
+    """Return the losses of a configuration's seeds and their log sizes on `tasks`."""
     return Sample(np.array([model.loss for model in one.models]), envelope.logs(one.of(measure), tasks))
 
 
-def _clusters(sparse: Configuration, tasks: Sequence[str], compared: Sequence[str]) -> tuple[list[str], str]:
+def clusters_of(
+    sparse: Configuration, tasks: Sequence[str], compared: Sequence[str]
+) -> tuple[list[str], str]:
     """Return the cluster of each task and what the clusters are: kinds of task, or else families.
 
     Kinds are used if all tasks state one and the compared tasks are of enough kinds to resample.

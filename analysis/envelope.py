@@ -128,6 +128,11 @@ def along_envelope(sparse: Averaged, dense: Sequence[Averaged], times_bt: Array)
     return Compared(np.where(inside_b, _mean(at_loss_bt, times_bt, 1), np.nan), below_b, above_b, share_b)
 
 
+def side_by_side(ours: Averaged, theirs: Averaged, times_bt: Array) -> Array:
+    """Return the log ratio of their sizes to ours (b), whatever the losses, on the tasks that both have."""
+    return _mean(theirs.log_bt - ours.log_bt, times_bt, 1)
+
+
 def bootstrap(
     sparse: Sample, dense: Sequence[Sample], clusters: Sequence[str], seed: int = 0, draws: int = DRAWS
 ) -> tuple[Array, float]:

@@ -64,7 +64,8 @@ class Model:
     training tokens. `kinds` maps a task to what it asks ("copy", ...), `unpruned` to the whole model's task
     loss, `test_losses` to the circuit's; both are raw losses on the test pairs. `bags` maps a task to the
     accuracy of a bag of tokens. `sparsity` is the method of training, `tokens` those that the model was
-    trained on. They and `seed` are None where records lack them.
+    trained on, `precision` the number format of the training. They, `learning_rate` and `seed` are None where
+    records lack them.
     """
 
     id: str
@@ -87,6 +88,8 @@ class Model:
     unpruned: Mapping[str, float] = field(default_factory=dict)
     test_losses: Mapping[str, float] = field(default_factory=dict)
     bags: Mapping[str, float] = field(default_factory=dict)
+    learning_rate: float | None = None
+    precision: str | None = None
 
     @property
     def edges(self) -> Mapping[str, int]:
@@ -230,6 +233,8 @@ def _model(record: RunRecord, target: Target) -> Model:
         unpruned={task.task: task.unpruned.raw_loss for task in record.tasks if task.unpruned is not None},
         test_losses={task: point.test.raw_loss for task, point in points.items()},
         bags={task.task: task.shortcuts.bag_accuracy for task in record.tasks if task.shortcuts is not None},
+        learning_rate=setting(record, "trainer", "learning_rate"),
+        precision=setting(record, "trainer", "precision"),
     )
 
 

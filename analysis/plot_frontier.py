@@ -5,16 +5,16 @@
 
 Writes the figures of `pictures` (PNG and SVG), points.csv and ratios.csv (all targets),
 ratios_by_part.csv (the pictures' tasks, well-learned ones, those that a bag of tokens answers, and kinds of
-task apart),
-tasks.csv, kinds.csv (by kind of task) and curve.csv. With --text, the default folder is SOURCE/frontier_TEXT,
-and every pretraining loss in figures and tables is the one on that text.
+task apart), tasks.csv, kinds.csv (by kind of task), curve.csv, and tables.md to read. With --text, the
+default folder is SOURCE/frontier_TEXT, and every pretraining loss in figures and tables is the one on that
+text.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from analysis import comparison, frontier, pictures, program
+from analysis import comparison, frontier, frontier_markdown, pictures, program
 from analysis import frontier_tables as tables
 from analysis.models import Configuration, Model, Target, configurations, models, on_text, targets
 from analysis.program import say
@@ -146,6 +146,8 @@ def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -
         tables.write(csv / "ratios_by_part.csv", tables.ratio_rows(parts), tables.RATIO_COLUMNS),
         tables.write(csv / "tasks.csv", to_frame(records)),
     ]
+    (csv / "tables.md").write_text(frontier_markdown.document(compared, tasks, ratios, parts, target))
+    written.append(csv / "tables.md")
     if kinds := frontier.by_kind([model for one in compared for model in one.models]):
         written.append(tables.write(csv / "kinds.csv", (asdict(row) for row in kinds)))
     if tasks:

@@ -42,7 +42,7 @@ def _names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-TABLES = {"points.csv", "ratios.csv", "ratios_by_part.csv", "tasks.csv"}
+TABLES = {"points.csv", "ratios.csv", "ratios_by_part.csv", "tasks.csv", "tables.md"}
 PAIR = {
     "curve.csv",
     *(f"{name}.{kind}" for name in ("circuit_size_vs_target", "edges_per_task") for kind in ("png", "svg")),
