@@ -1,12 +1,14 @@
-"""The tables of a frontier in Markdown: every model, and the ratios by tasks and by target (tables.md)."""
+"""The tables of a frontier in Markdown (tables.md): every model, and the ratios by tasks and by target."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
+from analysis import frontier_tables as tables
 from analysis.comparison import DRAWN, Ratio
 from analysis.models import MEASURES, Configuration, Model, Target
-from sparsity_lab.results.summary import geometric_mean
+from sparsity_lab.results.style import plain
 
 Rows = Sequence[Sequence[str]]
+MARKUP = {"|": "/", "<": "&lt;", "[": "(", "]": ")", "`": "'"}  # a name may not begin any
 
 
 def document(
@@ -16,99 +18,79 @@ def document(
     parts: Sequence[Ratio],
     target: Target,
 ) -> str:
-    """Return the file: the models, the ratios at `target` on `tasks` and on parts, and those at all targets.
+    """Return the file: models, ratios on the `tasks` of the pictures, on all tasks, and on parts of them.
 
-    `tasks` are those of the pictures. `ratios` are on all tasks of each configuration and at every target,
-    `parts` on parts of the tasks and at `target`.
+    `ratios` are on all tasks of each configuration, at every target; `parts` are at `target`.
     """
-    by_name = {one.name: one for one in compared}
+    equal = "Dense / sparse at equal loss"
     drawn = [one for one in parts if one.among == DRAWN]
     others = [one for one in parts if one.among != DRAWN]
     sections = [
-        (f"Models; sizes at {target} over {len(tasks)} tasks that all have", _models(compared, tasks)),
-        (f"Dense / sparse at equal loss, on the {len(tasks)} tasks, {target}", _ratios(drawn, by_name)),
-        (
-            "Dense / sparse at equal loss, on all tasks that the compared models have",
-            _ratios(ratios, by_name),
-        ),
-        (f"Dense / sparse at equal loss, on parts of the tasks, {target}", _ratios(others, by_name)),
+        (f"Models; sizes at {target} over the {len(tasks)} tasks of the pictures", _models(compared, tasks)),
+        (f"{equal}, on the tasks of the pictures, {target}", _ratios(drawn, ())),
+        (f"{equal}, on all tasks that the compared models have", _ratios(ratios, ("target",))),
+        (f"{equal}, on parts of the tasks, {target}", _ratios(others, ("among",))),
     ]
     written = [f"## {title}\n\n{markdown(rows)}" for title, rows in sections if len(rows) > 1]
     return "\n\n".join(["# Tables of the frontier", *written]) + "\n"
 
 
 def markdown(rows: Rows) -> str:
-    """Lay out a Markdown table whose first row is the header."""
-    head, *rest = (f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in rows)
+    """Lay out a Markdown table whose first row is the header. No cell can break it or contain markup."""
+    marked = str.maketrans(MARKUP)
+    head, *rest = (f"| {' | '.join(plain(cell).translate(marked) for cell in row)} |" for row in rows)
     return "\n".join([head, "|" + "---|" * len(rows[0]), *rest])
 
 
 def _models(compared: Sequence[Configuration], tasks: Sequence[str]) -> Rows:
-    """A row for each model, by falling loss of its configuration; what its seeds share is said once."""
+    """Lay out a row for each model, by falling loss of its configuration."""
     header = (
-        "model", "learning rate", "format", "seed", "loss", "on generated programs", "on real source",
-        "tasks learned", *MEASURES.values(),
+        "configuration", "seed", "weights", "nonzeros", "learning rate", "format", "loss",
+        "on generated programs", "on real source", "tasks learned", *MEASURES.values(),
     )  # fmt: skip
-    rows = []
-    for one in sorted(compared, key=lambda one: -one.loss):
-        first = one.first
-        shared = (title(one), f"{first.learning_rate or ''}", first.precision or "")
-        for index, model in enumerate(sorted(one.models, key=lambda model: model.seed or 0)):
-            rows.append((*(shared if index == 0 else ("",) * 3), *_about(model, tasks)))
-    return [header, *rows]
+    ordered = sorted(compared, key=lambda one: -one.loss)
+    return [
+        header,
+        *(
+            (one.name, *_about(model, tasks))
+            for one in ordered
+            for model in sorted(one.models, key=lambda model: model.seed or 0)
+        ),
+    ]
 
 
-def _about(model: Model, tasks: Sequence[str]) -> Iterator[str]:
-    yield "" if model.seed is None else str(model.seed)
-    yield f"{model.loss:.3f}"
-    yield _number(model.by_component.get("grammar"), ".3f")
-    yield _number(model.by_component.get("real"), ".2f")
-    yield str(len(model.learned))
-    for measure in MEASURES:
-        sizes = model.sizes[measure]
-        known = tasks and sizes.keys() >= set(tasks)
-        yield f"{geometric_mean(sizes[task] for task in tasks):,.0f}" if known else ""
+def _about(model: Model, tasks: Sequence[str]) -> list[str]:
+    sizes = (tables.mean_size(model, tasks, measure) for measure in MEASURES)
+    return [
+        "-" if model.seed is None else str(model.seed),
+        f"{model.weights:,}",
+        f"{model.nonzeros:,}",
+        tables.or_dash(model.learning_rate, "g"),
+        model.precision or "-",
+        f"{model.loss:.3f}",
+        tables.or_dash(model.by_component.get("grammar"), ".3f"),
+        tables.or_dash(model.by_component.get("real"), ".2f"),
+        str(len(model.learned)),
+        *(tables.or_dash(size, ",.0f") for size in sizes),
+    ]
 
 
-def _ratios(ratios: Iterable[Ratio], by_name: dict[str, Configuration]) -> Rows:
-    """A row for each configuration, target and part of the tasks, by width and falling loss."""
+def _ratios(ratios: Iterable[Ratio], about: Sequence[str]) -> Rows:
+    """Lay out a row for each configuration and each value of `about`, "target" or "among"."""
     rows: dict[tuple[str, ...], dict[str, Ratio]] = {}
     for one in sorted(ratios, key=lambda one: (one.width, -one.loss)):
-        if one.ratio is not None:
-            model = by_name[one.sparse_model]
-            target = str(Target(one.target, one.target_kind))
-            about = title(model), f"{one.loss:.3f}", str(model.seeds), target, one.among, str(one.tasks)
-            rows.setdefault(about, {})[one.measure] = one
-    header = ("sparse model", "loss", "seeds", "target", "among", "tasks", *MEASURES.values())
-    cells = [(*about, *(_words(found.get(measure)) for measure in MEASURES)) for about, found in rows.items()]
-    return _without_constant([header, *cells], ("target", "among"))
+        more = {"target": str(Target(one.target, one.target_kind)), "among": one.among}
+        key = one.sparse_model, f"{one.loss:.3f}", *(more[name] for name in about)
+        rows.setdefault(key, {})[one.measure] = one
+    header = ("sparse configuration", "loss", *about, *MEASURES.values(), "fewest seeds", "interval over")
+    return [header, *((*key, *_cells(found)) for key, found in rows.items())]
 
 
-def _without_constant(rows: Rows, columns: Sequence[str]) -> Rows:
-    """Leave out those of `columns` that have one value."""
-    dull = {
-        index
-        for index, name in enumerate(rows[0])
-        if name in columns and len({row[index] for row in rows[1:]}) == 1
-    }
-    return [[cell for index, cell in enumerate(row) if index not in dull] for row in rows]
-
-
-def title(one: Configuration) -> str:
-    """Name a configuration by kind, width, number of weights or nonzeros, and method."""
-    model = one.first
-    if model.kind == "dense":
-        return f"dense, d_model {model.d_model}, {model.weights:,} weights"
-    method = "" if model.sparsity in (None, "magnitude") else f", {model.sparsity}"
-    return f"{model.kind}, d_model {model.d_model}, {model.nonzeros:,} nonzeros{method}"
-
-
-def _words(ratio: Ratio | None) -> str:
-    if ratio is None or ratio.ratio is None:
-        return ""
-    interval = "" if ratio.low is None else f" ({ratio.low:.1f} to {ratio.high:.1f})"
-    return f"{ratio.ratio:.1f}{interval}"
-
-
-def _number(value: float | None, form: str) -> str:
-    return "" if value is None else format(value, form)
+def _cells(found: dict[str, Ratio]) -> list[str]:
+    every = list(found.values())
+    if all(one.ratio is None for one in every):  # say why once
+        return [every[0].note, *["-"] * (len(MEASURES) + 1)]
+    about = [one.resampled for one in every] + [one.note for one in every if one.ratio is not None]
+    told = "; ".join(dict.fromkeys(text for text in about if text))
+    cells = [tables.words(found.get(measure)) for measure in MEASURES]
+    return [*cells, str(min(one.seeds for one in every)), told]

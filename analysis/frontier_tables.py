@@ -58,14 +58,15 @@ def _point(one: Configuration, model: Model, target: Target, tasks: Sequence[str
         "learned": len(model.learned),
         "solved_by_nothing": len(model.solved_by_nothing),
         "tasks_with_circuit": len(model.edges),
-        **{f"geomean_{measure}": _mean(model, model.edges, measure) for measure in MEASURES},
+        **{f"geomean_{measure}": mean_size(model, model.edges, measure) for measure in MEASURES},
         "tasks_compared": len(tasks),
-        **{f"compared_{measure}": _mean(model, tasks, measure) for measure in MEASURES},
+        **{f"compared_{measure}": mean_size(model, tasks, measure) for measure in MEASURES},
         "test_loss": fmean(tests) if tests else None,
     }
 
 
-def _mean(model: Model, tasks: Iterable[str], measure: str) -> float | None:
+def mean_size(model: Model, tasks: Iterable[str], measure: str) -> float | None:
+    """Return the geometric mean of a model's sizes over `tasks`; None without tasks or if it lacks one."""
     sizes = model.sizes[measure]
     tasks = list(tasks)
     return geometric_mean(sizes[task] for task in tasks) if tasks and sizes.keys() >= set(tasks) else None
@@ -104,11 +105,11 @@ def models_table(compared: Sequence[Model], tasks: Sequence[str], alike: Sequenc
             "-" if model.seed is None else str(model.seed),
             f"{model.nonzeros:,}",
             f"{model.loss:.4f}",
-            *(_or_dash(model.by_component.get(name), ".4f") for name in components),
+            *(or_dash(model.by_component.get(name), ".4f") for name in components),
             str(len(model.learned)),
             str(len(model.edges)),
             *(
-                _or_dash(_mean(model, tasks, measure) if model.id in drawn else None, ",.1f")
+                or_dash(mean_size(model, tasks, measure) if model.id in drawn else None, ",.1f")
                 for measure in measures
             ),
         )
@@ -129,7 +130,7 @@ def ratios_table(
     for model in sparse:
         found = {one.measure: one for one in ratios if one.sparse_model == model.name}
         wanted = [found.get(measure) for measure in measures] + [well.get(model.name)] * bool(well)
-        cells = [_words(one) for one in wanted]
+        cells = [words(one) for one in wanted]
         if wanted and all(one is None or one.ratio is None for one in wanted):  # say why once
             cells[1:] = ["-"] * len(cells[1:])
         about = model.name, model.first.kind, f"{model.first.nonzeros:,}", f"{model.loss:.4f}"
@@ -137,7 +138,8 @@ def ratios_table(
     return program.table([header, *rows])
 
 
-def _words(ratio: Ratio | None) -> str:
+def words(ratio: Ratio | None) -> str:
+    """Write a ratio with its interval and number of tasks, or why there is none."""
     if ratio is None:
         return "-"
     if ratio.ratio is None:
@@ -146,7 +148,8 @@ def _words(ratio: Ratio | None) -> str:
     return f"{ratio.ratio:.1f}{interval} on {ratio.tasks}"
 
 
-def _or_dash(value: float | None, form: str) -> str:
+def or_dash(value: float | None, form: str) -> str:
+    """Format a number; a dash stands for None."""
     return "-" if value is None else format(value, form)
 
 

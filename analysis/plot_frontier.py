@@ -20,6 +20,7 @@ from analysis.models import Configuration, Model, Target, configurations, models
 from analysis.program import say
 from sparsity_lab.core import metrics
 from sparsity_lab.core.errors import UserError
+from sparsity_lab.core.files import write_text
 from sparsity_lab.core.program import start
 from sparsity_lab.results.frames import to_frame
 from sparsity_lab.results.record import RunRecord
@@ -146,7 +147,7 @@ def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -
         tables.write(csv / "ratios_by_part.csv", tables.ratio_rows(parts), tables.RATIO_COLUMNS),
         tables.write(csv / "tasks.csv", to_frame(records)),
     ]
-    (csv / "tables.md").write_text(frontier_markdown.document(compared, tasks, ratios, parts, target))
+    write_text(csv / "tables.md", frontier_markdown.document(compared, tasks, ratios, parts, target))
     written.append(csv / "tables.md")
     if kinds := frontier.by_kind([model for one in compared for model in one.models]):
         written.append(tables.write(csv / "kinds.csv", (asdict(row) for row in kinds)))

@@ -1,4 +1,4 @@
-"""Sizes of configurations over those of one of them: the tasks, the intervals, and what is left out."""
+"""Sizes of several sides over those of the first: the tasks, the intervals, and what is refused."""
 
 import math
 from collections.abc import Mapping
@@ -6,74 +6,139 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from made_up import record
+from made_up import record, without_circuit
 
-from analysis.compare_models import choose, main, relations
-from analysis.models import Configuration, Target, configurations, models
+from analysis.compare_models import Relation, main, relations
+from analysis.models import Configuration, Target, models
 from sparsity_lab.core.errors import UserError
 from sparsity_lab.results.record import RunRecord, write_record
 
 
-def seeded(made: RunRecord, seed: int) -> RunRecord:
-    """The record as another seed of the same configuration."""
-    changes = {"config_hash": f"{made.name}{seed}", "seeds": {"seed": seed}, "name": f"{made.name}-{seed}"}
-    return made.model_copy(update=changes)
+def sparse(loss: float, edges: Mapping[str, int], seed: int = 0) -> RunRecord:
+    made = record("sparse", 64, 100, loss, edges, targets={0.3: 0.5})
+    return made.model_copy(update={"config_hash": f"{loss}{seed}", "name": f"{loss}-{seed}"})
 
 
-def grouped(*records: RunRecord) -> list[Configuration]:
-    return configurations(models(records, Target(0.15)))
+def side(name: str, *records: RunRecord) -> Configuration:
+    return Configuration(name, tuple(models(records, Target(0.15))))
 
 
-def sparse(nonzeros: int, loss: float, edges: Mapping[str, int]) -> RunRecord:
-    return record("sparse", 64, nonzeros, loss, edges)
+def edges_of(*sides: Configuration) -> list[Relation]:
+    return [one for one in relations(sides) if one.measure == "edges"]
 
 
-BASE = sparse(100, 1.8, {"a": 10, "b": 40, "c": 7})
+BASE = side("base", sparse(1.8, {"a": 10, "b": 40, "c": 7}))
 
 
-def test_the_ratio_is_the_geometric_mean_over_common_tasks_whatever_the_losses() -> None:
-    """a is twice and b half as large as the base's; c and d are not of both."""
-    base, other = grouped(BASE, sparse(200, 1.5, {"a": 40, "b": 40, "d": 9}))
-    nodes, edges = relations(base, [base, other])
-    assert (edges.measure, edges.ratio, edges.tasks) == ("edges", pytest.approx(2), 2)
-    assert (edges.model, edges.base, edges.excess) == (other.name, base.name, pytest.approx(-0.3))
-    assert (edges.low, edges.high) == (pytest.approx(1), pytest.approx(4))  # each task alone in a quarter
-    assert (nodes.measure, nodes.ratio) == ("nodes", pytest.approx(1))
+def test_the_ratio_is_the_geometric_mean_over_the_tasks_of_every_side_whatever_the_losses() -> None:
+    """a is four times and b as large as the base's; c and d are not of all."""
+    other = side("other", sparse(1.5, {"a": 40, "b": 40, "d": 9}))
+    third = side("third", sparse(1.9, {"a": 10, "b": 10, "c": 7}))
+    found, last = edges_of(BASE, other, third)
+    assert (found.model, found.base, found.tasks) == ("other", "base", 2)
+    assert (found.ratio, found.loss, found.excess) == pytest.approx((2, 1.5, -0.3))
+    assert (found.low, found.high) == pytest.approx((1, 4))  # each task alone in a quarter of the draws
+    assert (found.seeds, found.base_seeds, found.resampled) == (1, 1, "tasks, twins as one")
+    assert (last.ratio, last.excess) == pytest.approx((0.5, 0.1))
+    assert next(iter(relations([BASE, other]))).measure == "nodes"
 
 
-def test_seeds_are_averaged_and_resampled_on_both_sides() -> None:
-    twice = sparse(200, 1.5, {"a": 20})
-    four = sparse(200, 1.7, {"a": 80})
-    base, other = grouped(seeded(BASE, 0), seeded(twice, 0), seeded(four, 1))
-    edges = next(one for one in relations(base, [base, other]) if one.measure == "edges")
-    assert (edges.seeds, edges.base_seeds, edges.loss) == (2, 1, pytest.approx(1.6))
-    assert edges.ratio == pytest.approx(math.sqrt(2 * 8))
-    assert (edges.low, edges.high) == (pytest.approx(2), pytest.approx(8))
+@pytest.mark.parametrize("turned", [False, True])
+def test_seeds_are_averaged_and_resampled_on_both_sides(turned: bool) -> None:
+    one = side("one", sparse(1.8, {"a": 10}))
+    two = side("two", sparse(1.5, {"a": 20}), sparse(1.7, {"a": 80}, 1))
+    (found,) = edges_of(two, one) if turned else edges_of(one, two)
+    power = -1 if turned else 1
+    assert (found.seeds, found.base_seeds) == ((1, 2) if turned else (2, 1))
+    assert found.ratio == pytest.approx(math.sqrt(2 * 8) ** power)
+    assert (found.low, found.high) == pytest.approx((1 / 8, 1 / 2) if turned else (2, 8))
+    assert found.resampled == "seeds and tasks, twins as one"
 
 
-def test_one_task_of_one_seed_has_no_interval() -> None:
-    base, other = grouped(BASE, sparse(200, 1.5, {"a": 20}))
-    assert {(one.low, one.high) for one in relations(base, [base, other])} == {(None, None)}
+def test_a_task_counts_if_a_seed_has_it_and_draws_without_any_circuit_do_not() -> None:
+    two = side("two", sparse(1.5, {"a": 20}), sparse(1.7, {"b": 80}, 1))
+    (found,) = edges_of(side("one", sparse(1.8, {"a": 10})), two)
+    assert (found.ratio, found.low, found.high) == pytest.approx((2, 2, 2))
 
 
-def test_dense_models_and_other_numbers_of_tokens_are_left_out() -> None:
-    longer = sparse(300, 1.5, {"a": 20})
-    longer = longer.model_copy(update={"model": longer.model.model_copy(update={"tokens": 2000})})
-    base, *others = grouped(BASE, longer, record("dense", 64, 1000, 1.6, {"a": 400}))
-    assert list(relations(base, [base, *others])) == []
+def test_twins_are_resampled_as_one_task() -> None:
+    base = side("base", sparse(1.8, {"a": 10, "a_twin": 10}))
+    (found,) = edges_of(base, side("other", sparse(1.5, {"a": 20, "a_twin": 80})))
+    assert (found.ratio, found.low, found.high) == (pytest.approx(4), None, None)
+    assert found.resampled == ""
 
 
-def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
-    with pytest.raises(UserError, match=r"^x: no such configuration; there: sparse-64-100$"):
-        choose(grouped(BASE), "x")
+def written(folder: Path, made: RunRecord) -> Path:
+    write_record(made, folder)
+    return folder
 
 
 def test_the_table_is_printed_and_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for one in (BASE, sparse(200, 1.5, {"a": 40, "b": 40})):
-        write_record(one, tmp_path / "runs" / one.name)
-    assert main(["sparse-64-100", str(tmp_path / "runs"), "--csv", str(tmp_path / "table.csv")]) == 0
-    assert "2.00 [1.00, 4.00]" in capsys.readouterr().out
-    table = pd.read_csv(tmp_path / "table.csv")
-    assert table.set_index("measure").ratio.to_dict() == pytest.approx({"nodes": 1, "edges": 2})
-    assert main(["sparse-64-100", str(tmp_path / "none")]) == 1
-    assert "no such folder of runs" in capsys.readouterr().err
+    base = written(tmp_path / "base", sparse(1.8, {"a": 10, "b": 40}))
+    first = written(tmp_path / "first", sparse(1.5, {"a": 20, "b": 80}))
+    second = written(tmp_path / "second", sparse(1.7, {"a": 80, "b": 320}, 1))
+    table = tmp_path / "new" / "table.csv"
+    assert main([f"base={base}", f"two={first},{second}", "--csv", str(table)]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "sizes over those of base (geometric means, 95 % bootstrap, target 0.15 nats)"
+    header = "model seeds base's seeds loss excess nodes (2 tasks) edges (2 tasks)"
+    assert " ".join(shown[1].split()) == header
+    row = "two 2 1 1.600 -0.200 1.00 [1.00, 1.00] 4.00 [2.00, 8.00]"
+    assert " ".join(shown[2].split()) == row
+    assert shown[3] == "intervals over seeds and tasks, twins as one"
+    found = pd.read_csv(table).set_index("measure")
+    assert found.ratio.to_dict() == pytest.approx({"nodes": 1, "edges": 4})
+    assert (found.seeds.tolist(), found.base_seeds.tolist()) == ([2, 2], [1, 1])
+
+
+def test_another_target_gives_its_own_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = written(tmp_path / "base", sparse(1.8, {"a": 3}))  # 2 edges at 0.3 nats, by rounding 1.5
+    other = written(tmp_path / "other", sparse(1.5, {"a": 6}))  # 3 there
+    assert main([f"base={base}", f"other={other}", "--target", "0.3"]) == 0
+    assert "1.50" in capsys.readouterr().out
+    assert main([f"base={base}", f"other={other}", "--relative"]) == 1
+    assert "has no circuit at 0.15 nats above the whole model's loss; there: 0.15 nats, 0.3 nats" in (
+        capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("sides", "message"),
+    [
+        (["{a}"], "{a}: a side is given as NAME=FOLDER[,FOLDER...]"),
+        (["a={a}"], "nothing to compare a with: give another NAME=FOLDER[,FOLDER...]"),
+        (["a={a}", "b={root}/none"], "{root}/none: no such folder of runs"),
+        (["a={a}", "b={root}"], "{root}: holds 3 records; name the folder of one run"),
+        (["a={a}", "b={a},{a}"], "b={a},{a}: names a run twice"),
+        (["a={a}", "b={b}"], "no task for which a, b all have a circuit"),
+        (["a={a}", "b={c}"], "{c}: has no circuit at 0.15 nats; there: none"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_in_a_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], sides: list[str], message: str
+) -> None:
+    folders = {
+        "root": tmp_path,
+        "a": written(tmp_path / "a", sparse(1.8, {"a": 10})),
+        "b": written(tmp_path / "b", sparse(1.7, {"b": 10})),
+        "c": written(
+            tmp_path / "c",
+            record("sparse", 64, 100, 1.8, {}, others=(without_circuit("a", "not_learned"),)),
+        ),
+    }
+    assert main([text.format(**folders) for text in sides]) == 1
+    assert capsys.readouterr().err == f"error: {message.format(**folders)}\n"
+
+
+def test_a_folder_in_place_of_the_table_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = written(tmp_path / "base", sparse(1.8, {"a": 3}))
+    assert main([f"base={base}", f"other={base}", "--csv", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == f"error: --csv {tmp_path}: is a folder; give a file\n"
+
+
+def test_a_base_may_be_compared_with_itself() -> None:
+    with pytest.raises(UserError, match="nothing to compare"):
+        list(relations([BASE]))
+    assert [one.ratio for one in relations([BASE, BASE])] == pytest.approx([1, 1])
