@@ -68,7 +68,11 @@ def validate_model(
 def kurtosis(x_btd: Tensor) -> Tensor:
     """Return the kurtosis over channels at each position (b, t).
 
-    It is 3 for a Gaussian, and larger if a few channels dominate.
+    It is 3 for a Gaussian, and larger if a few channels dominate. Where all channels are equal, as in a model
+    of very few weights, it is 1, its least value.
     """
     centred = x_btd.float() - x_btd.float().mean(-1, keepdim=True)
-    return centred.pow(4).mean(-1) / centred.pow(2).mean(-1).pow(2)
+    largest = centred.abs().amax(-1, keepdim=True)
+    unit = centred / torch.where(largest > 0, largest, 1)  # a small stream's fourth powers would be 0
+    variance = unit.pow(2).mean(-1)
+    return torch.where(variance > 0, unit.pow(4).mean(-1) / variance.pow(2), 1.0)

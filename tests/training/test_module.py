@@ -68,6 +68,19 @@ def test_kurtosis_by_hand_and_of_a_gaussian() -> None:
     assert kurtosis(normal).item() == pytest.approx(3, abs=0.05)
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1.0, 1e15])
+def test_kurtosis_does_not_depend_on_the_scale(scale: float) -> None:
+    x_btd = torch.tensor([[[1.0, -1.0, 1.0, -1.0], [0.0, 0.0, 0.0, 4.0]]])
+    assert kurtosis(scale * x_btd).tolist() == [pytest.approx([1.0, 7 / 3])]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 3e4])
+def test_a_stream_whose_channels_are_equal_has_a_finite_kurtosis(value: float) -> None:
+    """Such a stream is that of a model of very few weights; NaN would discard its whole training."""
+    assert 1 <= kurtosis(torch.full((1, 2, 48), value)).max().item() < 48
+    assert kurtosis(torch.zeros(1, 1, 48)).item() == 1
+
+
 def factors(module: LanguageModule) -> list[float]:
     """The learning rate's factor at each step."""
     configured = module.configure_optimizers()
