@@ -52,7 +52,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows = pd.DataFrame([row for row, _ in found]).sort_values(["kind", "d_model", "nonzeros"])
     rows.to_csv(options.out / "cost.csv", index=False, lineterminator="\n")
     say(rows.to_string(index=False))
-    say(f"together {rows['core_hours'].sum():.1f} core hours")
+    if unknown := int(rows["core_hours"].isna().sum()):
+        say(
+            f"{unknown} of {len(rows)} runs do not tell their number of threads, so not their core hours either"
+        )
+    if unknown < len(rows):
+        say(f"together {rows['core_hours'].sum():.1f} core hours")
     for path in [options.out / "cost.csv", *save(draw(found), options.out, "cost")]:
         say(str(path))
     return 0

@@ -119,10 +119,13 @@ def report(records: Sequence[RunRecord], target: Target, out: Path, csv: Path) -
     """
     every = models(records, target)
     if not any(model.edges for model in every):
-        known = ", ".join(map(_option, targets(records))) or "none"
-        runs = f"{len(every)} runs"
+        if not (known := ", ".join(map(_option, targets(records)))):
+            raise UserError(
+                f"no circuit in any of {len(every)} runs: to learn more tasks, train longer (trainer.tokens)"
+            )
         raise UserError(
-            f"--target {_option(target)}: no circuit at this target in any of {runs}; there: {known}"
+            f"--target {_option(target)}: no circuit at this target in any of {len(every)} runs; "
+            f"there: {known}"
         )
     for model in every:
         if not model.edges:

@@ -119,8 +119,13 @@ def test_a_damaged_file_of_a_point_costs_its_history_alone(folder: Path) -> None
 
 
 def test_an_unknown_sweep_names_those_there_are(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"^t: no such sweep; there: s$"):
-        table(folder.parents[1] / "t" / FOLDER)
+    root = folder.parents[1]
+    with pytest.raises(UserError) as refused:
+        table(root / "t" / FOLDER)
+    assert str(refused.value) == (
+        f"t: no such sweep in {root}; there: s. "
+        "One that has not been started: python -m sparsity_lab.run +sweep=t -m"
+    )
 
 
 def test_the_command_needs_no_torch_and_its_status_tells(folder: Path) -> None:

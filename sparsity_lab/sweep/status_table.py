@@ -27,8 +27,12 @@ def jobs_of(folder: Path) -> Listed:
         UserError: the sweep does not exist, or its plan is unreadable.
     """
     if not folder.is_dir():
-        there = sorted(path.parent.name for path in folder.parents[1].glob(f"*/{FOLDER}"))
-        raise UserError(f"{folder.parent.name}: no such sweep; there: {', '.join(there) or 'none'}")
+        root, name = folder.parents[1], folder.parent.name
+        there = ", ".join(sorted(path.parent.name for path in root.glob(f"*/{FOLDER}"))) or "none"
+        raise UserError(
+            f"{name}: no such sweep in {root}; there: {there}. "
+            f"One that has not been started: python -m sparsity_lab.run +sweep={name} -m"
+        )
     plan, found = read_plan(folder), []
     for overrides in plan.jobs:
         path = job_file(folder, overrides)

@@ -66,3 +66,14 @@ def test_without_runs_or_with_a_broken_curve_one_line_says_so(
     write_run(tmp_path, curve="step\n1\n")
     with pytest.raises(UserError, match="not a training's metrics"):
         list(load(tmp_path))
+
+
+def test_runs_on_all_cores_are_counted_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, threads in (("a", None), ("b", 2)):
+        write_run(tmp_path / "runs" / name, threads=threads)
+    assert main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 of 2 runs do not tell their number of threads, and so no core hours" in shown
+    assert "together 0.1 core hours" in shown
+    assert main([str(tmp_path / "runs" / "a"), "--out", str(tmp_path / "out")]) == 0
+    assert "together" not in capsys.readouterr().out
