@@ -53,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows.to_csv(options.out / "cost.csv", index=False, lineterminator="\n")
     say(rows.to_string(index=False))
     if unknown := int(rows["core_hours"].isna().sum()):
-        say(
-            f"{unknown} of {len(rows)} runs do not tell their number of threads, so not their core hours either"
-        )
+        say(f"{unknown} of {len(rows)} runs do not tell their number of threads, and so no core hours")
     if unknown < len(rows):
         say(f"together {rows['core_hours'].sum():.1f} core hours")
     for path in [options.out / "cost.csv", *save(draw(found), options.out, "cost")]:
