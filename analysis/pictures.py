@@ -135,7 +135,7 @@ def _baselines(axes: Axes, compared: Sequence[Configuration]) -> list[str]:
     """
     models = [model for one in compared for model in one.models]
     losses = [model.loss for model in models]
-    reach = 2 * max(max(losses) - min(losses), 0.1)
+    reach = max(0.5 * (max(losses) - min(losses)), 0.1)  # of more, the models' own differences would be small
     left, right = axes.get_xlim()
     outside = []
     for n, (low, high) in baselines(models).items():
