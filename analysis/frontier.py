@@ -14,6 +14,7 @@ from analysis.models import MEASURES, Configuration, Model, configurations, mode
 from sparsity_lab.circuits.circuit import TargetKind
 from sparsity_lab.results.record import RunRecord
 
+ALIKE = 0.01  # nats; the standard error of a validation loss is about as large
 LEAST_SHARED = 0.5  # of the tasks of the second-best configuration; weaker ones stay out of the pictures
 
 
@@ -59,7 +60,8 @@ def baselines(compared: Sequence[Model]) -> dict[int, tuple[float, float]]:
 def matched_pair(compared: Iterable[Configuration]) -> tuple[Configuration, Configuration] | None:
     """Return the dense and weight-sparse configuration closest in pretraining loss that share a task.
 
-    Pairs that share fewer than half as many tasks as the best pair are passed over.
+    Pairs that share fewer than half as many tasks as the best pair are passed over. Of pairs whose losses
+    differ by no more than `ALIKE`, the one with most seeds on both sides is returned.
     """
     compared = list(compared)
     pairs = [
@@ -71,9 +73,13 @@ def matched_pair(compared: Iterable[Configuration]) -> tuple[Configuration, Conf
     ]
     most = max((len(shared(pair)) for pair in pairs), default=0)
     pairs = [pair for pair in pairs if len(shared(pair)) >= LEAST_SHARED * most]
-    return min(
-        pairs, key=lambda pair: (abs(pair[0].loss - pair[1].loss), pair[0].name, pair[1].name), default=None
-    )
+
+    def rank(pair: tuple[Configuration, Configuration]) -> tuple[float | str, ...]:
+        apart = abs(pair[0].loss - pair[1].loss)
+        seeds = min(len(one.models) for one in pair)
+        return (apart if apart > ALIKE else 0, -seeds, apart, *(one.name for one in pair))
+
+    return min(pairs, key=rank, default=None)
 
 
 @dataclass(frozen=True)

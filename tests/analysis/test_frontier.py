@@ -151,6 +151,16 @@ def test_the_matched_pair_shares_half_as_many_tasks_as_the_best() -> None:
     assert pair[1].name == "sparse-64-9"
 
 
+def test_of_pairs_alike_in_loss_the_one_of_most_seeds_matches() -> None:
+    def seeds(kind: str, *losses: float) -> Configuration:
+        found = [model for loss in losses for model in models([record(kind, 64, 9, loss, {"a": 4})], TARGET)]
+        return Configuration(f"{kind} {losses}", tuple(found))
+
+    dense, one = seeds("dense", 1.99, 2.01), seeds("sparse", 2.0)
+    assert matched_pair([dense, one, near := seeds("sparse", 2.0, 2.016)]) == (dense, near)
+    assert matched_pair([dense, one, seeds("sparse", 2.0, 2.024)]) == (dense, one)
+
+
 def test_the_target_curve_keeps_to_shared_tasks_and_has_every_measure() -> None:
     dense = record("dense", 64, 1000, 1.8, {"a": 400, "b": 100}, targets={0.05: 2, 0.5: 0.5})
     sparse = record("sparse", 64, 100, 1.8, {"a": 4}, targets={0.05: 3})
