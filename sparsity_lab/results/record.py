@@ -180,6 +180,8 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         UserError: the file is missing, is not a record, or was written by a newer version of this project.
     """
+    if path.is_dir() and not (path / RECORD).exists():
+        raise UserError(f"{path}: not the folder of a finished run: it holds no {RECORD}")
     path = path / RECORD if path.is_dir() else path
     return parse_record(read_json(path), str(path))
 

@@ -117,6 +117,11 @@ def test_s10_a_record_read_back_equals_the_record_written(tmp_path: Path) -> Non
     assert read_record(tmp_path / "run") == record
 
 
+def test_a_folder_without_a_record_is_said_to_be_no_finished_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"not the folder of a finished run: it holds no record\.json"):
+        read_record(tmp_path)
+
+
 def test_s10_evidence_is_read_back(tmp_path: Path) -> None:
     loss = Measured(name="loss without the circuit", value=0.1 + 0.2, unit="nats")
     check = Check(
