@@ -1,9 +1,9 @@
-"""Make docs/bracket_counting: a model, its circuit of bracket_counting as nodes, and the task's test pairs.
+"""Make docs/TASK: a model, its circuit of the task as nodes, and the task's test pairs.
 
-    python docs/make_counting.py RUN [--target NATS]
+    python docs/make_example.py RUN TASK --target NATS
 
 RUN is a finished run. Of the bigram table only the rows of the prompts' last tokens are kept, since the
-others are not read. docs/circuit.md says which run was used and what the circuit does.
+others are not read. docs/circuit.md says which runs were used and what the circuits do.
 """
 
 import argparse
@@ -19,14 +19,13 @@ from sparsity_lab.circuits.circuit import Circuit
 from sparsity_lab.core.files import write_json, write_text
 from sparsity_lab.model.checkpoints import ModelCard, stored_tensors
 
-TASK = "bracket_counting"
-FOLDER = Path(__file__).parent / TASK
+DOCS = Path(__file__).parent
 
 
-def write(lab: Lab, circuit: Circuit, folder: Path) -> None:
+def write(lab: Lab, circuit: Circuit, task: str, folder: Path) -> None:
     """Write the model, its means, the tokenizer, the circuit's nodes and the test pairs."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = lab.questions.ask(TASK)
+    asked = lab.questions.ask(task)
     batch = asked.data.test
     tensors = {name: tensor.numpy().copy() for name, tensor in stored_tensors(lab.model).items()}
     last = torch.unique(batch.tokens_bt[torch.arange(len(batch.last_b)), batch.last_b]).numpy()
@@ -50,11 +49,12 @@ def main() -> None:
     """Run the program."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("run", type=Path)
-    parser.add_argument("--target", type=float, default=0.35, help="nats of raw loss on the selection pairs")
+    parser.add_argument("task")
+    parser.add_argument("--target", type=float, required=True, help="nats of raw loss on the selection pairs")
     options = parser.parse_args()
     lab = sparsity_lab.load(options.run)
-    circuit = lab.find_circuit(TASK, target=options.target)
-    write(lab, circuit, FOLDER)
+    circuit = lab.find_circuit(options.task, target=options.target)
+    write(lab, circuit, options.task, DOCS / options.task)
 
 
 if __name__ == "__main__":
