@@ -201,4 +201,4 @@ def test_what_cannot_be_done_is_one_clear_line(
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), "--task", "x"]) == 1
-    assert "record.json: no such file" in capsys.readouterr().err
+    assert "not the folder of a finished run: it holds no record.json" in capsys.readouterr().err
