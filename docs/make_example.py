@@ -22,10 +22,10 @@ from sparsity_lab.model.checkpoints import ModelCard, stored_tensors
 DOCS = Path(__file__).parent
 
 
-def write(lab: Lab, circuit: Circuit, task: str, folder: Path) -> None:
+def write(lab: Lab, circuit: Circuit, folder: Path) -> None:
     """Write the model, its means, the tokenizer, the circuit's nodes and the test pairs."""
     folder.mkdir(parents=True, exist_ok=True)
-    asked = lab.questions.ask(task)
+    asked = lab.questions.ask(circuit.task)
     batch = asked.data.test
     tensors = {name: tensor.numpy().copy() for name, tensor in stored_tensors(lab.model).items()}
     last = torch.unique(batch.tokens_bt[torch.arange(len(batch.last_b)), batch.last_b]).numpy()
@@ -54,7 +54,7 @@ def main() -> None:
     options = parser.parse_args()
     lab = sparsity_lab.load(options.run)
     circuit = lab.find_circuit(options.task, target=options.target)
-    write(lab, circuit, options.task, DOCS / options.task)
+    write(lab, circuit, DOCS / circuit.task)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ Every prompt makes one set and one empty string, under two names of which one is
 docs/circuit.md has the same numbers.
 """
 
-import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,15 +14,13 @@ from torch import Tensor
 
 from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.core.files import read_json
 from sparsity_lab.data.tokenizer import load_tokenizer
 from sparsity_lab.model.sites import Site, Tap
-from sparsity_lab.model.taps import ablate
+from sparsity_lab.model.taps import Record, ablate, at_site
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import Pair
-from tests.model_in_docs import load_model_and_means
+from tests.model_in_docs import load_model_and_means, load_nodes, load_pairs
 
 TASK = TASKS["set_or_string_fixedvarname"]
 FOLDER = Path(__file__).parents[1] / "docs" / TASK.name
@@ -54,27 +51,17 @@ class Example(NamedTuple):
 
     def seen(self, site: Site, layer: int) -> Tensor:
         """The values of a site in all prompts."""
-        found: list[Tensor] = []
-
-        def tap(of: Site, at: int, x: Tensor) -> Tensor:
-            if (of, at) == (site, layer):
-                found.append(x.clone())
-            return x
-
-        tap.asks_for_pattern = site is Site.ATTN_PATTERN  # type: ignore[attr-defined]
+        record = Record({site})
         with torch.no_grad():
-            self.model(self.batch.tokens_bt, tap)
-        return found[0]
+            self.model(self.batch.tokens_bt, record)
+        return record.values[site, layer]
 
 
 @pytest.fixture(scope="module")
 def example() -> Example:
     model, means_n = load_model_and_means(FOLDER)
     tokenizer = load_tokenizer(FOLDER / "tokenizer.json")
-    nodes = [Node(layer=layer, site=site, channel=n) for layer, site, n in read_json(FOLDER / "nodes.json")]
-    rows = [json.loads(line) for line in (FOLDER / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    pairs = [Pair(row["positive"], row["negative"], tuple(row["answers"])) for row in rows]
-    batch = encode_pairs(TASK, pairs, tokenizer)
+    nodes, batch = load_nodes(FOLDER), encode_pairs(TASK, load_pairs(FOLDER), tokenizer)
     sets, strings, own = [], [], []
     for tokens_t, last in zip(batch.tokens_bt.tolist(), batch.last_b.tolist(), strict=True):
         words = [tokenizer.decode([token]) for token in tokens_t[: last + 1]]
@@ -122,16 +109,14 @@ def test_two_keys_at_set_say_whose_it_is(example: Example) -> None:
     keys_bc = example.seen(Site.ATTN_K, 1)[rows, example.set_b]
 
     def written(prompts_b: Tensor) -> Tap:
-        def tap(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-            if (site, layer) != (Site.ATTN_K, 1):
-                return x_btc
-            x_btc = x_btc.clone()
+        def change(k_btc: Tensor) -> Tensor:
+            k_btc = k_btc.clone()
             for key in KEYS:
                 channel = example.channel(BINDING, key)
-                x_btc[rows, example.set_b, channel] = keys_bc[prompts_b, channel].mean()
-            return x_btc
+                k_btc[rows, example.set_b, channel] = keys_bc[prompts_b, channel].mean()
+            return k_btc
 
-        return tap
+        return at_site(Site.ATTN_K, 1, change)
 
     assert example.adds() == pytest.approx((1, 0), abs=0.01)
     assert example.adds(written(example.own_b)) == pytest.approx((1, 1), abs=0.01)
@@ -142,29 +127,20 @@ def test_with_the_names_exchanged_for_the_first_head_most_answers_change(example
     rows, channels = torch.arange(len(example.own_b)), slice(16 * NAME, 16 * (NAME + 1))
     assert example.model.config.d_head == 16
 
-    def tap(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-        if (site, layer) != (Site.ATTN_V, 0):
-            return x_btc
-        changed_btc = x_btc.clone()
+    def exchange(v_btc: Tensor) -> Tensor:
+        changed_btc = v_btc.clone()
         for into_b, from_b in ((example.set_b, example.string_b), (example.string_b, example.set_b)):
-            changed_btc[rows, into_b - 2, channels] = x_btc[rows, from_b - 2, channels]
+            changed_btc[rows, into_b - 2, channels] = v_btc[rows, from_b - 2, channels]
         return changed_btc
 
-    own, other = example.adds(tap)
+    own, other = example.adds(at_site(Site.ATTN_V, 0, exchange))
     assert own <= 0.1
     assert other >= 0.85
 
 
 def test_one_value_carries_the_answer(example: Example) -> None:
-    layout, channel = NodeLayout(example.model.config), example.channel(BINDING, VALUE)
-    mean = example.means_n[layout.slices[Site.ATTN_V, 1]][channel]
-
-    def tap(site: Site, layer: int, x_btc: Tensor) -> Tensor:
-        if (site, layer) == (Site.ATTN_V, 1):
-            x_btc = x_btc.clone()
-            x_btc[..., channel] = mean
-        return x_btc
-
-    own, other = example.adds(tap)
+    layout = NodeLayout(example.model.config)
+    value = Node(layer=1, site=Site.ATTN_V, channel=example.channel(BINDING, VALUE))
+    own, other = example.adds(ablate(layout, ~layout.mask([value]), example.means_n))
     assert own <= 0.25
     assert other <= 0.01

@@ -5,7 +5,6 @@ tokenizer, the circuit, and the test pairs of the task as it was asked then, wit
 the model's bigram table only the row of this task's last token is kept: the others are not read.
 """
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,8 +21,7 @@ from sparsity_lab.model.taps import ablate
 from sparsity_lab.model.transformer import Transformer
 from sparsity_lab.tasks.batch import TaskBatch, encode_pairs, logit_difference
 from sparsity_lab.tasks.python import TASKS
-from sparsity_lab.tasks.task import Pair
-from tests.model_in_docs import load_model_and_means
+from tests.model_in_docs import load_model_and_means, load_pairs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "set_or_string"
 TASK = TASKS["set_or_string_fixedvarname"]
@@ -47,9 +45,7 @@ def example() -> Example:
     circuit, layout = load_circuit(FOLDER / "circuit.json"), NodeLayout(model.config)
     values = means_n[layout.mask(circuit.nodes)].tolist()
     means = {(Site(n.site), n.channel): value for n, value in zip(circuit.nodes, values, strict=True)}
-    rows = [json.loads(line) for line in (FOLDER / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    pairs = [Pair(row["positive"], row["negative"], tuple(row["answers"])) for row in rows]
-    batch = encode_pairs(TASK, pairs, load_tokenizer(FOLDER / "tokenizer.json"))
+    batch = encode_pairs(TASK, load_pairs(FOLDER), load_tokenizer(FOLDER / "tokenizer.json"))
     return Example(model, means, means_n, circuit, batch)
 
 

@@ -6,7 +6,6 @@ of another one over those of a comma. Everything happens in the circuit alone, t
 docs/circuit.md has the same numbers.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparsity_lab.circuits.circuit import Node
 from sparsity_lab.circuits.closing import close
 from sparsity_lab.circuits.nodes import NodeLayout
-from sparsity_lab.core.files import read_json
 from sparsity_lab.data.tokenizer import Tokenizer, load_tokenizer
 from sparsity_lab.model.sites import Site
 from sparsity_lab.model.taps import ablate, chain
 from sparsity_lab.model.transformer import Transformer
-from tests.model_in_docs import load_model_and_means
+from tests.model_in_docs import load_model_and_means, load_nodes, load_pairs
 
 FOLDER = Path(__file__).parents[1] / "docs" / "bracket_counting"
 CLOSINGS = ("]\n", "]]\n", "]]]\n")
@@ -78,18 +75,13 @@ class Example(NamedTuple):
 def example() -> Example:
     model, means_n = load_model_and_means(FOLDER)
     tokenizer = load_tokenizer(FOLDER / "tokenizer.json")
-    nodes = [
-        Node(layer=layer, site=site, channel=channel)
-        for layer, site, channel in read_json(FOLDER / "nodes.json")
-    ]
-    kept_n = NodeLayout(model.config).mask(nodes)
+    kept_n = NodeLayout(model.config).mask(load_nodes(FOLDER))
     return Example(model, close(model, kept_n), means_n, kept_n, tokenizer, list(plain_prompts(tokenizer)))
 
 
 def plain_prompts(tokenizer: Tokenizer) -> Iterator[Prompt]:
-    for line in (FOLDER / "pairs.jsonl").read_text(encoding="utf-8").splitlines():
-        pair = json.loads(line)
-        for text in (pair["positive"], pair["negative"]):
+    for pair in load_pairs(FOLDER):
+        for text in (pair.positive, pair.negative):
             tokens = tokenizer.encode(text)
             words = [tokenizer.decode([token]) for token in tokens]
             start = max(index for index, word in enumerate(words) if "=" in word)

@@ -180,9 +180,10 @@ def read_record(path: Path) -> RunRecord:
     Raises:
         UserError: the file is missing, is not a record, or was written by a newer version of this project.
     """
-    if path.is_dir() and not (path / RECORD).exists():
-        raise UserError(f"{path}: not the folder of a finished run: it holds no {RECORD}")
-    path = path / RECORD if path.is_dir() else path
+    if path.is_dir():
+        folder, path = path, path / RECORD
+        if not path.exists():
+            raise UserError(f"{folder}: not the folder of a finished run: it holds no {RECORD}")
     return parse_record(read_json(path), str(path))
 
 
